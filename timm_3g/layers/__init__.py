@@ -1,0 +1,19 @@
+"""Pooling layers, (B, C, H, W) -> (B, D). The second of the four tiers: they import ops, and nothing above."""
+
+from .bilinear_pool import BilinearPool2d as BilinearPool2d
+from .compact_bilinear_pool import CompactBilinearPool2d as CompactBilinearPool2d
+from .cov_pool import CovPool2d as CovPool2d
+from .create_pool import POOL_OPTIONS as POOL_OPTIONS
+from .create_pool import create_global_pool as create_global_pool
+from .create_pool import list_pools as list_pools
+from .dropcov_pool import DropCovPool2d as DropCovPool2d
+from .gaussian_pool import GaussianPool2d as GaussianPool2d
+from .matrix_root import EighRoot as EighRoot
+from .matrix_root import NewtonSchulzRoot as NewtonSchulzRoot
+from .precision import HeadLinear as HeadLinear
+from .reduce import Reduce2d as Reduce2d
+from .reweight import Reweight2d as Reweight2d
+from .reweight import ReweightURMv1 as ReweightURMv1
+from .reweight import ReweightURMv2 as ReweightURMv2
+from .second_order_pool import SecondOrderPool2d as SecondOrderPool2d
+from .vectorize import SymToVec as SymToVec

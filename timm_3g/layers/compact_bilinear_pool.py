@@ -1,0 +1,67 @@
+"""Compact bilinear pooling by Tensor Sketch."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from timm_3g.ops import count_sketch, covariance, signed_sqrt
+
+from .second_order_pool import SecondOrderPool2d
+
+
+class CompactBilinearPool2d(SecondOrderPool2d):
+    """CBP: signed root and l2 norm of the summed Tensor Sketch of the features: sketch_dim numbers.
+
+        phi(x) = irfft(rfft(psi_1(x)) * rfft(psi_2(x)));  b = sum over positions of phi(x_n)
+        y = sign(b) * sqrt(|b| + eps);  vec = y / ||y||_2
+
+    Source: Gao, Beijbom, Zhang, Darrell, "Compact Bilinear Pooling", CVPR 2016, Tensor Sketch. `ops.count_sketch` computes b
+    without transforms. It is a random projection of X X^T, not X X^T: another seed is another function, so the
+    sketches travel in the state dict. They come from their own generator; the user's random state is not touched.
+
+    Args:
+        pool_type, in_features, reduce_dim: see `SecondOrderPool2d`.
+        sketch_dim: length D of the sketch, >= 1.
+        eps: inside the signed root, > 0.
+        sketch_seed: seed of the sketches.
+
+    Raises:
+        ValueError: any argument out of range.
+    """
+
+    # The signed root jumps at 0 and a sketch has entries of either sign near it: no other runtime reproduces it to 1e-4.
+    onnx_exportable = False
+
+    def __init__(
+        self,
+        pool_type: str,
+        in_features: int,
+        reduce_dim: int | None = 256,
+        *,
+        sketch_dim: int = 8192,
+        eps: float = 1e-5,
+        sketch_seed: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(pool_type, in_features, reduce_dim, device=device, dtype=dtype)
+        if sketch_dim < 1:
+            raise ValueError(f'sketch_dim must be at least 1; got {sketch_dim}.')
+        if eps <= 0:
+            raise ValueError(f'eps of the signed root must be positive (its gradient at 0 is 1 / (2 sqrt(eps))); got {eps}.')
+        self.eps = float(eps)
+        self.out_features = int(sketch_dim)
+        generator = torch.Generator('cpu').manual_seed(sketch_seed)
+        for name in ('1', '2'):
+            h = torch.randint(sketch_dim, (self.dim,), generator=generator, device='cpu')
+            s = 2 * torch.randint(2, (self.dim,), generator=generator, device='cpu') - 1
+            self.register_buffer(f'h{name}', h.to(device or torch.get_default_device()))
+            self.register_buffer(f's{name}', s.to(device or torch.get_default_device()))
+
+    def statistic(self, x: Tensor) -> Tensor:
+        """(B, d, N) to (B, sketch_dim)."""
+        gram = covariance(x, centered=False) * x.shape[-1]
+        b = count_sketch(gram, self.h1, self.s1, self.h2, self.s2, self.out_features)
+        return F.normalize(signed_sqrt(b, self.eps), dim=1)

@@ -1,0 +1,100 @@
+"""Global covariance pooling, with or without re-weighting and root: 3G, iSQRT-COV, MPN-COV, plain COV and the paper's ablations."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from timm_3g.ops import covariance
+
+from .matrix_root import create_root
+from .reweight import Reweight2d, ReweightURMv1, ReweightURMv2
+from .second_order_pool import SecondOrderPool2d
+from .vectorize import SymToVec
+
+REWEIGHTS: dict[str, Callable[..., nn.Module]] = {
+    '3g': Reweight2d,
+    'urm_v1': ReweightURMv1,
+    'urm_v2': ReweightURMv2,
+}
+
+
+class CovPool2d(SecondOrderPool2d):
+    """Triangle of a root of the covariance of (re-weighted) features: d (d + 1) / 2 numbers.
+
+        X = reduce(features);  X_hat = reweight_T(... reweight_1(X, X) ..., X)
+        Sigma = (1/N) (X_hat - mean)(X_hat - mean)^T + eps * I
+        vec = triangle(root(Sigma))
+
+    By name in `create_global_pool` (defaults in its table):
+
+    - '3g', the covariance of a generalized Gaussian: Wang et al., "Deep Global Generalized Gaussian Networks", CVPR 2019: the
+      chain eqs. (10)-(13) of re-weightings, then Sigma and its root as in iSQRT-COV. Lower triangle, eps = 1e-7. It is not
+      the maximum-likelihood covariance of eqs. (3)-(4), and the root is five steps, not the matrix square root.
+    - '3g_nosqrt': the same without the root ("3G without the robust estimator" of Table 2).
+    - 'urm_v1', 'urm_v2': 3G with one block of the variants of Table 1.
+    - 'isqrt': Li et al., "Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix Square Root
+      Normalization", CVPR 2018. No re-weighting, upper triangle, eps = 0. Not `3g` with T = 0: the order differs.
+    - 'mpn': Li et al., "Is Second-order Information Helpful for Large-scale Visual Recognition?", ICCV 2017, alpha = 1/2:
+      the exact root, by eigendecomposition. Not interchangeable with 'isqrt' on the same weights.
+    - 'cov': Sigma itself (plain COV of Table 2). Not normalised: entries grow with the square of the activations.
+
+    Args:
+        pool_type, in_features, reduce_dim: see `SecondOrderPool2d`.
+        root: 'newton_schulz', 'eigh' or 'none'.
+        reweight: 'none', or a key of REWEIGHTS.
+        num_reweights: T, the number of blocks, >= 0; 0 where reweight is 'none'.
+        reweight_beta: shape parameter of eq. (13)'s power, 0 = off; for reweight '3g' only.
+        num_iters: steps of 'newton_schulz'.
+        centered: subtract the mean (the authors' code); False: X X^T / N (the 3G paper's text).
+        eps, triangle: as above. Both are part of what weights mean.
+
+    Raises:
+        ValueError: any argument out of range.
+    """
+
+    def __init__(
+        self,
+        pool_type: str,
+        in_features: int,
+        reduce_dim: int | None = 256,
+        *,
+        root: str = 'newton_schulz',
+        reweight: str = 'none',
+        num_reweights: int = 0,
+        reweight_beta: float = 0.0,
+        num_iters: int = 5,
+        centered: bool = True,
+        eps: float = 0.0,
+        triangle: str = 'upper',
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        dd = {'device': device, 'dtype': dtype}
+        super().__init__(pool_type, in_features, reduce_dim, **dd)
+        if eps < 0:
+            raise ValueError(f'eps must not be negative; got {eps}.')
+        if num_reweights < 0:
+            raise ValueError(f'num_reweights must be 0 or more; got {num_reweights}.')
+        self.eps = float(eps)
+        self.centered = bool(centered)
+        self.triangle = triangle
+        self.num_iters = int(num_iters)
+        self.num_reweights = int(num_reweights)
+        block_args = {'beta': reweight_beta} if reweight == '3g' else {}
+        self.reweight = nn.ModuleList(REWEIGHTS[reweight](self.dim, **block_args, **dd) for _ in range(num_reweights))
+        self.root = create_root(root, num_iters)
+        self.onnx_exportable = self.root.onnx_exportable
+        self.to_vec = SymToVec(self.dim, triangle, device)
+        self.out_features = self.to_vec.out_features
+
+    def refine(self, x: Tensor) -> Tensor:
+        """The T re-weightings, (B, d, H, W) to the same."""
+        x_hat = x
+        for block in self.reweight:
+            x_hat = block(x_hat, x)
+        return x_hat
+
+    def statistic(self, x: Tensor) -> Tensor:
+        """(B, d, N) to (B, d (d + 1) / 2)."""
+        return self.to_vec(self.root(covariance(x, self.centered, self.eps)))

@@ -1,0 +1,108 @@
+"""Re-weighting of positions: the part of 3G-Net that stands for the robust estimator, and the two variants of its Table 1.
+
+Every block maps (x_hat, x) to the next x_hat, all (B, d, H, W): x_hat is what the block before returned, x what the first one
+got. The weight w in [0, 1] multiplies features, so a chain of blocks weighs x x^T by the square of the product of its w.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .reduce import conv1x1
+
+
+class Squeeze2d(nn.Module):
+    """a = conv_g(ReLU(BN(conv_f(x)))), d -> d // 4 -> 1 channels: one number a position, without BN on it."""
+
+    def __init__(self, dim: int, **dd: Any) -> None:
+        super().__init__()
+        squeeze_dim = max(dim // 4, 1)
+        self.conv_f = conv1x1(dim, squeeze_dim, **dd)
+        self.bn_f = nn.BatchNorm2d(squeeze_dim, **dd)
+        self.conv_g = conv1x1(squeeze_dim, 1, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, d, H, W) to (B, 1, H, W)."""
+        return self.conv_g(F.relu(self.bn_f(self.conv_f(x))))
+
+
+class Reweight2d(nn.Module):
+    """One unrolled re-weighting step of 3G-Net, as the authors' code computes it.
+
+        Z = ReLU(BN(conv_a X_hat) * BN(conv_b X_hat) + BN(conv_c X))
+        L = ReLU(BN(conv_d Z)) * ReLU(BN(conv_e Z))
+        a = squeeze(L)
+        w = sigmoid(a + conv_h(a^(1 - beta)))            X_hat <- w * X_hat
+
+    Source: Wang, Li, Hu, Zhu, Zuo, "Deep Global Generalized Gaussian Networks", CVPR 2019, section on the re-weighting module
+    (eqs. (10)-(13) and the figure of the module). beta = 0, the default, is the authors' code, where the power of eq. (13)
+    is left out and w = sigmoid((1 + h) a). The power of a number of either sign is taken as a * (|a| + 1e-5)^(-beta).
+
+    What it is not: the maximum-likelihood weight of a generalized Gaussian (eq. (3)). It is learned, and bounded by 1.
+
+    Args:
+        dim: channels d; one block has 5 d^2 + 10 d + (d // 4)(d + 3) + 1 parameters, 346,817 at d = 256.
+        beta: shape parameter of eq. (13)'s power, in [0, 1]; 0 is off.
+    """
+
+    def __init__(self, dim: int, beta: float = 0.0, **dd: Any) -> None:
+        super().__init__()
+        if not 0.0 <= beta <= 1.0:
+            raise ValueError(f'reweight_beta must lie in [0, 1], 0 being off; got {beta}.')
+        self.beta = float(beta)
+        self.conv_a, self.bn_a = conv1x1(dim, dim, **dd), nn.BatchNorm2d(dim, **dd)
+        self.conv_b, self.bn_b = conv1x1(dim, dim, **dd), nn.BatchNorm2d(dim, **dd)
+        self.conv_c, self.bn_c = conv1x1(dim, dim, **dd), nn.BatchNorm2d(dim, **dd)
+        self.conv_d, self.bn_d = conv1x1(dim, dim, **dd), nn.BatchNorm2d(dim, **dd)
+        self.conv_e, self.bn_e = conv1x1(dim, dim, **dd), nn.BatchNorm2d(dim, **dd)
+        self.squeeze = Squeeze2d(dim, **dd)
+        self.conv_h = conv1x1(1, 1, **dd)
+
+    def weight(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """The map w, (B, 1, H, W), values in [0, 1]."""
+        z = F.relu(self.bn_a(self.conv_a(x_hat)) * self.bn_b(self.conv_b(x_hat)) + self.bn_c(self.conv_c(x)))
+        a = self.squeeze(F.relu(self.bn_d(self.conv_d(z))) * F.relu(self.bn_e(self.conv_e(z))))
+        # 1e-5 keeps the derivative of a^(1 - beta) finite at a = 0.
+        power = a if self.beta == 0.0 else a * (a.abs() + 1e-5).pow(-self.beta)
+        return torch.sigmoid(a + self.conv_h(power))
+
+    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """(B, d, H, W) twice to (B, d, H, W)."""
+        return self.weight(x_hat, x) * x_hat
+
+
+class ReweightURMv1(nn.Module):
+    """URM-v1 of the 3G paper's Table 1: w = sigmoid(squeeze(X_hat)), X_hat <- w * X_hat. First order only; x is not used."""
+
+    def __init__(self, dim: int, **dd: Any) -> None:
+        super().__init__()
+        self.squeeze = Squeeze2d(dim, **dd)
+
+    def weight(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """The map w, (B, 1, H, W), values in [0, 1]."""
+        return torch.sigmoid(self.squeeze(x_hat))
+
+    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """(B, d, H, W) twice to (B, d, H, W)."""
+        return self.weight(x_hat, x) * x_hat
+
+
+class ReweightURMv2(nn.Module):
+    """URM-v2 of the 3G paper's Table 1: w = sigmoid(squeeze(ReLU(BN(conv_d X_hat)) * ReLU(BN(conv_e X_hat)))). x is not used."""
+
+    def __init__(self, dim: int, **dd: Any) -> None:
+        super().__init__()
+        self.conv_d, self.bn_d = conv1x1(dim, dim, **dd), nn.BatchNorm2d(dim, **dd)
+        self.conv_e, self.bn_e = conv1x1(dim, dim, **dd), nn.BatchNorm2d(dim, **dd)
+        self.squeeze = Squeeze2d(dim, **dd)
+
+    def weight(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """The map w, (B, 1, H, W), values in [0, 1]."""
+        product = F.relu(self.bn_d(self.conv_d(x_hat))) * F.relu(self.bn_e(self.conv_e(x_hat)))
+        return torch.sigmoid(self.squeeze(product))
+
+    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """(B, d, H, W) twice to (B, d, H, W)."""
+        return self.weight(x_hat, x) * x_hat

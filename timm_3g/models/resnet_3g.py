@@ -1,0 +1,254 @@
+"""ResNets whose last pooling is of second order: 3G-Net and its family.
+
+Papers: Wang, Li, Hu, Zhu, Zuo, "Deep Global Generalized Gaussian Networks", CVPR 2019; the networks it compares with are in
+`resnet_gcp.py`, on the same class.
+Backbone: timm's ResNet v1 (torchvision's, stride on the 3x3 convolution) with the last stage at stride 1.
+
+What departs from timm's ResNet: stage 4 has stride 1 *without* dilation, so 224 px give 14 x 14 features (timm's
+output_stride=16 dilates instead: same shapes, another function); residual BatchNorms are not zero-initialised; `global_pool` is
+a module of `layers.create_global_pool` that holds the 1x1 reduction. Everything else is timm's, by inheritance.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import get_device_dtype
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from torch import nn
+
+from timm_3g.layers import POOL_OPTIONS, HeadLinear, SecondOrderPool2d, create_global_pool
+
+from ._checkpoint import check_source, checkpoint_filter_fn, drop_foreign_pool_args
+
+__all__ = ['ResNet3G', 'checkpoint_filter_fn']
+
+
+class ResNet3G(ResNet):
+    """timm's ResNet with stage 4 at stride 1 and a pooling of `timm_3g.list_pools()`.
+
+    All arguments are plain data (block apart), so that config.json is the model.
+
+    Args:
+        block, layers: as in timm; the entry points set them.
+        num_classes: 0 for no classifier.
+        in_chans: input channels.
+        output_stride: 32 only.
+        global_pool: a name of `timm_3g.list_pools()`, or '' for unpooled 4-D features.
+        reduce_dim: channels after the 1x1 reduction of second-order poolings; 0: no reduction.
+        stem_type: timm's, or 'cifar': 3x3 convolution at stride 1 without max-pool, for images of 32 to 64 px.
+        zero_init_last: zero-initialise the last BatchNorm of each residual branch. The authors do not.
+        bn_momentum, bn_eps: of every BatchNorm, those of the head included; None: PyTorch's 0.1 and 1e-5.
+        device, dtype: of the parameters.
+        kwargs: options of the pooling (num_reweights=3, num_iters=5, centered=True, eps, triangle, ...: the table in
+            `layers/create_pool.py`), and timm's ResNet arguments (drop_rate, drop_path_rate, drop_block_rate, ...).
+
+    Raises:
+        ValueError: output_stride other than 32, unknown global_pool, an option out of range.
+        TypeError: an argument that neither the ResNet nor the pooling has.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        layers: tuple[int, ...],
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        output_stride: int = 32,
+        global_pool: str = '3g',
+        reduce_dim: int = 256,
+        stem_type: str = '',
+        zero_init_last: bool = False,
+        bn_momentum: float | None = None,
+        bn_eps: float | None = None,
+        device: Any = None,
+        dtype: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if output_stride != 32:
+            raise ValueError(
+                f'output_stride must be 32; got {output_stride}. This network already keeps stage 4 at stride 1 (14 x 14 '
+                f'features from 224 px); timm would dilate it, which is another function. Use a larger image instead.'
+            )
+        pool_options = {name: kwargs.pop(name) for name in POOL_OPTIONS & kwargs.keys()}
+        cifar_stem = stem_type == 'cifar'
+        super().__init__(
+            block,
+            layers,
+            num_classes=0,
+            in_chans=in_chans,
+            global_pool='',
+            stem_type='' if cifar_stem else stem_type,
+            zero_init_last=zero_init_last,
+            device=device,
+            dtype=dtype,
+            **kwargs,
+        )
+        _set_stage4_stride_1(self)
+        if cifar_stem:
+            _set_cifar_stem(self, in_chans, device=device, dtype=dtype)
+        self.num_classes = num_classes
+        self.reduce_dim = reduce_dim or 0
+        self.bn_args = {k: v for k, v in {'momentum': bn_momentum, 'eps': bn_eps}.items() if v is not None}
+        self._set_pool(global_pool, pool_options, device=device, dtype=dtype)
+        self._set_classifier(device=device, dtype=dtype)
+        _set_batch_norm(self, self.bn_args)
+
+    def _set_pool(self, global_pool: str, options: dict[str, Any], **dd: Any) -> None:
+        self.global_pool = create_global_pool(global_pool, self.num_features, self.reduce_dim, **options, **dd)
+        self.global_pool.train(self.training)
+        _set_batch_norm(self.global_pool, self.bn_args)
+        self.head_hidden_size = self.global_pool.out_features
+        # What timm writes to config.json: by itself only what the caller passed, here all that settles the function.
+        kept = {k: v for k, v in getattr(self, '_model_args', {}).items() if k not in POOL_OPTIONS}
+        self._model_args = {**kept, 'global_pool': global_pool, 'reduce_dim': self.reduce_dim, **self.global_pool.options}
+
+    def _set_classifier(self, **dd: Any) -> None:
+        linear = HeadLinear if isinstance(self.global_pool, SecondOrderPool2d) else nn.Linear
+        fc = linear(self.head_hidden_size, self.num_classes, **dd) if self.num_classes > 0 else nn.Identity()
+        self.fc = fc.train(self.training)
+
+    @torch.jit.ignore
+    def init_weights(self, zero_init_last: bool = False) -> None:
+        """kaiming_normal fan_out / relu for every convolution, those of the head included; residual BatchNorms stay at 1."""
+        super().init_weights(zero_init_last=zero_init_last)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """New classifier, and a new pooling only if another one is named.
+
+        Args:
+            num_classes: 0 for no classifier.
+            global_pool: None or the current name keeps the pooling with its learned reduction and re-weighting; '' gives 4-D
+                features; another name builds that pooling with its default options at this model's reduce_dim.
+
+        Raises:
+            ValueError: unknown global_pool.
+        """
+        dd = get_device_dtype(self)
+        self.num_classes = num_classes
+        if global_pool is not None and global_pool != self.global_pool.pool_type:
+            self._set_pool(global_pool, {}, **dd)
+        self._set_classifier(**dd)
+
+
+def _set_stage4_stride_1(model: ResNet) -> None:
+    """Stage 4 at stride 1, without dilation. Shapes of the weights, and so plain ResNet checkpoints, stay as they are."""
+    first = model.layer4[0]
+    first.stride = 1
+    strided = first.conv2 if isinstance(first, Bottleneck) else first.conv1
+    for conv in [strided, *(m for m in first.downsample.modules() if isinstance(m, nn.Conv2d))]:
+        conv.stride = (1, 1)
+    model.feature_info[-1]['reduction'] //= 2
+
+
+def _set_cifar_stem(model: ResNet, in_chans: int, **dd: Any) -> None:
+    """3x3 convolution at stride 1 and no max-pool: every reduction is a quarter of the usual, that of the stem a half."""
+    model.conv1 = nn.Conv2d(in_chans, model.conv1.out_channels, 3, padding=1, bias=False, **dd)
+    nn.init.kaiming_normal_(model.conv1.weight, mode='fan_out', nonlinearity='relu')
+    model.maxpool = nn.Identity()
+    for info in model.feature_info:
+        info['reduction'] //= 2 if info['module'] == 'act1' else 4
+
+
+def _set_batch_norm(module: nn.Module, bn_args: dict[str, float]) -> None:
+    for batch_norm in module.modules():
+        if isinstance(batch_norm, nn.modules.batchnorm._BatchNorm):
+            for name, value in bn_args.items():
+                setattr(batch_norm, name, value)
+
+
+def _create_resnet_3g(variant: str, pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    drop_foreign_pool_args(kwargs)
+    if pretrained:
+        check_source(variant, kwargs)
+    filter_fn = partial(checkpoint_filter_fn, features_only=kwargs.get('features_only', False))
+    return build_model_with_cfg(ResNet3G, variant, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
+
+
+def _cfg(**kwargs: Any) -> dict[str, Any]:
+    return {
+        'num_classes': 1000,
+        'input_size': (3, 224, 224),
+        'pool_size': (14, 14),
+        'crop_pct': 0.875,
+        'interpolation': 'bilinear',
+        'mean': IMAGENET_DEFAULT_MEAN,
+        'std': IMAGENET_DEFAULT_STD,
+        'first_conv': 'conv1',
+        'classifier': 'fc',
+        'license': 'apache-2.0',
+        **kwargs,
+    }
+
+
+
+# No source: these lie on their authors' drives (licence: none granted). pretrained=True takes a file in pretrained_cfg_overlay.
+_ORIG = {'origin_url': 'https://github.com/csqlwang/3G-Net', 'license': 'unknown'}
+
+default_cfgs = generate_default_cfgs(
+    {
+        'resnet10_mini_3g.untrained': _cfg(num_classes=10, input_size=(3, 32, 32), pool_size=(8, 8), crop_pct=1.0),
+        'resnet18_3g.untrained': _cfg(),
+        'resnet23_3g.untrained': _cfg(),
+        'resnet34_3g.untrained': _cfg(),
+        'resnet50_3g.orig_in1k': _cfg(**_ORIG),
+        'resnet50_3g.orig_places365': _cfg(num_classes=365, **_ORIG),
+        'resnet101_3g.orig_in1k': _cfg(**_ORIG),
+        'resnet101_3g.orig_places365': _cfg(num_classes=365, **_ORIG),
+        'resnet152_3g.untrained': _cfg(),
+    }
+)
+
+RESNET18: dict[str, Any] = {'block': BasicBlock, 'layers': (2, 2, 2, 2)}
+RESNET23: dict[str, Any] = {'block': Bottleneck, 'layers': (1, 2, 2, 2)}
+RESNET34: dict[str, Any] = {'block': BasicBlock, 'layers': (3, 4, 6, 3)}
+RESNET50: dict[str, Any] = {'block': Bottleneck, 'layers': (3, 4, 6, 3)}
+RESNET101: dict[str, Any] = {'block': Bottleneck, 'layers': (3, 4, 23, 3)}
+RESNET152: dict[str, Any] = {'block': Bottleneck, 'layers': (3, 8, 36, 3)}
+
+
+@register_model
+def resnet10_mini_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """The small member, for images of 32 to 64 px: 3x3 stem at stride 1, one BasicBlock a stage, 8 x 8 features at 32 px."""
+    model_args = dict(
+        block=BasicBlock, layers=(1, 1, 1, 1), channels=(32, 64, 128, 128), stem_type='cifar', reduce_dim=64
+    )
+    return _create_resnet_3g('resnet10_mini_3g', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def resnet18_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """3G-Net on ResNet-18."""
+    return _create_resnet_3g('resnet18_3g', pretrained, **dict(RESNET18, **kwargs))
+
+
+@register_model
+def resnet23_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """3G-Net on the authors' ResNet-23: bottlenecks (1, 2, 2, 2)."""
+    return _create_resnet_3g('resnet23_3g', pretrained, **dict(RESNET23, **kwargs))
+
+
+@register_model
+def resnet34_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """3G-Net on ResNet-34."""
+    return _create_resnet_3g('resnet34_3g', pretrained, **dict(RESNET34, **kwargs))
+
+
+@register_model
+def resnet50_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """3G-Net on ResNet-50, the network of the paper's tables."""
+    return _create_resnet_3g('resnet50_3g', pretrained, **dict(RESNET50, **kwargs))
+
+
+@register_model
+def resnet101_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """3G-Net on ResNet-101."""
+    return _create_resnet_3g('resnet101_3g', pretrained, **dict(RESNET101, **kwargs))
+
+
+@register_model
+def resnet152_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """3G-Net on ResNet-152."""
+    return _create_resnet_3g('resnet152_3g', pretrained, **dict(RESNET152, **kwargs))

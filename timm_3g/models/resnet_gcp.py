@@ -1,0 +1,109 @@
+"""The networks that the 3G paper compares with, on the backbone of `resnet_3g.py`: only `global_pool` differs.
+
+iSQRT-COV, MPN-COV, G2DeNet, B-CNN and plain covariance; papers and formulas are with the poolings in `layers/`. The row "GAP"
+of the paper's Table 2 is timm's own `resnet50`.
+"""
+
+from typing import Any
+
+from timm.models import generate_default_cfgs, register_model
+
+from ._checkpoint import checkpoint_filter_fn as checkpoint_filter_fn
+from .resnet_3g import RESNET18, RESNET34, RESNET50, RESNET101, ResNet3G, _cfg, _create_resnet_3g
+
+__all__: list[str] = []
+
+# No source: these lie on their authors' servers. pretrained=True takes a file in pretrained_cfg_overlay.
+_MPNCOV = {'origin_url': 'https://github.com/jiangtaoxie/fast-MPN-COV', 'license': 'mit'}
+_GCPOPT = {'origin_url': 'https://github.com/ZhangLi-CS/GCP_Optimization', 'license': 'unknown'}
+
+default_cfgs = generate_default_cfgs(
+    {
+        'resnet18_isqrt.gcpopt_in1k': _cfg(**_GCPOPT),
+        'resnet34_isqrt.gcpopt_in1k': _cfg(**_GCPOPT),
+        'resnet50_isqrt.gcpopt_in1k': _cfg(**_GCPOPT),
+        'resnet50_isqrt.mpncov_in1k': _cfg(**_MPNCOV),
+        'resnet101_isqrt.gcpopt_in1k': _cfg(**_GCPOPT),
+        'resnet101_isqrt.mpncov_in1k': _cfg(**_MPNCOV),
+        'resnet50_mpn.untrained': _cfg(),
+        'resnet101_mpn.untrained': _cfg(),
+        'resnet50_g2de.untrained': _cfg(),
+        'resnet101_g2de.untrained': _cfg(),
+        'resnet50_bcnn.untrained': _cfg(),
+        'resnet101_bcnn.untrained': _cfg(),
+        'resnet50_cov.untrained': _cfg(),
+        'resnet101_cov.untrained': _cfg(),
+    }
+)
+
+
+@register_model
+def resnet18_isqrt(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """iSQRT-COV (fast MPN-COV) on ResNet-18."""
+    return _create_resnet_3g('resnet18_isqrt', pretrained, **{**RESNET18, 'global_pool': 'isqrt', **kwargs})
+
+
+@register_model
+def resnet34_isqrt(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """iSQRT-COV (fast MPN-COV) on ResNet-34."""
+    return _create_resnet_3g('resnet34_isqrt', pretrained, **{**RESNET34, 'global_pool': 'isqrt', **kwargs})
+
+
+@register_model
+def resnet50_isqrt(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """iSQRT-COV (fast MPN-COV) on ResNet-50."""
+    return _create_resnet_3g('resnet50_isqrt', pretrained, **{**RESNET50, 'global_pool': 'isqrt', **kwargs})
+
+
+@register_model
+def resnet101_isqrt(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """iSQRT-COV (fast MPN-COV) on ResNet-101."""
+    return _create_resnet_3g('resnet101_isqrt', pretrained, **{**RESNET101, 'global_pool': 'isqrt', **kwargs})
+
+
+@register_model
+def resnet50_mpn(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """MPN-COV (exact root) on ResNet-50."""
+    return _create_resnet_3g('resnet50_mpn', pretrained, **{**RESNET50, 'global_pool': 'mpn', **kwargs})
+
+
+@register_model
+def resnet101_mpn(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """MPN-COV (exact root) on ResNet-101."""
+    return _create_resnet_3g('resnet101_mpn', pretrained, **{**RESNET101, 'global_pool': 'mpn', **kwargs})
+
+
+@register_model
+def resnet50_g2de(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """G2DeNet (Gaussian embedding) on ResNet-50."""
+    return _create_resnet_3g('resnet50_g2de', pretrained, **{**RESNET50, 'global_pool': 'g2de', **kwargs})
+
+
+@register_model
+def resnet101_g2de(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """G2DeNet (Gaussian embedding) on ResNet-101."""
+    return _create_resnet_3g('resnet101_g2de', pretrained, **{**RESNET101, 'global_pool': 'g2de', **kwargs})
+
+
+@register_model
+def resnet50_bcnn(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """B-CNN with BatchNorm on ResNet-50."""
+    return _create_resnet_3g('resnet50_bcnn', pretrained, **{**RESNET50, 'global_pool': 'bcnn', **kwargs})
+
+
+@register_model
+def resnet101_bcnn(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """B-CNN with BatchNorm on ResNet-101."""
+    return _create_resnet_3g('resnet101_bcnn', pretrained, **{**RESNET101, 'global_pool': 'bcnn', **kwargs})
+
+
+@register_model
+def resnet50_cov(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """Plain covariance on ResNet-50."""
+    return _create_resnet_3g('resnet50_cov', pretrained, **{**RESNET50, 'global_pool': 'cov', **kwargs})
+
+
+@register_model
+def resnet101_cov(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """Plain covariance on ResNet-101."""
+    return _create_resnet_3g('resnet101_cov', pretrained, **{**RESNET101, 'global_pool': 'cov', **kwargs})

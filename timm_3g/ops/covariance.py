@@ -1,0 +1,51 @@
+"""Second moments of a set of feature vectors.
+
+Notation of the papers: X is d x N, one column a position. The normaliser is 1/N everywhere, never 1/(N - 1).
+"""
+
+import torch
+from torch import Tensor
+
+
+def covariance(x: Tensor, centered: bool = True, eps: float = 0.0) -> Tensor:
+    """Covariance (or second moment) of the columns of each matrix.
+
+        centered:      (1/N) (X - mean)(X - mean)^T + eps * I
+        not centered:  (1/N) X X^T + eps * I
+
+    The mean is subtracted once from the features; the N x N centring matrix of the public codes loses all digits when the
+    mean is large. Order of a sum over N is the only freedom, so the result is symmetric to rounding.
+
+    Args:
+        x: features (..., d, N), N >= 1.
+        centered: subtract the mean over N first. The authors' code centres, the text of the 3G paper writes X X^T.
+        eps: added to the diagonal. It is part of the function that weights were trained with, not a free choice.
+
+    Returns:
+        (..., d, d), in the dtype of x. With N = 1 and centered: eps * I.
+
+    What it is not: unbiased; of full rank (rank <= N - 1 when centred, plus the eps * I).
+    """
+    if centered:
+        x = x - x.mean(dim=-1, keepdim=True)
+    cov = torch.matmul(x, x.transpose(-2, -1)) / x.shape[-1]
+    if eps > 0:
+        cov = cov + eps * torch.eye(x.shape[-2], device=x.device, dtype=x.dtype)
+    return cov
+
+
+def gaussian_embedding(x: Tensor) -> Tensor:
+    """The Gaussian N(mu, Sigma) of the columns of X as one symmetric positive semi-definite matrix.
+
+        [[Sigma + mu mu^T, mu], [mu^T, 1]] = (1/N) Xe Xe^T   with Xe = [X; 1^T]
+
+    Source: Wang, Li, Zhang, "G2DeNet: Global Gaussian Distribution Embedding Network and Its Application to Visual
+    Recognition", CVPR 2017: the embedding matrix, before its square root.
+
+    Args:
+        x: features (..., d, N), N >= 1.
+
+    Returns:
+        (..., d + 1, d + 1), in the dtype of x; the last diagonal entry is 1.
+    """
+    return covariance(torch.cat([x, torch.ones_like(x[..., :1, :])], dim=-2), centered=False)
