@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from timm_3g.ops import covariance
 
 from .matrix_root import create_root
+from .precision import as_float64
 from .reweight import Reweight2d, ReweightURMv1, ReweightURMv2
 from .second_order_pool import SecondOrderPool2d
 from .vectorize import SymToVec
@@ -85,6 +86,7 @@ class CovPool2d(SecondOrderPool2d):
         self.reweight = nn.ModuleList(REWEIGHTS[reweight](self.dim, **block_args, **dd) for _ in range(num_reweights))
         self.root = create_root(root, num_iters)
         self.onnx_exportable = self.root.onnx_exportable
+        self.float64 = self.root.float64
         self.to_vec = SymToVec(self.dim, triangle, device)
         self.out_features = self.to_vec.out_features
 
@@ -97,4 +99,5 @@ class CovPool2d(SecondOrderPool2d):
 
     def statistic(self, x: Tensor) -> Tensor:
         """(B, d, N) to (B, d (d + 1) / 2)."""
+        x = as_float64(x) if self.float64 else x
         return self.to_vec(self.root(covariance(x, self.centered, self.eps)))

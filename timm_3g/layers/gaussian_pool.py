@@ -7,6 +7,7 @@ from torch import Tensor
 from timm_3g.ops import gaussian_embedding
 
 from .matrix_root import create_root
+from .precision import as_float64
 from .second_order_pool import SecondOrderPool2d
 from .vectorize import SymToVec
 
@@ -46,9 +47,11 @@ class GaussianPool2d(SecondOrderPool2d):
         self.num_iters = int(num_iters)
         self.root = create_root(root, num_iters)
         self.onnx_exportable = self.root.onnx_exportable
+        self.float64 = self.root.float64
         self.to_vec = SymToVec(self.dim + 1, triangle, device)
         self.out_features = self.to_vec.out_features
 
     def statistic(self, x: Tensor) -> Tensor:
         """(B, d, N) to (B, (d + 1)(d + 2) / 2)."""
+        x = as_float64(x) if self.float64 else x
         return self.to_vec(self.root(gaussian_embedding(x)))

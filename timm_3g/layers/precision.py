@@ -1,7 +1,8 @@
 """What precision the head computes in.
 
     no autocast, or bf16 autocast   reduction and re-weighting as the caller computes; covariance, root and vector in float32
-                                    (float64 for float64 input); result in the dtype of the caller's features
+                                    (float64 for float64 input, and wherever the root is exact: see `layers/matrix_root.py`);
+                                    result in the dtype of the caller's features
     fp16 autocast                   the whole head, classifier included, computes and returns float32: the re-weighting is of
                                     fourth degree in the activations and a covariance of second, and float16 ends at 65504
 """
@@ -30,6 +31,11 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
 def at_least_float32(x: Tensor) -> Tensor:
     """x in float32, or in its own dtype if that is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def as_float64(x: Tensor) -> Tensor:
+    """x in float64, or as it is on Apple's mps devices, which have none."""
+    return x if x.device.type == 'mps' else x.to(torch.float64)
 
 
 @register_notrace_module

@@ -59,8 +59,9 @@ class SecondOrderPool2d(nn.Module):
         elif torch.onnx.is_in_onnx_export():
             self._check_onnx()
         if autocast_dtype(x) == torch.float16:
+            x = at_least_float32(x)
             with without_autocast(x):
-                return self.statistic(self.refine(self.reduce(at_least_float32(x))).flatten(2))
+                return self.statistic(self.refine(self.reduce(x)).flatten(2)).to(x.dtype)
         features = self.refine(self.reduce(x)).flatten(2)
         with without_autocast(x):
             return self.statistic(at_least_float32(features)).to(x.dtype)

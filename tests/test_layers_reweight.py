@@ -1,0 +1,94 @@
+"""Re-weighting against the authors' block, its symmetric power option, and DropCov's training branch against its definition."""
+
+import pytest
+import reference
+import torch
+from conftest import EXACT, features
+from torch.nn import functional as F
+
+from timm_3g.layers import DropCovPool2d, Reweight2d, ReweightURMv1, ReweightURMv2, create_global_pool
+from timm_3g.models._checkpoint import _ATMP
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_equals_the_authors_block(training):
+    theirs = reference.AuthorsReweight()
+    reference.randomize_(theirs, 1)
+    theirs = theirs.double().train(training)
+    ours = Reweight2d(256).double().train(training)
+    names = {ours_: theirs_ for theirs_, ours_ in _ATMP.items()}
+    state = theirs.state_dict()
+    ours.load_state_dict({k: state[f'{names[k.rsplit(".", 1)[0]]}.{k.rsplit(".", 1)[1]}'] for k in ours.state_dict()})
+    x, x_hat = features(2, 256, 4, 3, dtype=torch.float64), features(2, 256, 4, 3, dtype=torch.float64)
+    torch.testing.assert_close(ours(x_hat, x), theirs(x_hat, x), **EXACT)
+    assert sum(p.numel() for p in ours.parameters()) == 346_817
+
+
+def _conv_bn(block, letter, x):
+    return getattr(block, f'bn_{letter}')(getattr(block, f'conv_{letter}')(x))
+
+
+def test_unit_variants_follow_their_formulas():
+    x = features(3, 8)
+    v1, v2 = ReweightURMv1(8).eval(), ReweightURMv2(8).eval()
+    squeeze = v1.squeeze
+    w1 = torch.sigmoid(squeeze.conv_g(F.relu(_conv_bn(squeeze, 'f', x))))
+    torch.testing.assert_close(v1(x, x), w1 * x)
+    product = F.relu(_conv_bn(v2, 'd', x)) * F.relu(_conv_bn(v2, 'e', x))
+    w2 = torch.sigmoid(v2.squeeze.conv_g(F.relu(_conv_bn(v2.squeeze, 'f', product))))
+    torch.testing.assert_close(v2(x, x), w2 * x)
+    assert squeeze.conv_f.out_channels == 2
+
+
+def test_blocks_chain_on_x_hat_and_keep_x():
+    pool = create_global_pool('3g', 8, 0, num_reweights=2).eval()
+    x = features(2, 8)
+    first, second = pool.reweight
+    torch.testing.assert_close(pool.refine(x), second(first(x, x), x))
+
+
+def test_power_is_off_at_zero_and_signed():
+    block = Reweight2d(8).eval()
+    x = features(2, 8)
+    plain = block.weight(x, x).detach()
+    assert 0 <= float(plain.min()) and float(plain.max()) <= 1
+    block.beta = 0.5
+    assert not torch.allclose(block.weight(x, x), plain)
+    with torch.no_grad():
+        block.squeeze.conv_g.weight.zero_()  # a = 0: the power's derivative must stay finite
+    block.weight(x.requires_grad_(), x).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in block.parameters())
+    a = torch.tensor([[-4.0, 4.0]], dtype=torch.float64)
+    torch.testing.assert_close(a * (a.abs() + 1e-5).pow(-0.5), a.sign() * a.abs().sqrt(), rtol=1e-5, atol=0)
+
+
+def test_convolutions_have_the_authors_initialisation():
+    pool = create_global_pool('3g', 512, 256)
+    for conv in (m for m in pool.modules() if isinstance(m, torch.nn.Conv2d)):
+        expected = (2 / conv.out_channels) ** 0.5  # fan_out of a 1x1 convolution
+        if conv.weight.numel() >= 64:
+            assert float(conv.weight.detach().std()) == pytest.approx(expected, rel=0.3)
+    std = torch.tensor([Reweight2d(4).conv_h.weight.item() for _ in range(300)]).std()
+    assert float(std) == pytest.approx(2**0.5, rel=0.15)
+
+
+def test_dropcov_in_training():
+    pool = DropCovPool2d('dropcov', 16, 0).double().train()
+    x = features(4, 16, dtype=torch.float64).flatten(2)
+    importance = pool.conv(x.mean(2).unsqueeze(1)).squeeze(1).softmax(1)
+    row_sums = torch.stack([torch.from_numpy(reference.covariance(i.numpy()).sum(1)) for i in x])
+    rate = (1 - 10 / 4 * F.cosine_similarity(importance, row_sums).mean()).clamp(0, 1 - 1 / 16)
+    torch.manual_seed(3)
+    got = pool.drop_channels(x)
+    torch.manual_seed(3)
+    keep = (torch.rand(4, 16, dtype=torch.float64) >= rate).double() / (1 - rate)
+    torch.testing.assert_close(got, x * (1 + importance).unsqueeze(2) * keep.unsqueeze(2))
+    pool(x.unsqueeze(3)).sum().backward()
+    assert pool.conv.weight.grad.abs().sum() > 0
+
+
+def test_dropcov_never_drops_everything():
+    pool = DropCovPool2d('dropcov', 4, 0).train()
+    kept = sum(bool(pool.drop_channels(torch.zeros(64, 4, 5) + torch.eye(4, 5)).any()) for _ in range(5))
+    assert kept == 5
+    assert torch.isfinite(pool(torch.zeros(2, 4, 2, 2))).all()

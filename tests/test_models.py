@@ -1,0 +1,263 @@
+"""What timm's own tests do not check (those run by tests/timm_contract.py): counts, resets, dtypes, sizes, conversions, export."""
+
+import subprocess
+import sys
+
+import pytest
+import reference
+import timm
+import torch
+from conftest import FLOAT32, MODELS, SMALL
+from timm.layers import convert_sync_batchnorm
+from timm.layers.split_batchnorm import convert_splitbn_model
+from timm.models._manipulate import reinit_non_persistent_buffers
+from timm.utils import freeze, unfreeze
+
+import timm_3g
+from timm_3g.layers.create_pool import POOLS
+
+
+def small(**kwargs) -> torch.nn.Module:
+    return timm.create_model(SMALL, **kwargs)
+
+
+def images(batch: int = 2, size: tuple[int, int] = (32, 32), channels: int = 3) -> torch.Tensor:
+    return torch.randn(batch, channels, *size)
+
+
+@pytest.mark.parametrize('depth', [18, 23, 34, 50, 101, 152])
+def test_parameter_and_key_counts(depth):
+    model = timm.create_model(f'resnet{depth}_3g', device='meta')
+    assert sum(p.numel() for p in model.parameters()) == reference.expected_params(depth)
+    assert len(model.state_dict()) == reference.expected_keys(depth)
+
+
+def test_the_registry():
+    family = {f'resnet{d}_3g' for d in (18, 23, 34, 50, 101, 152)} | {SMALL}
+    isqrt = {f'resnet{d}_isqrt' for d in (18, 34, 50, 101)}
+    rest = {f'resnet{d}_{pool}' for d in (50, 101) for pool in ('mpn', 'g2de', 'bcnn', 'cov')}
+    assert set(MODELS) == family | isqrt | rest
+    for name in MODELS:
+        pool = timm.create_model(name, device='meta').global_pool
+        assert pool.pool_type == name.rsplit('_', 1)[1] and pool.dim == (64 if name == SMALL else 256)
+
+
+def test_the_small_member():
+    model = small()
+    assert sum(p.numel() for p in model.parameters()) < 800_000
+    assert SMALL.endswith('_3g') and not SMALL.startswith('test_')
+    assert (model.conv1.kernel_size, model.conv1.stride) == ((3, 3), (1, 1)) and isinstance(model.maxpool, torch.nn.Identity)
+    for size in (32, 64):
+        for feature, info in zip(model.forward_intermediates(images(1, (size, size)))[1], model.feature_info, strict=True):
+            assert feature.shape[1:] == (info['num_chs'], size // info['reduction'], size // info['reduction'])
+    assert feature.shape[-1] >= 8
+
+
+@pytest.mark.parametrize('name', ['resnet18_3g', 'resnet50_3g'])
+def test_stage4_has_stride_1_without_dilation(name):
+    model = timm.create_model(name).eval()
+    convs = [m for m in model.layer4.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert {(c.stride, c.dilation) for c in convs} == {((1, 1), (1, 1))}
+    assert model.forward_features(torch.randn(1, 3, 224, 224)).shape[-2:] == (14, 14)
+    assert model.feature_info[-1]['reduction'] == 16
+
+
+def test_residual_batch_norms_and_head_are_initialised_as_the_authors_do():
+    model = timm.create_model('resnet18_3g')
+    assert all(bool((m.weight == 1).all()) for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    conv = model.global_pool.reduce.conv
+    assert float(conv.weight.detach().std()) == pytest.approx((2 / 256) ** 0.5, rel=0.05)
+    assert bool((timm.create_model('resnet18_3g', zero_init_last=True).layer1[0].bn2.weight == 0).all())
+
+
+@pytest.mark.parametrize('name', timm_3g.list_pools())
+def test_every_pool_by_keyword_and_by_reset(name):
+    model = small(global_pool=name).eval()
+    features = model.forward_features(images())
+    assert model(images()).shape == (2, 10)
+    assert model.forward_head(features, pre_logits=True).shape == (2, model.head_hidden_size)
+    other = small(global_pool='avg' if name != 'avg' else '3g').eval()
+    other.reset_classifier(7, name)
+    assert other(images()).shape == (2, 7)
+    assert other.head_hidden_size == model.head_hidden_size and other.global_pool.pool_type == name
+    assert other._model_args | {'num_classes': 10} == model._model_args | {'num_classes': 10}
+
+
+@pytest.mark.parametrize('name', POOLS)
+def test_reset_classifier_keeps_the_learned_head(name):
+    model = small(global_pool=name).eval()
+    x = images()
+    before = model.forward_head(model.forward_features(x), pre_logits=True)
+    for arguments in ((7,), (5, None), (5, name), (0,)):
+        model.reset_classifier(*arguments)
+        assert torch.equal(model.forward_head(model.forward_features(x), pre_logits=True), before)
+    assert model(x).shape == (2, model.head_hidden_size)
+    assert model.training is False and not any(m.training for m in model.modules())
+
+
+def test_reset_classifier_to_another_pool_and_to_none():
+    model = small().double()
+    model.reset_classifier(0, '')
+    assert model(images().double()).shape == (2, 128, 8, 8) and model.head_hidden_size == model.num_features == 128
+    model.reset_classifier(4, 'isqrt')
+    assert model.global_pool.triangle == 'upper' and model.global_pool.dim == 64 and model.global_pool.eps == 0.0
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+    assert [n for n, _ in model.named_parameters()][-2:] == ['fc.weight', 'fc.bias']
+    with pytest.raises(ValueError, match="Unknown global pooling 'nope'"):
+        model.reset_classifier(4, 'nope')
+
+
+@pytest.mark.parametrize('size', [(32, 32), (47, 33), (64, 96), (4, 4), (1, 1)])
+@pytest.mark.parametrize('name', ['3g', 'mpn', 'bcnn'])
+def test_any_input_size_and_batch_of_one(size, name):
+    assert torch.isfinite(small(global_pool=name).eval()(images(1, size))).all()
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_in_chans(channels):
+    assert small(in_chans=channels)(images(channels=channels)).shape == (2, 10)
+
+
+@pytest.mark.parametrize('name', POOLS)
+def test_channels_last(name):
+    model = small(global_pool=name).eval()
+    x = images()
+    expected = model(x)
+    got = model.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', POOLS)
+@pytest.mark.parametrize(('autocast', 'out'), [(torch.bfloat16, torch.bfloat16), (torch.float16, torch.float32)])
+def test_autocast_trains(name, autocast, out):
+    model = small(global_pool=name)
+    with torch.autocast('cpu', autocast):
+        y = model(images(4))
+    assert y.dtype == out
+    y.float().square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_fp16_autocast_keeps_logits_of_large_covariances_finite():
+    model = small(global_pool='cov').eval()
+    with torch.autocast('cpu', torch.float16):
+        y = model.forward_head(torch.full((1, 128, 2, 2), 6e4).half() * torch.rand(1, 128, 2, 2).half())
+    assert y.dtype == torch.float32 and torch.isfinite(y).all()
+
+
+@pytest.mark.parametrize('name', POOLS)
+def test_model_in_bfloat16(name):
+    model = small(global_pool=name).to(torch.bfloat16)
+    y = model(images().bfloat16())
+    assert y.dtype == torch.bfloat16 and torch.isfinite(y).all()
+    y.float().sum().backward()
+
+
+def test_gradient_checkpointing_changes_nothing():
+    grads = []
+    for enable in (False, True):
+        torch.manual_seed(1)
+        model = small()
+        model.set_grad_checkpointing(enable)
+        model(images()).square().sum().backward()
+        grads.append([p.grad for p in model.parameters()])
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_batch_norm_momentum_and_eps():
+    model = small(bn_momentum=0.02, bn_eps=1e-3)
+    model.reset_classifier(5, 'bcnn')
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    assert {(m.momentum, m.eps) for m in norms} == {(0.02, 1e-3)} and isinstance(norms[-1], torch.nn.BatchNorm1d)
+
+
+@pytest.mark.parametrize('name', POOLS)
+def test_sync_batch_norm(name):
+    model = small(global_pool=name).eval()
+    x = images()
+    expected, keys = model(x), model.state_dict().keys()
+    model = convert_sync_batchnorm(model)
+    assert not [n for n, m in model.named_modules() if type(m) in (torch.nn.BatchNorm2d, torch.nn.BatchNorm1d)]
+    assert model.state_dict().keys() == keys
+    torch.testing.assert_close(model(x), expected)
+
+
+@pytest.mark.parametrize('name', [n for n in POOLS if n != 'bcnn'])  # timm's SplitBatchNorm2d is 2-d only
+def test_split_batch_norm(name):
+    model = convert_splitbn_model(small(global_pool=name), 2)
+    assert torch.isfinite(model(images(4))).all()
+
+
+@pytest.mark.parametrize('name', POOLS)
+def test_frozen_batch_norm(name):
+    model = small(global_pool=name)
+    freeze(model, ['global_pool', 'layer4'])
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in [*model.global_pool.modules(), *model.layer4.modules()])
+    model.train()
+    before = {n: b.clone() for n, b in model.named_buffers() if n.startswith('global_pool') and n.endswith('running_mean')}
+    model(images()).sum().backward()
+    frozen = {n: b for n, b in before.items() if not n.startswith('global_pool.bn.')}  # BatchNorm1d is not timm's to freeze
+    assert all(torch.equal(b, model.get_buffer(n)) for n, b in frozen.items())
+    assert all(p.grad is None for p in model.global_pool.parameters())
+    unfreeze(model, ['global_pool', 'layer4'])
+    assert any(isinstance(m, torch.nn.BatchNorm2d) for m in model.layer4.modules())
+
+
+@pytest.mark.parametrize('name', POOLS)
+def test_compiles_in_one_graph(name):
+    model = small(global_pool=name).eval()
+    x = images()
+    torch.testing.assert_close(torch.compile(model, backend='aot_eager', fullgraph=True)(x), model(x), **FLOAT32)
+
+
+@pytest.mark.parametrize('name', ['3g', 'mpn', 'dropcov'])
+def test_compiles_a_training_step_under_autocast(name):
+    model = small(global_pool=name)
+    compiled = torch.compile(model, backend='aot_eager', fullgraph=True)
+    with torch.autocast('cpu', torch.bfloat16):
+        compiled(images()).float().sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize('name', POOLS)
+def test_torch_export_with_dynamic_batch(name):
+    model = small(global_pool=name).eval()
+    program = torch.export.export(model, (images(),), dynamic_shapes=({0: torch.export.Dim('batch')},))
+    x = images(5)
+    torch.testing.assert_close(program.module()(x), model(x), **FLOAT32)
+
+
+def test_meta_device_to_real_memory():
+    """timm's way: build on meta, to_empty, load, refill what is not in the state dict."""
+    source = small().eval()
+    model = small(device='meta').eval().to_empty(device='cpu')
+    model.load_state_dict(source.state_dict())
+    reinit_non_persistent_buffers(model)
+    x = images()
+    assert torch.equal(model(x), source(x))
+
+
+@pytest.mark.parametrize('stride', [8, 16])
+def test_output_stride(stride):
+    with pytest.raises(ValueError, match=rf'output_stride must be 32; got {stride}'):
+        small(output_stride=stride)
+
+
+def test_unknown_arguments():
+    with pytest.raises(TypeError, match='unexpected keyword argument'):
+        small(num_iter=5)
+    with pytest.raises(TypeError, match="global_pool='avg' has no option num_iters"):
+        small(global_pool='avg', num_iters=5)
+    with pytest.raises(ValueError, match='reduce_dim must be positive'):
+        small(reduce_dim=-3)
+
+
+def test_pretrained_without_weights_says_where_they_are():
+    with pytest.raises(RuntimeError, match=r'No pretrained weights exist for resnet50_3g.orig_in1k .*github.com/csqlwang/3G-Net'):
+        timm.create_model('resnet50_3g', pretrained=True)
+
+
+def test_import_prints_and_warns_nothing():
+    done = subprocess.run([sys.executable, '-W', 'error', '-c', 'import timm_3g'], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, '', '')

@@ -1,0 +1,79 @@
+"""`timm-3g convert`: any weight file that the filter takes, to the folder that timm's `local-dir:` and the Hub read."""
+
+import argparse
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import timm
+import torch
+from timm.models import save_for_hf
+from torch import nn
+
+from timm_3g.models import read_weights
+
+EXAMPLE = 'timm-3g convert ResNet50-3G-ImageNet.pth.tar --model resnet50_3g --output resnet50_3g.orig_in1k'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the verb."""
+    parser.add_argument('checkpoint', type=Path, metavar='FILE', help='.pth, .pth.tar or .safetensors')
+    parser.add_argument('--model', required=True, metavar='NAME[.TAG]', help='architecture that the weights are of')
+    parser.add_argument('--num-classes', type=int, metavar='N', help='checked against the file (default: its rows of fc)')
+    parser.add_argument('--output', type=Path, metavar='DIR', help='new folder (default: NAME[.TAG] in the current one)')
+
+
+def run(args: argparse.Namespace) -> None:
+    """Convert, and say where the result is and how to load it."""
+    folder = convert(args.checkpoint, args.model, args.num_classes, args.output)
+    print(f'{folder}/model.safetensors and config.json written; read back, logits equal.')
+    print(f"import timm, timm_3g; timm.create_model('local-dir:{folder}', pretrained=True)")
+
+
+def convert(checkpoint: Path, model: str, num_classes: int | None = None, output: Path | None = None) -> Path:
+    """Write model.safetensors and a complete config.json, without network, and prove that they give the same logits.
+
+    The folder appears under its name only when it is whole and has been read back through `local-dir:`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError, FileExistsError: no such file; an output that exists already.
+        ValueError: weights that cannot be read or are not of this model, or that read back differently.
+    """
+    output = output or Path(model)
+    if output.exists():
+        raise FileExistsError(f'{output} exists already; name another --output.')
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f'{checkpoint} does not exist.')
+    if num_classes is None:
+        classifier = read_weights(checkpoint).get('fc.weight')
+        num_classes = 0 if classifier is None else classifier.shape[0]
+    overlay = {'file': str(checkpoint), 'num_classes': num_classes}
+    net = timm.create_model(model, pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=overlay).eval()
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f'.{output.name}.', dir=output.parent))
+    try:
+        save_for_hf(net, str(partial), safe_serialization=True)
+        _require_same_logits(net, timm.create_model(f'local-dir:{partial}', pretrained=True).eval())
+        partial.chmod(0o777 & ~_umask())
+        os.rename(partial, output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return output
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@torch.no_grad()
+def _require_same_logits(written: nn.Module, read: nn.Module) -> None:
+    image = torch.randn(1, *written.pretrained_cfg['input_size'], generator=torch.Generator().manual_seed(0))
+    if not torch.equal(written(image), read(image)):
+        raise ValueError('The folder reads back with other logits than the model it was written from; nothing is kept.')
