@@ -85,7 +85,7 @@ class CovPool2d(SecondOrderPool2d):
         block_args = {'beta': reweight_beta} if reweight == '3g' else {}
         self.reweight = nn.ModuleList(REWEIGHTS[reweight](self.dim, **block_args, **dd) for _ in range(num_reweights))
         self.root = create_root(root, num_iters)
-        self.onnx_exportable = self.root.onnx_exportable
+        self.onnx_obstacle = self.root.onnx_obstacle
         self.float64 = self.root.float64
         self.to_vec = SymToVec(self.dim, triangle, device)
         self.out_features = self.to_vec.out_features

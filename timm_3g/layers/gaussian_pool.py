@@ -46,7 +46,7 @@ class GaussianPool2d(SecondOrderPool2d):
         self.triangle = triangle
         self.num_iters = int(num_iters)
         self.root = create_root(root, num_iters)
-        self.onnx_exportable = self.root.onnx_exportable
+        self.onnx_obstacle = self.root.onnx_obstacle
         self.float64 = self.root.float64
         self.to_vec = SymToVec(self.dim + 1, triangle, device)
         self.out_features = self.to_vec.out_features

@@ -14,7 +14,7 @@ from timm_3g.ops import sqrtm_eigh, sqrtm_newton_schulz
 class NewtonSchulzRoot(nn.Module):
     """`ops.sqrtm_newton_schulz` with its number of steps: (..., d, d) to (..., d, d)."""
 
-    onnx_exportable = True
+    onnx_obstacle = ''
     float64 = False
 
     def __init__(self, num_iters: int) -> None:
@@ -33,9 +33,9 @@ class NewtonSchulzRoot(nn.Module):
 
 
 class EighRoot(nn.Module):
-    """`ops.sqrtm_eigh`: (..., d, d) to (..., d, d). No ONNX exporter of torch knows eigh."""
+    """`ops.sqrtm_eigh`: (..., d, d) to (..., d, d)."""
 
-    onnx_exportable = False
+    onnx_obstacle = 'eigh has no ONNX operator'
     float64 = True
 
     def forward(self, cov: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class EighRoot(nn.Module):
 class NoRoot(nn.Identity):
     """The covariance as it is."""
 
-    onnx_exportable = True
+    onnx_obstacle = ''
     float64 = False
 
 

@@ -10,6 +10,11 @@ from .precision import at_least_float32, autocast_dtype, without_autocast
 from .reduce import Reduce2d
 
 
+@torch.compiler.assume_constant_result  # dynamo takes is_in_onnx_export for False, also when the ONNX exporter runs dynamo
+def _in_onnx_export() -> bool:
+    return torch.onnx.is_in_onnx_export()
+
+
 @register_notrace_module  # fx sees one node; what precision to use is decided while it runs
 class SecondOrderPool2d(nn.Module):
     """(B, in_features, H, W) to (B, out_features): reduce channels, refine positions, then a statistic of second order.
@@ -24,7 +29,7 @@ class SecondOrderPool2d(nn.Module):
     """
 
     out_features: int
-    onnx_exportable: bool = True
+    onnx_obstacle: str = ''  # why there is no ONNX export, where there is none
 
     def __init__(self, pool_type: str, in_features: int, reduce_dim: int | None, **dd: Any) -> None:
         super().__init__()
@@ -54,10 +59,13 @@ class SecondOrderPool2d(nn.Module):
         """
         if torch.jit.is_scripting():  # TorchScript knows neither autocast as a context nor the checks
             return self.statistic(at_least_float32(self.refine(self.reduce(x)).flatten(2))).to(x.dtype)
-        if not torch.jit.is_tracing():
+        if not torch.jit.is_tracing():  # under jit.trace a comparison of shapes would be a warning, not a check
             self._check(x)
-        elif torch.onnx.is_in_onnx_export():
-            self._check_onnx()
+        if self.onnx_obstacle and _in_onnx_export():
+            raise ValueError(
+                f'global_pool={self.pool_type!r} has no ONNX export: {self.onnx_obstacle}. The poolings with Newton-Schulz steps '
+                f"or without a root have one, bcnn too: 3g, isqrt, g2de with root='newton_schulz', cov, ..."
+            )
         if autocast_dtype(x) == torch.float16:
             x = at_least_float32(x)
             with without_autocast(x):
@@ -72,16 +80,6 @@ class SecondOrderPool2d(nn.Module):
             raise ValueError(
                 f'global_pool={self.pool_type!r} takes features (B, {self.in_features}, H, W); got {tuple(x.shape)}. '
                 f'Build it with in_features equal to the channels of the backbone.'
-            )
-        if torch.onnx.is_in_onnx_export():
-            self._check_onnx()
-
-    @torch.jit.unused
-    def _check_onnx(self) -> None:
-        if not self.onnx_exportable:
-            raise ValueError(
-                f'global_pool={self.pool_type!r} has no ONNX export (eigh, or a sketch of duplicate indices). Poolings that '
-                f"have one: 3g, 3g_nosqrt, urm_v1, urm_v2, isqrt, cov, dropcov, bcnn, g2de with root='newton_schulz'."
             )
 
     def extra_repr(self) -> str:
