@@ -114,7 +114,7 @@ def _init(net: nn.Module) -> None:
     """Kaiming normal (fan_out, relu) for every convolution, BatchNorm 1 and 0, Linear left at PyTorch's default."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
@@ -188,7 +188,7 @@ class AuthorsNet3G(_Backbone):
         super().__init__(depth)
         self.num_reweights = num_reweights
         for t in range(1, num_reweights + 1):
-            self.add_module(f"AtMp{t}", AuthorsReweight())
+            self.add_module(f'AtMp{t}', AuthorsReweight())
         self.fc = nn.Linear(REDUCE_DIM * (REDUCE_DIM + 1) // 2, num_classes)
         _init(self)
 
@@ -196,7 +196,7 @@ class AuthorsNet3G(_Backbone):
         """X -> X_hat after all re-weighting blocks, both (B, 256, H, W)."""
         x_hat = x
         for t in range(1, self.num_reweights + 1):
-            x_hat = self.get_submodule(f"AtMp{t}")(x_hat, x)
+            x_hat = self.get_submodule(f'AtMp{t}')(x_hat, x)
         return x_hat
 
     def forward_vector(self, x_hat: Tensor) -> Tensor:
@@ -238,15 +238,15 @@ def save_legacy(net: nn.Module, path: str | os.PathLike[str], *, wrapped: bool =
     """
     content: dict[str, object]
     if wrapped:
-        content = {"state_dict": nn.ModuleDict({"module": net}).state_dict()}
+        content = {'state_dict': nn.ModuleDict({'module': net}).state_dict()}
         if extras:
             optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4).state_dict()
             last = list(net.parameters())[-1]
-            optimizer["state"] = {len(list(net.parameters())) - 1: {"momentum_buffer": torch.zeros_like(last)}}
-            content["epoch"] = 115
-            content["arch"] = "resnet50"
-            content["best_prec1"] = torch.tensor(78.66)
-            content["optimizer"] = optimizer
+            optimizer['state'] = {len(list(net.parameters())) - 1: {'momentum_buffer': torch.zeros_like(last)}}
+            content['epoch'] = 115
+            content['arch'] = 'resnet50'
+            content['best_prec1'] = torch.tensor(78.66)
+            content['optimizer'] = optimizer
     else:
         content = net.state_dict()
     torch.save(content, path, _use_new_zipfile_serialization=False)

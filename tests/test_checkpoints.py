@@ -128,7 +128,9 @@ def test_places365(tmp_path):
     ours = load('resnet18_3g', tmp_path / 'places.pth.tar', num_classes=365, overlay={'num_classes': 365}).eval()
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-6)
     for kwargs in ({'num_classes': 365}, {}):  # never a silently random head
-        with pytest.raises(ValueError, match=r'fc.weight has 365 rows, .* num_classes=1000; .*overlay=dict\(file=..., num_classes=365'):
+        with pytest.raises(
+            ValueError, match=r'fc.weight has 365 rows, .* num_classes=1000; .*overlay=dict\(file=..., num_classes=365'
+        ):
             load('resnet18_3g', tmp_path / 'places.pth.tar', **kwargs)
 
 
@@ -210,7 +212,13 @@ def test_missing_file():
 def test_the_filter_raises_value_errors_only(orig18):
     """timm answers a TypeError by calling the filter again with one argument."""
     model = timm.create_model(SMALL)
-    for bad in ({}, {'fc.weight': 3}, {'AtMpX': torch.ones(1)}, {'AtMp1.map9.weight': torch.ones(1)}, {'layer_reduce.x': torch.ones(1)}):
+    for bad in (
+        {},
+        {'fc.weight': 3},
+        {'AtMpX': torch.ones(1)},
+        {'AtMp1.map9.weight': torch.ones(1)},
+        {'layer_reduce.x': torch.ones(1)},
+    ):
         with pytest.raises(ValueError):
             checkpoint_filter_fn(bad, model)
 
@@ -233,7 +241,9 @@ def test_backbone_only_where_timm_asks_for_it(tmp_path, caplog):
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert 'randomly initialised stay: fc.bias, fc.weight, global_pool.reduce.bn.bias' in record.getMessage()
-    with pytest.raises(ValueError, match=r'missing: global_pool.* start from its backbone: .*num_classes=-1.*--pretrained-path'):
+    with pytest.raises(
+        ValueError, match=r'missing: global_pool.* start from its backbone: .*num_classes=-1.*--pretrained-path'
+    ):
         load('resnet18_3g', file)
     truncated = {k: v for k, v in plain.state_dict().items() if not k.startswith('layer3')}
     torch.save(truncated, file)
@@ -244,7 +254,10 @@ def test_backbone_only_where_timm_asks_for_it(tmp_path, caplog):
 def test_features_only_takes_a_backbone(tmp_path, caplog):
     plain, file = plain_resnet18(tmp_path)
     features = load('resnet18_3g', file, features_only=True)
-    assert torch.equal(features['layer1'][0].conv1.weight if 'layer1' in features else features.layer1_0.conv1.weight, plain.layer1[0].conv1.weight)
+    assert torch.equal(
+        features['layer1'][0].conv1.weight if 'layer1' in features else features.layer1_0.conv1.weight,
+        plain.layer1[0].conv1.weight,
+    )
     assert not caplog.records
 
 

@@ -1,4 +1,4 @@
-"""Every line of the table of poolings: definition, contract, precision, hostile input, errors. A new line is tested by existing."""
+"""Every line of the table of poolings, and so every new one: definition, contract, precision, hostile input, errors."""
 
 import copy
 
@@ -88,7 +88,9 @@ def test_uncentred_is_the_papers_second_moment(name):
     pool = raw(name, centered=False)
     eps = 1e-7 if name.startswith('3g') else 0.0
     cov = reference.covariance(pool.refine(x)[0].detach().flatten(1).numpy(), centered=False, eps=eps)
-    vector = (reference.lower if name.startswith('3g') else reference.upper)(cov if name in ('cov', '3g_nosqrt') else root5(cov))
+    vector = (reference.lower if name.startswith('3g') else reference.upper)(
+        cov if name in ('cov', '3g_nosqrt') else root5(cov)
+    )
     np.testing.assert_allclose(pool(x)[0].detach(), vector, **EXACT)
 
 

@@ -1,4 +1,4 @@
-"""What timm's own tests do not check (those run by tests/timm_contract.py): counts, resets, dtypes, sizes, conversions, export."""
+"""What timm's own tests (run by tests/timm_contract.py) do not check: counts, resets, dtypes, sizes, conversions, export."""
 
 import subprocess
 import sys
@@ -254,7 +254,9 @@ def test_unknown_arguments():
 
 
 def test_pretrained_without_weights_says_where_they_are():
-    with pytest.raises(RuntimeError, match=r'No pretrained weights exist for resnet50_3g.orig_in1k .*github.com/csqlwang/3G-Net'):
+    with pytest.raises(
+        RuntimeError, match=r'No pretrained weights exist for resnet50_3g.orig_in1k .*github.com/csqlwang/3G-Net'
+    ):
         timm.create_model('resnet50_3g', pretrained=True)
 
 

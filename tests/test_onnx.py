@@ -34,7 +34,9 @@ def test_runs_in_onnxruntime_with_any_batch(name, dynamo, tmp_path):
 @pytest.mark.parametrize(('name', 'options'), REFUSED)
 def test_the_rest_refuse(name, options, dynamo, tmp_path):
     model = timm.create_model(SMALL, global_pool=name, exportable=True, **options)
-    with pytest.raises(Exception, match=rf"global_pool='{name}' has no ONNX export: .*3g, isqrt, g2de with root='newton_schulz'"):
+    with pytest.raises(
+        Exception, match=rf"global_pool='{name}' has no ONNX export: .*3g, isqrt, g2de with root='newton_schulz'"
+    ):
         export(model, tmp_path / 'model.onnx', dynamo)
     assert not (tmp_path / 'model.onnx').exists()
 

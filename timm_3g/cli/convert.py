@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -74,6 +75,7 @@ def _umask() -> int:
 
 @torch.no_grad()
 def _require_same_logits(written: nn.Module, read: nn.Module) -> None:
-    image = torch.randn(1, *written.pretrained_cfg['input_size'], generator=torch.Generator().manual_seed(0))
+    cfg: Any = written.pretrained_cfg
+    image = torch.randn(1, *cfg['input_size'], generator=torch.Generator().manual_seed(0))
     if not torch.equal(written(image), read(image)):
         raise ValueError('The folder reads back with other logits than the model it was written from; nothing is kept.')

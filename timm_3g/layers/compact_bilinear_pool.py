@@ -31,6 +31,10 @@ class CompactBilinearPool2d(SecondOrderPool2d):
         ValueError: any argument out of range.
     """
 
+    h1: Tensor
+    s1: Tensor
+    h2: Tensor
+    s2: Tensor
     onnx_obstacle = 'the signed root of a sketch jumps at 0, so another order of summation gives other entries'
 
     def __init__(

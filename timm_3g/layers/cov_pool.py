@@ -1,4 +1,4 @@
-"""Global covariance pooling, with or without re-weighting and root: 3G, iSQRT-COV, MPN-COV, plain COV and the paper's ablations."""
+"""Global covariance pooling, with or without re-weighting and root: 3G, iSQRT-COV, MPN-COV, plain COV, ablations."""
 
 from collections.abc import Callable
 from typing import Any

@@ -92,7 +92,7 @@ def create_global_pool(
     if pool_type in POOLS:
         entry = POOLS[pool_type]
         options = {**entry.options, **options}
-        pool = entry.cls(pool_type, in_features, reduce_dim, **entry.fixed, **options, device=device, dtype=dtype)
+        pool: Any = entry.cls(pool_type, in_features, reduce_dim, **entry.fixed, **options, device=device, dtype=dtype)
     else:
         pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type))
         pool.out_features = in_features * pool.feat_mult()

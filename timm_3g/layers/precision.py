@@ -1,10 +1,10 @@
 """What precision the head computes in.
 
-    no autocast, or bf16 autocast   reduction and re-weighting as the caller computes; covariance, root and vector in float32
-                                    (float64 for float64 input, and wherever the root is exact: see `layers/matrix_root.py`);
-                                    result in the dtype of the caller's features
-    fp16 autocast                   the whole head, classifier included, computes and returns float32: the re-weighting is of
-                                    fourth degree in the activations and a covariance of second, and float16 ends at 65504
+no autocast, or bf16 autocast   reduction and re-weighting as the caller computes; covariance, root and vector in float32
+                                (float64 for float64 input, and wherever the root is exact: see `layers/matrix_root.py`);
+                                result in the dtype of the caller's features
+fp16 autocast                   the whole head, classifier included, computes and returns float32: the re-weighting is of
+                                fourth degree in the activations and a covariance of second, and float16 ends at 65504
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -47,8 +47,9 @@ class HeadLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_features) to (B, out_features)."""
-        if not torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the block
-            if autocast_dtype(x) == torch.float16:
-                with without_autocast(x):
-                    return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+        if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
+            return F.linear(x, self.weight, self.bias)
+        if autocast_dtype(x) == torch.float16:
+            with without_autocast(x):
+                return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
         return F.linear(x, self.weight, self.bias)

@@ -90,7 +90,7 @@ class ReweightURMv1(nn.Module):
 
 
 class ReweightURMv2(nn.Module):
-    """URM-v2 of the 3G paper's Table 1: w = sigmoid(squeeze(ReLU(BN(conv_d X_hat)) * ReLU(BN(conv_e X_hat)))). x is not used."""
+    """URM-v2 of the 3G paper's Table 1: w = sigmoid(squeeze(ReLU(BN(conv_d X_hat)) * ReLU(BN(conv_e X_hat)))), without x."""
 
     def __init__(self, dim: int, **dd: Any) -> None:
         super().__init__()

@@ -29,6 +29,8 @@ class SecondOrderPool2d(nn.Module):
     """
 
     out_features: int
+    options: dict[str, Any]
+    root: Any
     onnx_obstacle: str = ''  # why there is no ONNX export, where there is none
 
     def __init__(self, pool_type: str, in_features: int, reduce_dim: int | None, **dd: Any) -> None:
@@ -63,8 +65,8 @@ class SecondOrderPool2d(nn.Module):
             self._check(x)
         if self.onnx_obstacle and _in_onnx_export():
             raise ValueError(
-                f'global_pool={self.pool_type!r} has no ONNX export: {self.onnx_obstacle}. The poolings with Newton-Schulz steps '
-                f"or without a root have one, bcnn too: 3g, isqrt, g2de with root='newton_schulz', cov, ..."
+                f'global_pool={self.pool_type!r} has no ONNX export: {self.onnx_obstacle}. Those with Newton-Schulz '
+                f"steps or no root have one, and bcnn: 3g, isqrt, g2de with root='newton_schulz', cov, ..."
             )
         if autocast_dtype(x) == torch.float16:
             x = at_least_float32(x)

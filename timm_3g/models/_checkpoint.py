@@ -112,8 +112,9 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
     try:
         state_dict = load_state_dict(str(file))
     except Exception as error:  # whatever torch, pickle, zip or safetensors raise over a damaged file
+        reason = (str(error).splitlines() or [''])[0]
         raise ValueError(
-            f'{str(file)!r} cannot be read as weights: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""} '
+            f'{str(file)!r} cannot be read as weights: {type(error).__name__}: {reason} '
             f'It is truncated, or not a state dict of tensors in PyTorch or safetensors format. Fetch it again.'
         ) from error
     _require_tensors(state_dict)
@@ -156,8 +157,11 @@ def _options_of(state_dict: Mapping[str, Tensor], model: nn.Module) -> tuple[str
 
 def _check_options(model: nn.Module, source: str, recorded: Mapping[str, Any]) -> None:
     """Refuse weights whose order, eps, steps, ... are known and differ from those of the model."""
-    built = {'reduce_dim': model.reduce_dim, **model.global_pool.options}
-    differing = [f'{k}: weights {recorded[k]!r}, model {built[k]!r}' for k in built if k in recorded and recorded[k] != built[k]]
+    pool: Any = model.global_pool
+    built = {'reduce_dim': model.reduce_dim, **pool.options}
+    differing = [
+        f'{k}: weights {recorded[k]!r}, model {built[k]!r}' for k in built if k in recorded and recorded[k] != built[k]
+    ]
     if differing:
         raise ValueError(
             f'These weights were made for another function, as {source} says ({"; ".join(differing)}). They would load and '
@@ -165,9 +169,7 @@ def _check_options(model: nn.Module, source: str, recorded: Mapping[str, Any]) -
         )
 
 
-def checkpoint_filter_fn(
-    state_dict: dict[str, Any], model: nn.Module, features_only: bool = False
-) -> dict[str, Tensor]:
+def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module, features_only: bool = False) -> dict[str, Tensor]:
     """Weights in the names of this package, checked against the model. timm calls it between reading and loading.
 
     Takes our own state dicts, the authors' (FORMATS), and plain ResNets of timm or torchvision. A complete set is demanded
@@ -194,7 +196,8 @@ def checkpoint_filter_fn(
     source, recorded = _options_of(state_dict, model)
     weights = {_rename(key): value for key, value in state_dict.items()}
 
-    declared = model.pretrained_cfg.get('num_classes', -1)
+    cfg: Any = model.pretrained_cfg
+    declared = cfg.get('num_classes', -1)
     adapting = features_only or model.num_classes != declared
     if 'fc.weight' in weights and declared >= 0 and weights['fc.weight'].shape[0] != declared:
         rows = weights['fc.weight'].shape[0]
@@ -203,13 +206,14 @@ def checkpoint_filter_fn(
             f'leave a random classifier. Declare it: pretrained_cfg_overlay=dict(file=..., num_classes={rows}).'
         )
 
-    pool = model.global_pool.pool_type
-    if recorded.get('global_pool', pool) == pool:
+    pool: Any = model.global_pool
+    if recorded.get('global_pool', pool.pool_type) == pool.pool_type:
         _check_options(model, source, recorded)
     elif not adapting:
+        theirs = recorded['global_pool']
         raise ValueError(
-            f'These weights are of global_pool={recorded["global_pool"]!r}, as {source} says; the model has {pool!r}. Build it '
-            f'with theirs, or take only the backbone: pretrained_cfg_overlay=dict(file=..., num_classes=-1).'
+            f'These weights are of global_pool={theirs!r}, as {source} says; the model has {pool.pool_type!r}. Build it with '
+            f'theirs, or take only the backbone: pretrained_cfg_overlay=dict(file=..., num_classes=-1).'
         )
     else:
         weights = {key: value for key, value in weights.items() if not _in_head(key)}
@@ -242,7 +246,9 @@ def _match_names(weights: dict[str, Tensor], model: nn.Module, adapting: bool) -
     unknown = weights.keys() - target.keys() - (classifier if adapting else set())
     # timm itself adapts the first convolution to in_chans.
     common = weights.keys() & checked - {'conv1.weight'}
-    shapes = {f'{k} {tuple(weights[k].shape)} for {tuple(target[k].shape)}' for k in common if weights[k].shape != target[k].shape}
+    shapes = {
+        f'{k} {tuple(weights[k].shape)} for {tuple(target[k].shape)}' for k in common if weights[k].shape != target[k].shape
+    }
     if required or unknown or shapes:
         remedy = 'Name the architecture, global_pool and reduce_dim that they were made with.'
         if not any(key.startswith('global_pool.') for key in weights):

@@ -98,17 +98,18 @@ class ResNet3G(ResNet):
 
     def _set_pool(self, global_pool: str, options: dict[str, Any], **dd: Any) -> None:
         self.global_pool = create_global_pool(global_pool, self.num_features, self.reduce_dim, **options, **dd)
-        self.global_pool.train(self.training)
-        _set_batch_norm(self.global_pool, self.bn_args)
-        self.head_hidden_size = self.global_pool.out_features
+        pool: Any = self.global_pool.train(self.training)
+        _set_batch_norm(pool, self.bn_args)
+        self.head_hidden_size = pool.out_features
         # What timm writes to config.json: by itself only what the caller passed, here all that settles the function.
         kept = {k: v for k, v in getattr(self, '_model_args', {}).items() if k not in POOL_OPTIONS}
-        self._model_args = {**kept, 'global_pool': global_pool, 'reduce_dim': self.reduce_dim, **self.global_pool.options}
+        self._model_args = {**kept, 'global_pool': global_pool, 'reduce_dim': self.reduce_dim, **pool.options}
 
     def _set_classifier(self, **dd: Any) -> None:
         linear = HeadLinear if isinstance(self.global_pool, SecondOrderPool2d) else nn.Linear
-        fc = linear(self.head_hidden_size, self.num_classes, **dd) if self.num_classes > 0 else nn.Identity()
-        self.fc = fc.train(self.training)
+        has_classes = self.num_classes > 0
+        self.fc: nn.Module = linear(self.head_hidden_size, self.num_classes, **dd) if has_classes else nn.Identity()
+        self.fc.train(self.training)
 
     @torch.jit.ignore
     def init_weights(self, zero_init_last: bool = False) -> None:
@@ -183,7 +184,6 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
     }
 
 
-
 # No source: these lie on their authors' drives (licence: none granted). pretrained=True takes a file in pretrained_cfg_overlay.
 _ORIG = {'origin_url': 'https://github.com/csqlwang/3G-Net', 'license': 'unknown'}
 
@@ -201,6 +201,13 @@ default_cfgs = generate_default_cfgs(
     }
 )
 
+RESNET10_MINI: dict[str, Any] = {
+    'block': BasicBlock,
+    'layers': (1, 1, 1, 1),
+    'channels': (32, 64, 128, 128),
+    'stem_type': 'cifar',
+    'reduce_dim': 64,
+}
 RESNET18: dict[str, Any] = {'block': BasicBlock, 'layers': (2, 2, 2, 2)}
 RESNET23: dict[str, Any] = {'block': Bottleneck, 'layers': (1, 2, 2, 2)}
 RESNET34: dict[str, Any] = {'block': BasicBlock, 'layers': (3, 4, 6, 3)}
@@ -212,10 +219,7 @@ RESNET152: dict[str, Any] = {'block': Bottleneck, 'layers': (3, 8, 36, 3)}
 @register_model
 def resnet10_mini_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """The small member, for images of 32 to 64 px: 3x3 stem at stride 1, one BasicBlock a stage, 8 x 8 features at 32 px."""
-    model_args = dict(
-        block=BasicBlock, layers=(1, 1, 1, 1), channels=(32, 64, 128, 128), stem_type='cifar', reduce_dim=64
-    )
-    return _create_resnet_3g('resnet10_mini_3g', pretrained, **dict(model_args, **kwargs))
+    return _create_resnet_3g('resnet10_mini_3g', pretrained, **dict(RESNET10_MINI, **kwargs))
 
 
 @register_model

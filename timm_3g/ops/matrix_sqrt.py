@@ -1,4 +1,4 @@
-"""Square roots of symmetric positive semi-definite matrices: the truncated iteration weights are trained with, and the exact one."""
+"""Square roots of covariance matrices: the truncated iteration that weights are trained with, and the exact one."""
 
 from typing import Any
 

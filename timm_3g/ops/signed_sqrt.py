@@ -1,6 +1,5 @@
 """Element-wise signed square root."""
 
-import torch
 from torch import Tensor
 
 

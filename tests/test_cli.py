@@ -1,0 +1,56 @@
+"""The command line: --help with a runnable example, convert end to end, demo on a few images, errors in one line."""
+
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+from conftest import SMALL
+
+from timm_3g.__main__ import VERBS, main
+from timm_3g.cli import demo
+
+
+@pytest.mark.parametrize('verb', VERBS)
+def test_help_shows_a_runnable_example(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([verb, '--help'])
+    assert stop.value.code == 0
+    assert f'example:\n  timm-3g {verb}' in capsys.readouterr().out
+
+
+def test_python_dash_m_lists_the_verbs():
+    done = subprocess.run([sys.executable, '-m', 'timm_3g', '--help'], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert all(verb in done.stdout for verb in VERBS)
+
+
+def test_convert(tmp_path, capsys):
+    model = timm.create_model(SMALL, num_classes=4).eval()
+    torch.save({'state_dict': {f'module.{k}': v for k, v in model.state_dict().items()}, 'epoch': 3}, tmp_path / 'best.pth.tar')
+    assert main(['convert', str(tmp_path / 'best.pth.tar'), '--model', SMALL, '--output', str(tmp_path / 'out')]) == 0
+    out = capsys.readouterr().out
+    assert 'read back, logits equal' in out and f"timm.create_model('local-dir:{tmp_path / 'out'}', pretrained=True)" in out
+    x = torch.randn(1, 3, 32, 32)
+    again = timm.create_model(f'local-dir:{tmp_path / "out"}', pretrained=True).eval()
+    assert torch.equal(again(x), model(x))
+
+
+def test_errors_are_one_line_and_exit_code_1(tmp_path, capsys):
+    assert main(['convert', str(tmp_path / 'gone.pth'), '--model', SMALL, '--output', str(tmp_path / 'out')]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith('timm-3g convert: ') and 'gone.pth does not exist' in error and error.count('\n') == 1
+
+
+def test_demo_trains_and_draws(tmp_path, capsys, monkeypatch):
+    train_x, train_y, test_x, test_y = demo.load_digits(seed=0)
+    assert train_x.shape == (1437, 1, 32, 32) and test_x.shape[0] == len(test_y) == 360
+    monkeypatch.setattr(demo, 'load_digits', lambda seed: (train_x[:129], train_y[:129], test_x[:20], test_y[:20]))
+    assert main(['demo', '--epochs', '1', '--pools', '3g', 'avg', '--output', str(tmp_path / 'demo.png')]) == 0
+    out = capsys.readouterr().out
+    assert '129 images to train on, 20 held out' in out and '3g ' in out and 'avg ' in out
+    assert (tmp_path / 'demo.png').read_bytes().startswith(b'\x89PNG')
+    assert [p.name for p in tmp_path.iterdir()] == ['demo.png']
+    assert main(['demo', '--epochs', '0']) == 1
+    assert '--epochs must be at least 1; got 0' in capsys.readouterr().err
