@@ -328,7 +328,7 @@ def test_convert_gives_a_folder_with_the_same_logits(orig18, tmp_path):
     torch.testing.assert_close(ours(x), theirs.eval()(x), rtol=1e-4, atol=1e-6)
 
 
-def test_convert_refuses_and_leaves_nothing(orig18, tmp_path):
+def test_convert_refuses_and_leaves_nothing(orig18, tmp_path, monkeypatch):
     output = tmp_path / 'out'
     for arguments, error, message in [
         (('gone.pth', 'resnet18_3g'), FileNotFoundError, 'gone.pth does not exist'),
@@ -337,6 +337,11 @@ def test_convert_refuses_and_leaves_nothing(orig18, tmp_path):
     ]:
         with pytest.raises(error, match=message):
             convert(arguments[0] if arguments[0] != 'gone.pth' else tmp_path / 'gone.pth', *arguments[1:], output=output)
+        assert not list(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr('timm_3g.cli.convert.torch.equal', lambda a, b: False)
+        with pytest.raises(ValueError, match='reads back with other logits'):
+            convert(orig18[1], 'resnet18_3g', output=output)
         assert not list(tmp_path.iterdir())
     output.mkdir()
     with pytest.raises(FileExistsError, match='exists already; name another --output'):

@@ -113,6 +113,17 @@ def test_any_input_size_and_batch_of_one(size, name):
     assert torch.isfinite(small(global_pool=name).eval()(images(1, size))).all()
 
 
+@pytest.mark.parametrize('name', POOLS)
+@pytest.mark.parametrize('training', [False, True])
+def test_hostile_images_give_finite_logits_and_gradients(name, training):
+    for image in (torch.zeros_like, torch.ones_like, lambda x: 1e4 * x, lambda x: 1e-4 * x):
+        model = small(global_pool=name).train(training)
+        y = model(image(images(3)))
+        assert torch.isfinite(y).all()
+        y.square().sum().backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
 @pytest.mark.parametrize('channels', [1, 4])
 def test_in_chans(channels):
     assert small(in_chans=channels)(images(channels=channels)).shape == (2, 10)

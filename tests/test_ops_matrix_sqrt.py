@@ -100,6 +100,14 @@ def test_nan_stays_nan_in_its_own_matrix(root, bad):
     torch.testing.assert_close(out[1], clean[1])
 
 
+def test_eigh_has_no_gradient_between_floored_directions():
+    """The floored function is constant there; 1 / (sqrt(l_i) + sqrt(l_j)) would be 1e7."""
+    cov = torch.diag(torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)).requires_grad_()
+    sqrtm_eigh(cov).sum().backward()
+    assert cov.grad[1:, 1:].abs().max() == 0
+    torch.testing.assert_close(cov.grad[0], torch.tensor([0.5, 1.0, 1.0], dtype=torch.float64), rtol=1e-6, atol=0)
+
+
 def test_eigh_has_no_second_derivative():
     cov = spd([2.0, 1.0]).requires_grad_()
     (grad,) = torch.autograd.grad(sqrtm_eigh(cov).square().sum(), cov, create_graph=True)
