@@ -1,5 +1,6 @@
 """Loading: the authors' files through timm's own path against independent networks, refusals, adaptation, round trips."""
 
+import argparse
 import json
 import logging
 
@@ -134,6 +135,12 @@ def test_places365(tmp_path):
             load('resnet18_3g', tmp_path / 'places.pth.tar', **kwargs)
 
 
+def test_rows_do_not_matter_where_there_is_no_classifier(tmp_path):
+    reference.save_legacy(authors('3g', 18, num_classes=365), tmp_path / 'places.pth.tar')
+    load('resnet18_3g', tmp_path / 'places.pth.tar', features_only=True)
+    load('resnet18_3g', tmp_path / 'places.pth.tar', num_classes=0)
+
+
 def test_the_places_tag_declares_its_classes():
     for name in ('resnet50_3g.orig_places365', 'resnet101_3g.orig_places365'):
         assert timm.models.get_pretrained_cfg(name).num_classes == 365
@@ -171,9 +178,9 @@ def test_isqrt_weights_in_a_3g_model_without_blocks_are_refused(tmp_path):
 @pytest.mark.parametrize('override', [{'triangle': 'upper'}, {'eps': 1e-3}, {'num_iters': 3}])
 def test_recorded_options_are_enforced(tmp_path, override):
     timm.models.save_for_hf(timm.create_model(SMALL), str(tmp_path), safe_serialization=True)
-    with pytest.raises(ValueError, match=r'as config.json says .*wrong logits'):
+    with pytest.raises(ValueError, match=r'as config.json or the training run says .*wrong logits'):
         timm.create_model(f'local-dir:{tmp_path}', pretrained=True, **override)
-    with pytest.raises(ValueError, match=r'as config.json says'):  # beside the file, too
+    with pytest.raises(ValueError, match=r'as config.json or the training run says'):  # beside the file, too
         load(SMALL, tmp_path / 'model.safetensors', **override)
 
 
@@ -204,6 +211,24 @@ def test_unreadable_files(tmp_path, orig18, content):
         load(SMALL, file)
 
 
+def test_truncated_folder_and_folder_as_file(tmp_path):
+    timm.models.save_for_hf(timm.create_model(SMALL), str(tmp_path), safe_serialization=True)
+    with pytest.raises(FileNotFoundError, match=r"is a folder: load it as 'local-dir:"):
+        load(SMALL, tmp_path)
+    weights = tmp_path / 'model.safetensors'
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(ValueError, match='cannot be read as weights: SafetensorError'):
+        timm.create_model(f'local-dir:{tmp_path}', pretrained=True)
+
+
+def test_a_head_is_taken_whole_or_not_at_all(tmp_path, caplog):
+    one = timm.create_model(SMALL, num_reweights=1)
+    torch.save(one.state_dict(), tmp_path / 'one.pth')
+    three = load(SMALL, tmp_path / 'one.pth', overlay={'num_classes': -1})
+    assert not torch.equal(three.global_pool.reduce.conv.weight, one.global_pool.reduce.conv.weight)
+    assert torch.equal(three.conv1.weight, one.conv1.weight) and 'global_pool.reduce' in caplog.text
+
+
 def test_missing_file():
     with pytest.raises(FileNotFoundError, match=r"No weights of resnet18_3g.* at 'gone.pth'"):
         load('resnet18_3g', 'gone.pth')
@@ -212,15 +237,58 @@ def test_missing_file():
 def test_the_filter_raises_value_errors_only(orig18):
     """timm answers a TypeError by calling the filter again with one argument."""
     model = timm.create_model(SMALL)
-    for bad in (
-        {},
-        {'fc.weight': 3},
-        {'AtMpX': torch.ones(1)},
-        {'AtMp1.map9.weight': torch.ones(1)},
-        {'layer_reduce.x': torch.ones(1)},
-    ):
+    names = ['AtMpX', 'AtMp1.map9.weight', 'AtMp1.', 'layer_reduce', 'layer_reduce.x', 'layer_reduce_bn', 'fc.weight', 0]
+    for bad in [{}, [], None, {'fc.weight': 3}, {0: 3, 'a': 4}, *({name: torch.ones(())} for name in names)]:
         with pytest.raises(ValueError):
             checkpoint_filter_fn(bad, model)
+
+
+@pytest.mark.parametrize('content', ['[1]', '{"architecture": "resnet10_mini_3g", "model_args": null}', '{'])
+def test_a_broken_config_beside_the_weights_is_named(tmp_path, content):
+    save_file(timm.create_model(SMALL).state_dict(), tmp_path / 'model.safetensors')
+    (tmp_path / 'config.json').write_text(content)
+    with pytest.raises(ValueError, match=r'config.json beside the weights is no config.json of timm'):
+        load(SMALL, tmp_path / 'model.safetensors')
+
+
+def test_a_config_of_another_architecture_is_not_believed(tmp_path):
+    save_file(timm.create_model(SMALL).state_dict(), tmp_path / 'model.safetensors')
+    (tmp_path / 'config.json').write_text('{"architecture": "resnet50", "model_args": {"num_iters": 3}}')
+    load(SMALL, tmp_path / 'model.safetensors')
+
+
+def training_checkpoint(tmp_path, **model_kwargs):
+    """What timm's train.py saves: the arguments are in it."""
+    model = timm.create_model(SMALL, **model_kwargs).eval()
+    args = argparse.Namespace(model=SMALL, gp=model_kwargs.pop('global_pool', None), model_kwargs=model_kwargs)
+    torch.save({'epoch': 0, 'arch': SMALL, 'state_dict': model.state_dict(), 'args': args}, tmp_path / 'last.pth.tar')
+    return model, tmp_path / 'last.pth.tar'
+
+
+def test_arguments_of_train_py_are_a_record(tmp_path):
+    """isqrt's and cov's weights have the same names and shapes; only the record tells them apart."""
+    _, file = training_checkpoint(tmp_path, num_iters=3, eps=1e-3)
+    load(SMALL, file, num_iters=3, eps=1e-3)
+    with pytest.raises(
+        ValueError, match=r'the training run says \(eps: weights 0.001, model 1e-07; num_iters: weights 3, model 5'
+    ):
+        load(SMALL, file)
+    _, file = training_checkpoint(tmp_path, global_pool='isqrt')
+    with pytest.raises(ValueError, match=r"weights are of global_pool='isqrt', .* the model has 'cov'"):
+        load(SMALL, file, global_pool='cov')
+
+
+def test_convert_takes_the_options_from_the_training_run(tmp_path):
+    model, file = training_checkpoint(tmp_path, global_pool='isqrt', num_iters=3, reduce_dim=16)
+    again = timm.create_model(f'local-dir:{convert(file, SMALL, output=tmp_path / "out")}', pretrained=True).eval()
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.equal(again(x), model(x)) and again.global_pool.num_iters == 3
+    with pytest.raises(ValueError, match='num_iters: weights 3, model 5'):
+        convert(file, SMALL, output=tmp_path / 'other', model_kwargs={'num_iters': 5})
+    bare = timm.create_model(SMALL, num_reweights=1).eval()
+    torch.save(bare.state_dict(), tmp_path / 'bare.pth')
+    folder = convert(tmp_path / 'bare.pth', SMALL, output=tmp_path / 'bare', model_kwargs={'num_reweights': 1})
+    assert torch.equal(timm.create_model(f'local-dir:{folder}', pretrained=True).eval()(x), bare(x))
 
 
 # Adaptation -------------------------------------------------------------------------------------------------------------
@@ -313,7 +381,8 @@ def test_config_json_is_the_whole_model(tmp_path, kwargs, reset):
 def test_defaults_are_recorded_for_3g(tmp_path):
     timm.models.save_for_hf(timm.create_model('resnet18_3g', num_classes=3), str(tmp_path), safe_serialization=True)
     assert json.loads((tmp_path / 'config.json').read_text())['model_args'] == {
-        'global_pool': '3g', 'reduce_dim': 256, 'eps': 1e-7, 'triangle': 'lower', 'num_iters': 5, 'centered': True,
+        'global_pool': '3g', 'reduce_dim': 256, 'bn_eps': 1e-5, 'eps': 1e-7, 'triangle': 'lower', 'num_iters': 5,
+        'centered': True,
         'num_reweights': 3, 'reweight_beta': 0.0, 'num_classes': 3, 'in_chans': 3,
     }  # fmt: skip
 

@@ -157,6 +157,13 @@ def test_gradcheck(name):
     assert torch.autograd.gradcheck(pool, x)
 
 
+@pytest.mark.parametrize('name', OURS)
+def test_torchscript(name):
+    pool = build(name).eval()
+    x = features()
+    torch.testing.assert_close(torch.jit.script(pool)(x), pool(x), rtol=1e-5, atol=1e-6)
+
+
 def test_cbp_leaves_the_users_random_state_alone():
     state = torch.get_rng_state()
     create_global_pool('cbp', 12, 0)
@@ -227,6 +234,7 @@ HOSTILE = {
     'x 1e4': lambda x: x * 1e4,
     'x 1e-4': lambda x: x * 1e-4,
     'x 1e-18': lambda x: x * 1e-18,
+    'x 1e10': lambda x: x * 1e10,
     'one position': lambda x: x[:, :, :1, :1],
     'duplicated channels': lambda x: x[:, :1].expand_as(x).contiguous(),
     'one image': lambda x: x[:1],
@@ -250,7 +258,7 @@ def test_finite_in_finite_out(name, case, mode, training, reduce_dim):
         with pytest.raises(ValueError, match='Expected more than 1 value per channel when training'):
             pool(x)  # PyTorch's own rule for BatchNorm1d
         return
-    if MODES[mode] is not None:
+    if MODES[mode] is not None and torch.isfinite(x.to(MODES[mode])).all():
         x = x.to(MODES[mode])
     x = x.detach().requires_grad_()
     with torch.autocast('cpu', MODES[mode] or torch.bfloat16, enabled=MODES[mode] is not None):
@@ -291,6 +299,12 @@ def test_unknown_name():
         ('3g', {'in_features': 0}, ValueError, 'in_features must be at least 1; got 0'),
         ('3g', {'num_iters': 0}, ValueError, r'num_iters must be at least 1 .*; got 0'),
         ('g2de', {'num_iters': 0}, ValueError, 'num_iters must be at least 1'),
+        ('3g', {'num_iters': 5.7}, TypeError, 'num_iters must be a finite int, as its default 5; got 5.7'),
+        ('3g', {'num_iters': True}, TypeError, 'num_iters must be a finite int, as its default 5; got True'),
+        ('3g', {'centered': 'False'}, TypeError, "centered must be a finite bool, as its default True; got 'False'"),
+        ('3g', {'eps': float('nan')}, TypeError, 'eps must be a finite float, as its default 1e-07; got nan'),
+        ('3g', {'reduce_dim': 16.0}, TypeError, 'reduce_dim must be an int, 0 for no reduction; got 16.0'),
+        ('avg', {'reduce_dim': -3}, ValueError, 'reduce_dim must be positive, or 0 for no reduction; got -3'),
         ('3g', {'num_reweights': -1}, ValueError, 'num_reweights must be 0 or more; got -1'),
         ('3g', {'eps': -1e-7}, ValueError, 'eps must not be negative; got -1e-07'),
         ('3g', {'reweight_beta': 2.0}, ValueError, r'reweight_beta must lie in \[0, 1\], 0 being off; got 2.0'),

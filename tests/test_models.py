@@ -255,6 +255,16 @@ def test_output_stride(stride):
         small(output_stride=stride)
 
 
+def test_timms_stem_and_downsample_options():
+    for kwargs in ({'avg_down': True}, {'stem_type': 'deep'}, {'stem_type': 'deep_tiered'}, {'replace_stem_pool': True}):
+        model = timm.create_model('resnet18_3g', num_classes=3, **kwargs).eval()
+        assert model(images(1, (64, 64))).shape == (1, 3) and model.forward_features(images(1, (64, 64))).shape[-1] == 4
+    with pytest.raises(ValueError, match="stem_type must be one of '', 'deep', 'deep_tiered', 'cifar'; got 'foo'"):
+        small(stem_type='foo')
+    with pytest.raises(ValueError, match='aa_layer must be None'):
+        small(aa_layer='blurpool')
+
+
 def test_unknown_arguments():
     with pytest.raises(TypeError, match='unexpected keyword argument'):
         small(num_iter=5)

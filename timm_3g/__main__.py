@@ -26,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         args.run(args)
+    except ImportError as error:
+        print(f"timm-3g {args.verb}: {error}. The extras of this verb: pip install 'timm_3g[demo]'", file=sys.stderr)
+        return 1
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         print(f'timm-3g {args.verb}: {error}', file=sys.stderr)
         return 1

@@ -4,15 +4,18 @@ import argparse
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from timm.models import save_for_hf
+from timm.utils import ParseKwargs
 from torch import nn
 
-from timm_3g.models import read_weights
+from timm_3g.layers import POOL_OPTIONS
+from timm_3g.models import read_record, read_weights
 
 EXAMPLE = 'timm-3g convert ResNet50-3G-ImageNet.pth.tar --model resnet50_3g --output resnet50_3g.orig_in1k'
 
@@ -22,20 +25,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('checkpoint', type=Path, metavar='FILE', help='.pth, .pth.tar or .safetensors')
     parser.add_argument('--model', required=True, metavar='NAME[.TAG]', help='architecture that the weights are of')
     parser.add_argument('--num-classes', type=int, metavar='N', help='checked against the file (default: its rows of fc)')
+    parser.add_argument(
+        '--model-kwargs',
+        nargs='*',
+        default={},
+        action=ParseKwargs,
+        metavar='KEY=VALUE',
+        help='options of the weights, where neither the file nor its config.json records them, e.g. num_reweights=1',
+    )
     parser.add_argument('--output', type=Path, metavar='DIR', help='new folder (default: NAME[.TAG] in the current one)')
 
 
 def run(args: argparse.Namespace) -> None:
     """Convert, and say where the result is and how to load it."""
-    folder = convert(args.checkpoint, args.model, args.num_classes, args.output)
+    folder = convert(args.checkpoint, args.model, args.num_classes, args.output, args.model_kwargs)
     print(f'{folder}/model.safetensors and config.json written; read back, logits equal.')
     print(f"import timm, timm_3g; timm.create_model('local-dir:{folder}', pretrained=True)")
 
 
-def convert(checkpoint: Path, model: str, num_classes: int | None = None, output: Path | None = None) -> Path:
+def convert(
+    checkpoint: Path,
+    model: str,
+    num_classes: int | None = None,
+    output: Path | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+) -> Path:
     """Write model.safetensors and a complete config.json, without network, and prove that they give the same logits.
 
-    The folder appears under its name only when it is whole and has been read back through `local-dir:`.
+    The model is built with the options recorded with the weights (by train.py, or in a config.json beside them) and with
+    model_kwargs, which are refused where they contradict the record. The folder appears under its name only when it is
+    whole and has been read back through `local-dir:`.
 
     Returns:
         The folder.
@@ -53,7 +72,10 @@ def convert(checkpoint: Path, model: str, num_classes: int | None = None, output
         classifier = read_weights(checkpoint).get('fc.weight')
         num_classes = 0 if classifier is None else classifier.shape[0]
     overlay = {'file': str(checkpoint), 'num_classes': num_classes}
-    net = timm.create_model(model, pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=overlay).eval()
+    recorded = read_record(checkpoint, model.split('.')[0])
+    options = {k: v for k, v in recorded.items() if k in POOL_OPTIONS | {'global_pool', 'reduce_dim', 'bn_eps'}}
+    options |= {'num_classes': num_classes, **(model_kwargs or {})}
+    net = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, **options).eval()
 
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f'.{output.name}.', dir=output.parent))

@@ -39,10 +39,13 @@ class Result:
 
 def run(args: argparse.Namespace) -> None:
     """Train once a pooling with the same recipe, print a table, draw the curves."""
+    import matplotlib.figure  # noqa: F401  all extras are missed before the training, not after it
     from tqdm import tqdm
 
     if args.epochs < 1:
         raise ValueError(f'--epochs must be at least 1; got {args.epochs}.')
+    for pool in args.pools:  # a wrong name is an error now, not after the first training
+        timm.create_model(MODEL, global_pool=pool, device='meta')
     train_x, train_y, test_x, test_y = load_digits(args.seed)
     print(
         f'{len(train_y)} images to train on, {len(test_y)} held out, 10 classes: scikit-learn digits, 8 x 8 enlarged to 32 x 32'
@@ -112,12 +115,14 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> float:
 def draw(results: list[Result], file: Path) -> None:
     """Held-out accuracy against epochs, one line a pooling."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(6, 4), layout='constrained')
     axes = figure.subplots()
     for result in results:
         axes.plot(range(1, len(result.accuracy) + 1), result.accuracy, marker='o', label=result.pool)
     axes.set(xlabel='epoch', ylabel='held-out accuracy, %', title=f'{MODEL} on scikit-learn digits')
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     partial = file.with_name(f'.{file.name}')

@@ -80,13 +80,13 @@ class CovPool2d(SecondOrderPool2d):
         self.eps = float(eps)
         self.centered = bool(centered)
         self.triangle = triangle
-        self.num_iters = int(num_iters)
         self.num_reweights = int(num_reweights)
         block_args = {'beta': reweight_beta} if reweight == '3g' else {}
         self.reweight = nn.ModuleList(REWEIGHTS[reweight](self.dim, **block_args, **dd) for _ in range(num_reweights))
         self.root = create_root(root, num_iters)
-        self.onnx_obstacle = self.root.onnx_obstacle
-        self.float64 = self.root.float64
+        self.num_iters = num_iters if root == 'newton_schulz' else 0
+        self.onnx_obstacle = str(self.root.onnx_obstacle)
+        self.float64 = bool(self.root.float64)
         self.to_vec = SymToVec(self.dim, triangle, device)
         self.out_features = self.to_vec.out_features
 

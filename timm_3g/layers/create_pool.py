@@ -1,5 +1,6 @@
 """One table of global poolings, one name each. Adding a pooling is a module beside this one and its line in POOLS."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from .compact_bilinear_pool import CompactBilinearPool2d
 from .cov_pool import CovPool2d
 from .dropcov_pool import DropCovPool2d
 from .gaussian_pool import GaussianPool2d
-from .second_order_pool import SecondOrderPool2d
+from .second_order_pool import SecondOrderPool2d, checked_reduce_dim
 
 PlainData = str | int | float | bool
 
@@ -55,6 +56,15 @@ def list_pools() -> list[str]:
     return [*POOLS, *TIMM_POOLS]
 
 
+def _checked(name: str, value: PlainData, default: PlainData) -> PlainData:
+    """An option as config.json shall record it: of the type of its default, finite."""
+    if type(default) is float and type(value) is int:
+        value = float(value)
+    if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
+        raise TypeError(f'{name} must be a finite {type(default).__name__}, as its default {default!r}; got {value!r}.')
+    return value
+
+
 def create_global_pool(
     pool_type: str,
     in_features: int,
@@ -80,7 +90,7 @@ def create_global_pool(
 
     Raises:
         ValueError: unknown name, or a value out of range.
-        TypeError: an option that this pooling does not have.
+        TypeError: an option that this pooling does not have, or of another type than its default.
     """
     if pool_type not in POOLS and pool_type not in ('', *TIMM_POOLS):
         raise ValueError(f'Unknown global pooling {pool_type!r}. Options are: {", ".join(list_pools())}.')
@@ -89,9 +99,10 @@ def create_global_pool(
     if unknown:
         takes = ', '.join(known) or 'none'
         raise TypeError(f'global_pool={pool_type!r} has no option {", ".join(unknown)}. Its options are: {takes}.')
+    reduce_dim = checked_reduce_dim(reduce_dim)
     if pool_type in POOLS:
         entry = POOLS[pool_type]
-        options = {**entry.options, **options}
+        options = {**entry.options, **{name: _checked(name, value, known[name]) for name, value in options.items()}}
         pool: Any = entry.cls(pool_type, in_features, reduce_dim, **entry.fixed, **options, device=device, dtype=dtype)
     else:
         pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type))

@@ -44,10 +44,10 @@ class GaussianPool2d(SecondOrderPool2d):
     ) -> None:
         super().__init__(pool_type, in_features, reduce_dim, device=device, dtype=dtype)
         self.triangle = triangle
-        self.num_iters = int(num_iters)
         self.root = create_root(root, num_iters)
-        self.onnx_obstacle = self.root.onnx_obstacle
-        self.float64 = self.root.float64
+        self.num_iters = num_iters if root == 'newton_schulz' else 0
+        self.onnx_obstacle = str(self.root.onnx_obstacle)
+        self.float64 = bool(self.root.float64)
         self.to_vec = SymToVec(self.dim + 1, triangle, device)
         self.out_features = self.to_vec.out_features
 

@@ -28,7 +28,24 @@ class Squeeze2d(nn.Module):
         return self.conv_g(F.relu(self.bn_f(self.conv_f(x))))
 
 
-class Reweight2d(nn.Module):
+def bounded_relu(x: Tensor) -> Tensor:
+    """ReLU, values and gradient, up to 1e15: the block is of fourth degree, and float32 ends at 3e38. NaN stays NaN."""
+    return F.hardtanh(x, 0.0, 1e15)
+
+
+class PositionReweight2d(nn.Module):
+    """X_hat <- w * X_hat; a subclass gives the weight w."""
+
+    def weight(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """The map w, (B, 1, H, W), values in [0, 1]."""
+        raise NotImplementedError
+
+    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """(B, d, H, W) twice to (B, d, H, W)."""
+        return self.weight(x_hat, x) * x_hat
+
+
+class Reweight2d(PositionReweight2d):
     """One unrolled re-weighting step of 3G-Net, as the authors' code computes it.
 
         Z = ReLU(BN(conv_a X_hat) * BN(conv_b X_hat) + BN(conv_c X))
@@ -62,18 +79,14 @@ class Reweight2d(nn.Module):
 
     def weight(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """The map w, (B, 1, H, W), values in [0, 1]."""
-        z = F.relu(self.bn_a(self.conv_a(x_hat)) * self.bn_b(self.conv_b(x_hat)) + self.bn_c(self.conv_c(x)))
-        a = self.squeeze(F.relu(self.bn_d(self.conv_d(z))) * F.relu(self.bn_e(self.conv_e(z))))
+        z = bounded_relu(self.bn_a(self.conv_a(x_hat)) * self.bn_b(self.conv_b(x_hat)) + self.bn_c(self.conv_c(x)))
+        a = self.squeeze(bounded_relu(self.bn_d(self.conv_d(z))) * bounded_relu(self.bn_e(self.conv_e(z))))
         # 1e-5 keeps the derivative of a^(1 - beta) finite at a = 0.
         power = a if self.beta == 0.0 else a * (a.abs() + 1e-5).pow(-self.beta)
         return torch.sigmoid(a + self.conv_h(power))
 
-    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """(B, d, H, W) twice to (B, d, H, W)."""
-        return self.weight(x_hat, x) * x_hat
 
-
-class ReweightURMv1(nn.Module):
+class ReweightURMv1(PositionReweight2d):
     """URM-v1 of the 3G paper's Table 1: w = sigmoid(squeeze(X_hat)), X_hat <- w * X_hat. First order only; x is not used."""
 
     def __init__(self, dim: int, **dd: Any) -> None:
@@ -84,12 +97,8 @@ class ReweightURMv1(nn.Module):
         """The map w, (B, 1, H, W), values in [0, 1]."""
         return torch.sigmoid(self.squeeze(x_hat))
 
-    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """(B, d, H, W) twice to (B, d, H, W)."""
-        return self.weight(x_hat, x) * x_hat
 
-
-class ReweightURMv2(nn.Module):
+class ReweightURMv2(PositionReweight2d):
     """URM-v2 of the 3G paper's Table 1: w = sigmoid(squeeze(ReLU(BN(conv_d X_hat)) * ReLU(BN(conv_e X_hat)))), without x."""
 
     def __init__(self, dim: int, **dd: Any) -> None:
@@ -100,9 +109,5 @@ class ReweightURMv2(nn.Module):
 
     def weight(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """The map w, (B, 1, H, W), values in [0, 1]."""
-        product = F.relu(self.bn_d(self.conv_d(x_hat))) * F.relu(self.bn_e(self.conv_e(x_hat)))
+        product = bounded_relu(self.bn_d(self.conv_d(x_hat))) * bounded_relu(self.bn_e(self.conv_e(x_hat)))
         return torch.sigmoid(self.squeeze(product))
-
-    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """(B, d, H, W) twice to (B, d, H, W)."""
-        return self.weight(x_hat, x) * x_hat

@@ -10,6 +10,17 @@ from .precision import at_least_float32, autocast_dtype, without_autocast
 from .reduce import Reduce2d
 
 
+def checked_reduce_dim(reduce_dim: int | None) -> int:
+    """reduce_dim with None as 0. Raises TypeError unless it is an int, ValueError if it is negative."""
+    if reduce_dim is None:
+        return 0
+    if type(reduce_dim) is not int:
+        raise TypeError(f'reduce_dim must be an int, 0 for no reduction; got {reduce_dim!r}.')
+    if reduce_dim < 0:
+        raise ValueError(f'reduce_dim must be positive, or 0 for no reduction; got {reduce_dim}.')
+    return reduce_dim
+
+
 @torch.compiler.assume_constant_result  # dynamo takes is_in_onnx_export for False, also when the ONNX exporter runs dynamo
 def _in_onnx_export() -> bool:
     return torch.onnx.is_in_onnx_export()
@@ -30,19 +41,16 @@ class SecondOrderPool2d(nn.Module):
 
     out_features: int
     options: dict[str, Any]
-    root: Any
     onnx_obstacle: str = ''  # why there is no ONNX export, where there is none
 
     def __init__(self, pool_type: str, in_features: int, reduce_dim: int | None, **dd: Any) -> None:
         super().__init__()
         if in_features < 1:
             raise ValueError(f'in_features must be at least 1; got {in_features}.')
-        reduce_dim = reduce_dim or 0
-        if reduce_dim < 0:
-            raise ValueError(f'reduce_dim must be positive, or 0 for no reduction; got {reduce_dim}.')
+        reduce_dim = checked_reduce_dim(reduce_dim)
         self.pool_type = pool_type
         self.in_features = int(in_features)
-        self.dim = int(reduce_dim) or self.in_features
+        self.dim = reduce_dim or self.in_features
         self.reduce = Reduce2d(in_features, reduce_dim, **dd) if reduce_dim else nn.Identity()
 
     def refine(self, x: Tensor) -> Tensor:
@@ -64,10 +72,7 @@ class SecondOrderPool2d(nn.Module):
         if not torch.jit.is_tracing():  # under jit.trace a comparison of shapes would be a warning, not a check
             self._check(x)
         if self.onnx_obstacle and _in_onnx_export():
-            raise ValueError(
-                f'global_pool={self.pool_type!r} has no ONNX export: {self.onnx_obstacle}. Those with Newton-Schulz '
-                f"steps or no root have one, and bcnn: 3g, isqrt, g2de with root='newton_schulz', cov, ..."
-            )
+            self._refuse_onnx()
         if autocast_dtype(x) == torch.float16:
             x = at_least_float32(x)
             with without_autocast(x):
@@ -83,6 +88,13 @@ class SecondOrderPool2d(nn.Module):
                 f'global_pool={self.pool_type!r} takes features (B, {self.in_features}, H, W); got {tuple(x.shape)}. '
                 f'Build it with in_features equal to the channels of the backbone.'
             )
+
+    @torch.jit.unused
+    def _refuse_onnx(self) -> None:
+        raise ValueError(
+            f'global_pool={self.pool_type!r} has no ONNX export: {self.onnx_obstacle}. Those with Newton-Schulz steps or no '
+            f"root have one, and bcnn: 3g, isqrt, g2de with root='newton_schulz', cov, ..."
+        )
 
     def extra_repr(self) -> str:
         """pool_type, in -> dim -> out."""

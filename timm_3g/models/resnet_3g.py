@@ -21,7 +21,10 @@ from torch import nn
 
 from timm_3g.layers import POOL_OPTIONS, HeadLinear, SecondOrderPool2d, create_global_pool
 
-from ._checkpoint import check_source, checkpoint_filter_fn, drop_foreign_pool_args
+from ._checkpoint import checkpoint_filter_fn, drop_foreign_pool_args
+from ._source import check_source
+
+STEM_TYPES = ('', 'deep', 'deep_tiered', 'cifar')
 
 __all__ = ['ResNet3G', 'checkpoint_filter_fn']
 
@@ -72,6 +75,12 @@ class ResNet3G(ResNet):
                 f'output_stride must be 32; got {output_stride}. This network already keeps stage 4 at stride 1 (14 x 14 '
                 f'features from 224 px); timm would dilate it, which is another function. Use a larger image instead.'
             )
+        if stem_type not in STEM_TYPES:
+            raise ValueError(f'stem_type must be one of {", ".join(map(repr, STEM_TYPES))}; got {stem_type!r}.')
+        if kwargs.get('aa_layer') is not None:
+            raise ValueError(
+                f'aa_layer must be None: it would stride in stage 4, which has stride 1; got {kwargs["aa_layer"]!r}.'
+            )
         pool_options = {name: kwargs.pop(name) for name in POOL_OPTIONS & kwargs.keys()}
         cifar_stem = stem_type == 'cifar'
         super().__init__(
@@ -91,19 +100,31 @@ class ResNet3G(ResNet):
             _set_cifar_stem(self, in_chans, device=device, dtype=dtype)
         self.num_classes = num_classes
         self.reduce_dim = reduce_dim or 0
-        self.bn_args = {k: v for k, v in {'momentum': bn_momentum, 'eps': bn_eps}.items() if v is not None}
+        self.bn_momentum = 0.1 if bn_momentum is None else bn_momentum
+        self.bn_eps = 1e-5 if bn_eps is None else bn_eps
         self._set_pool(global_pool, pool_options, device=device, dtype=dtype)
         self._set_classifier(device=device, dtype=dtype)
-        _set_batch_norm(self, self.bn_args)
+        self._set_batch_norm(self)
 
     def _set_pool(self, global_pool: str, options: dict[str, Any], **dd: Any) -> None:
         self.global_pool = create_global_pool(global_pool, self.num_features, self.reduce_dim, **options, **dd)
         pool: Any = self.global_pool.train(self.training)
-        _set_batch_norm(pool, self.bn_args)
+        self._set_batch_norm(pool)
         self.head_hidden_size = pool.out_features
         # What timm writes to config.json: by itself only what the caller passed, here all that settles the function.
         kept = {k: v for k, v in getattr(self, '_model_args', {}).items() if k not in POOL_OPTIONS}
-        self._model_args = {**kept, 'global_pool': global_pool, 'reduce_dim': self.reduce_dim, **pool.options}
+        self._model_args = {
+            **kept,
+            'global_pool': global_pool,
+            'reduce_dim': self.reduce_dim,
+            'bn_eps': self.bn_eps,
+            **pool.options,
+        }
+
+    def _set_batch_norm(self, module: nn.Module) -> None:
+        for batch_norm in module.modules():
+            if isinstance(batch_norm, nn.modules.batchnorm._BatchNorm):
+                batch_norm.momentum, batch_norm.eps = self.bn_momentum, self.bn_eps
 
     def _set_classifier(self, **dd: Any) -> None:
         linear = HeadLinear if isinstance(self.global_pool, SecondOrderPool2d) else nn.Linear
@@ -139,6 +160,8 @@ def _set_stage4_stride_1(model: ResNet) -> None:
     first = model.layer4[0]
     first.stride = 1
     strided = first.conv2 if isinstance(first, Bottleneck) else first.conv1
+    if isinstance(first.downsample[0], (nn.AvgPool2d, nn.Identity)):  # avg_down
+        first.downsample[0] = nn.Identity()
     for conv in [strided, *(m for m in first.downsample.modules() if isinstance(m, nn.Conv2d))]:
         conv.stride = (1, 1)
     model.feature_info[-1]['reduction'] //= 2
@@ -153,18 +176,10 @@ def _set_cifar_stem(model: ResNet, in_chans: int, **dd: Any) -> None:
         info['reduction'] //= 2 if info['module'] == 'act1' else 4
 
 
-def _set_batch_norm(module: nn.Module, bn_args: dict[str, float]) -> None:
-    for batch_norm in module.modules():
-        if isinstance(batch_norm, nn.modules.batchnorm._BatchNorm):
-            for name, value in bn_args.items():
-                setattr(batch_norm, name, value)
-
-
 def _create_resnet_3g(variant: str, pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     drop_foreign_pool_args(kwargs)
-    if pretrained:
-        check_source(variant, kwargs)
-    filter_fn = partial(checkpoint_filter_fn, features_only=kwargs.get('features_only', False))
+    recorded = check_source(variant, kwargs) if pretrained else None
+    filter_fn = partial(checkpoint_filter_fn, features_only=kwargs.get('features_only', False), recorded=recorded)
     return build_model_with_cfg(ResNet3G, variant, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
 
 
@@ -219,40 +234,40 @@ RESNET152: dict[str, Any] = {'block': Bottleneck, 'layers': (3, 8, 36, 3)}
 @register_model
 def resnet10_mini_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """The small member, for images of 32 to 64 px: 3x3 stem at stride 1, one BasicBlock a stage, 8 x 8 features at 32 px."""
-    return _create_resnet_3g('resnet10_mini_3g', pretrained, **dict(RESNET10_MINI, **kwargs))
+    return _create_resnet_3g('resnet10_mini_3g', pretrained, **{**RESNET10_MINI, **kwargs})
 
 
 @register_model
 def resnet18_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """3G-Net on ResNet-18."""
-    return _create_resnet_3g('resnet18_3g', pretrained, **dict(RESNET18, **kwargs))
+    return _create_resnet_3g('resnet18_3g', pretrained, **{**RESNET18, **kwargs})
 
 
 @register_model
 def resnet23_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """3G-Net on the authors' ResNet-23: bottlenecks (1, 2, 2, 2)."""
-    return _create_resnet_3g('resnet23_3g', pretrained, **dict(RESNET23, **kwargs))
+    return _create_resnet_3g('resnet23_3g', pretrained, **{**RESNET23, **kwargs})
 
 
 @register_model
 def resnet34_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """3G-Net on ResNet-34."""
-    return _create_resnet_3g('resnet34_3g', pretrained, **dict(RESNET34, **kwargs))
+    return _create_resnet_3g('resnet34_3g', pretrained, **{**RESNET34, **kwargs})
 
 
 @register_model
 def resnet50_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """3G-Net on ResNet-50, the network of the paper's tables."""
-    return _create_resnet_3g('resnet50_3g', pretrained, **dict(RESNET50, **kwargs))
+    return _create_resnet_3g('resnet50_3g', pretrained, **{**RESNET50, **kwargs})
 
 
 @register_model
 def resnet101_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """3G-Net on ResNet-101."""
-    return _create_resnet_3g('resnet101_3g', pretrained, **dict(RESNET101, **kwargs))
+    return _create_resnet_3g('resnet101_3g', pretrained, **{**RESNET101, **kwargs})
 
 
 @register_model
 def resnet152_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """3G-Net on ResNet-152."""
-    return _create_resnet_3g('resnet152_3g', pretrained, **dict(RESNET152, **kwargs))
+    return _create_resnet_3g('resnet152_3g', pretrained, **{**RESNET152, **kwargs})

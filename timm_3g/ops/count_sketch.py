@@ -24,7 +24,7 @@ def count_sketch(gram: Tensor, h1: Tensor, s1: Tensor, h2: Tensor, s2: Tensor, d
 
     Returns:
         (B, dim), in the dtype of gram. The inner product of two sketches estimates the squared inner product of their
-        features; it is random in h and s, not exact.
+        features; it is random in h and s, not exact. On CUDA the scatter adds in no fixed order: results repeat to rounding.
     """
     index = ((h1.unsqueeze(1) + h2.unsqueeze(0)) % dim).flatten()
     signed = gram * (s1.unsqueeze(1) * s2.unsqueeze(0)).to(gram.dtype)

@@ -50,7 +50,7 @@ def sqrtm_eigh(cov: Tensor) -> Tensor:
 
         cov = U diag(l) U^T;   returns U diag(sqrt(max(l, f))) U^T,   f = eps * max(l), eps of the dtype
 
-    The floor is the noise level of the decomposition itself: below it an eigenvalue is not known. Source: Li, Xie, Wang, Zuo,
+    The floor is of the order of the decomposition's own rounding, where eigenvalues are noise. Source: Li, Xie, Wang, Zuo,
     "Is Second-order Information Helpful for Large-scale Visual Recognition?" (MPN-COV), ICCV 2017, matrix power alpha = 1/2.
     The backward is written with the Loewner matrix, U (G o U^T sym(grad) U) U^T with G_ij = 1 / (sqrt(l_i) + sqrt(l_j)), and 0
     where both eigenvalues are floored. The autograd of `torch.linalg.eigh` gives NaN where eigenvalues coincide; this does not.
