@@ -63,8 +63,8 @@ def run(args: argparse.Namespace) -> None:
     print(f'{"pooling":10} {"parameters":>11} {"seconds":>8}   held-out accuracy')
     for result in results:
         top1 = result.accuracy[-1]
-        error = (top1 * (100 - top1) / len(test_y)) ** 0.5
-        print(f'{result.pool:10} {result.parameters:11,} {result.seconds:8.1f}   {top1:.1f} % (standard error {error:.1f})')
+        right = round(top1 * len(test_y) / 100)
+        print(f'{result.pool:10} {result.parameters:11,} {result.seconds:8.1f}   {top1:.1f} % ({right} of {len(test_y)})')
     draw(results, args.output)
     print(f'One seed on {len(test_y)} images ranks nothing; it shows that the pieces work. Curves: {args.output}')
 
