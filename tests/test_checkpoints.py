@@ -278,6 +278,15 @@ def test_arguments_of_train_py_are_a_record(tmp_path):
         load(SMALL, file, global_pool='cov')
 
 
+def test_bn_eps_of_train_py_is_in_the_record(tmp_path):
+    model = timm.create_model(SMALL, bn_eps=1e-3)
+    args = argparse.Namespace(model=SMALL, gp=None, bn_eps=1e-3, model_kwargs={})
+    torch.save({'state_dict': model.state_dict(), 'args': args}, tmp_path / 'last.pth.tar')
+    load(SMALL, tmp_path / 'last.pth.tar', bn_eps=1e-3)
+    with pytest.raises(ValueError, match=r'bn_eps: weights 0.001, model 1e-05'):
+        load(SMALL, tmp_path / 'last.pth.tar')
+
+
 def test_convert_takes_the_options_from_the_training_run(tmp_path):
     model, file = training_checkpoint(tmp_path, global_pool='isqrt', num_iters=3, reduce_dim=16)
     again = timm.create_model(f'local-dir:{convert(file, SMALL, output=tmp_path / "out")}', pretrained=True).eval()
@@ -400,12 +409,13 @@ def test_convert_gives_a_folder_with_the_same_logits(orig18, tmp_path):
 def test_convert_refuses_and_leaves_nothing(orig18, tmp_path, monkeypatch):
     output = tmp_path / 'out'
     for arguments, error, message in [
+        ((__file__, 'resnet18_3g', 10), ValueError, 'cannot be read as weights'),
         (('gone.pth', 'resnet18_3g'), FileNotFoundError, 'gone.pth does not exist'),
         ((orig18[1], 'resnet34_3g'), ValueError, 'not weights of this network'),
         ((orig18[1], 'resnet18_3g', 365), ValueError, 'fc.weight has 10 rows'),
     ]:
         with pytest.raises(error, match=message):
-            convert(arguments[0] if arguments[0] != 'gone.pth' else tmp_path / 'gone.pth', *arguments[1:], output=output)
+            convert(tmp_path / arguments[0], *arguments[1:], output=output)
         assert not list(tmp_path.iterdir())
     with monkeypatch.context() as patch:
         patch.setattr('timm_3g.cli.convert.torch.equal', lambda a, b: False)

@@ -43,6 +43,13 @@ def test_errors_are_one_line_and_exit_code_1(tmp_path, capsys):
     assert error.startswith('timm-3g convert: ') and 'gone.pth does not exist' in error and error.count('\n') == 1
 
 
+def test_missing_extras_are_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
+    monkeypatch.delitem(sys.modules, 'timm_3g.cli.demo')
+    assert main(['demo', '--epochs', '1']) == 1
+    assert "This verb needs extras: pip install 'timm_3g[demo]'" in capsys.readouterr().err
+
+
 def test_demo_trains_and_draws(tmp_path, capsys, monkeypatch):
     train_x, train_y, test_x, test_y = demo.load_digits(seed=0)
     assert train_x.shape == (1437, 1, 32, 32) and test_x.shape[0] == len(test_y) == 360

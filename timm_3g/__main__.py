@@ -16,21 +16,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser('timm-3g', description='Second-order pooling for timm.')
     verbs = parser.add_subparsers(dest='verb', required=True, metavar='VERB')
     argv = list(sys.argv[1:] if argv is None else argv)
-    for name, text in VERBS.items():
-        sub = verbs.add_parser(name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-        if argv[:1] == [name]:  # only the verb that runs is imported
-            module = importlib.import_module(f'timm_3g.cli.{name}')
-            sub.epilog = f'example:\n  {module.EXAMPLE}'
-            module.add_arguments(sub)
-            sub.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
     try:
+        for name, text in VERBS.items():
+            sub = verbs.add_parser(name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+            if argv[:1] == [name]:  # only the verb that runs is imported, and only it needs its extras
+                module = importlib.import_module(f'timm_3g.cli.{name}')
+                sub.epilog = f'example:\n  {module.EXAMPLE}'
+                module.add_arguments(sub)
+                sub.set_defaults(run=module.run)
+        args = parser.parse_args(argv)
         args.run(args)
     except ImportError as error:
-        print(f"timm-3g {args.verb}: {error}. The extras of this verb: pip install 'timm_3g[demo]'", file=sys.stderr)
+        print(f"timm-3g {argv[0]}: {error}. This verb needs extras: pip install 'timm_3g[demo]'", file=sys.stderr)
         return 1
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        print(f'timm-3g {args.verb}: {error}', file=sys.stderr)
+        print(f'timm-3g {argv[0]}: {error}', file=sys.stderr)
         return 1
     return 0
 

@@ -68,8 +68,8 @@ def convert(
         raise FileExistsError(f'{output} exists already; name another --output.')
     if not checkpoint.is_file():
         raise FileNotFoundError(f'{checkpoint} does not exist.')
+    classifier = read_weights(checkpoint).get('fc.weight')
     if num_classes is None:
-        classifier = read_weights(checkpoint).get('fc.weight')
         num_classes = 0 if classifier is None else classifier.shape[0]
     overlay = {'file': str(checkpoint), 'num_classes': num_classes}
     recorded = read_record(checkpoint, model.split('.')[0])

@@ -3,15 +3,21 @@
 import argparse
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import timm
 import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from sklearn import datasets
+from sklearn.model_selection import train_test_split
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
 import timm_3g
 
@@ -39,9 +45,6 @@ class Result:
 
 def run(args: argparse.Namespace) -> None:
     """Train once a pooling with the same recipe, print a table, draw the curves."""
-    import matplotlib.figure  # noqa: F401  all extras are missed before the training, not after it
-    from tqdm import tqdm
-
     if args.epochs < 1:
         raise ValueError(f'--epochs must be at least 1; got {args.epochs}.')
     for pool in args.pools:  # a wrong name is an error now, not after the first training
@@ -71,10 +74,7 @@ def run(args: argparse.Namespace) -> None:
 
 def load_digits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Digits as (N, 1, 32, 32) in about [-1, 1] and labels (N,): training images, labels, held-out images, labels (a fifth)."""
-    from sklearn.datasets import load_digits as load
-    from sklearn.model_selection import train_test_split
-
-    digits = load()
+    digits = datasets.load_digits()
     x = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 8 - 1
     x = F.interpolate(x, size=(32, 32), mode='bilinear', align_corners=False)
     y = torch.tensor(digits.target)
@@ -82,7 +82,9 @@ def load_digits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return x[train], y[train], x[test], y[test]
 
 
-def train(pool: str, x: Tensor, y: Tensor, test_x: Tensor, test_y: Tensor, epochs: int, seed: int, tick) -> Result:
+def train(
+    pool: str, x: Tensor, y: Tensor, test_x: Tensor, test_y: Tensor, epochs: int, seed: int, tick: Callable[[], object]
+) -> Result:
     """Train MODEL with this pooling; `tick` is called once an epoch."""
     torch.manual_seed(seed)
     model = timm.create_model(MODEL, global_pool=pool, in_chans=1, num_classes=10)
@@ -114,9 +116,6 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 def draw(results: list[Result], file: Path) -> None:
     """Held-out accuracy against epochs, one line a pooling."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
     figure = Figure(figsize=(6, 4), layout='constrained')
     axes = figure.subplots()
     for result in results:

@@ -75,6 +75,11 @@ class CovPool2d(SecondOrderPool2d):
         super().__init__(pool_type, in_features, reduce_dim, **dd)
         if eps < 0:
             raise ValueError(f'eps must not be negative; got {eps}.')
+        if reweight not in ('none', *REWEIGHTS) or (reweight == 'none' and num_reweights > 0):
+            raise ValueError(
+                f"reweight must be one of {', '.join(REWEIGHTS)}, or 'none' without blocks; got {reweight!r} with "
+                f'num_reweights={num_reweights}.'
+            )
         if num_reweights < 0:
             raise ValueError(f'num_reweights must be 0 or more; got {num_reweights}.')
         self.eps = float(eps)

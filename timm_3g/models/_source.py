@@ -26,7 +26,7 @@ def check_source(variant: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay'))
     name = f'{variant}.{cfg.tag}' if cfg.tag else variant
     if not cfg.has_weights and not cfg.state_dict:
-        origin = f' Its authors host them: {cfg.origin_url}.' if cfg.origin_url else ''
+        origin = f' Its authors host them: {cfg.origin_url} .' if cfg.origin_url else ''
         raise RuntimeError(
             f'No pretrained weights exist for {name} in this package.{origin} Load a file with '
             f'pretrained_cfg_overlay=dict(file=...), or use `pretrained=False` for random init.'
@@ -89,7 +89,7 @@ def read_record(file: str | Path, variant: str) -> dict[str, Any]:
     args = vars(checkpoint['args']) if isinstance(checkpoint.get('args'), argparse.Namespace) else {}
     if args.get('model', '').split('.')[0] != variant:
         return {}
-    options = {'global_pool': args.get('gp'), **(args.get('model_kwargs') or {})}
+    options = {'global_pool': args.get('gp'), 'bn_eps': args.get('bn_eps'), **(args.get('model_kwargs') or {})}
     return dict(timm.create_model(variant, device='meta', **options)._model_args)
 
 

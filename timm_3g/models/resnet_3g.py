@@ -199,8 +199,10 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
     }
 
 
-# No source: these lie on their authors' drives (licence: none granted). pretrained=True takes a file in pretrained_cfg_overlay.
-_ORIG = {'origin_url': 'https://github.com/csqlwang/3G-Net', 'license': 'unknown'}
+def _drive_cfg(file_id: str, **kwargs: Any) -> dict[str, Any]:
+    """Weights on their authors' Google Drive, no licence granted. No `url`: timm would save Drive's confirmation page."""
+    return _cfg(origin_url=f'https://drive.google.com/open?id={file_id}', license='unknown', **kwargs)
+
 
 default_cfgs = generate_default_cfgs(
     {
@@ -208,10 +210,10 @@ default_cfgs = generate_default_cfgs(
         'resnet18_3g.untrained': _cfg(),
         'resnet23_3g.untrained': _cfg(),
         'resnet34_3g.untrained': _cfg(),
-        'resnet50_3g.orig_in1k': _cfg(**_ORIG),
-        'resnet50_3g.orig_places365': _cfg(num_classes=365, **_ORIG),
-        'resnet101_3g.orig_in1k': _cfg(**_ORIG),
-        'resnet101_3g.orig_places365': _cfg(num_classes=365, **_ORIG),
+        'resnet50_3g.orig_in1k': _drive_cfg('1hN8Q5rlIOQa0YYkcen9jpN9YatPB1j4D'),
+        'resnet50_3g.orig_places365': _drive_cfg('1VMVw35h-iW-d4AYH6ecV58_kECDyNzib', num_classes=365),
+        'resnet101_3g.orig_in1k': _drive_cfg('14vJLFYqlRJyiIHjoG0lOm0RhB1NRF4Xc'),
+        'resnet101_3g.orig_places365': _drive_cfg('1dOCeQkLBwR3AJSiH8w1qTq9-kT00T7_G', num_classes=365),
         'resnet152_3g.untrained': _cfg(),
     }
 )

@@ -18,9 +18,9 @@ def sqrtm_newton_schulz(cov: Tensor, num_iters: int = 5) -> Tensor:
     Root Normalization" (iSQRT-COV), CVPR 2018: trace pre-normalisation, coupled iteration, post-compensation by the trace.
 
     On an eigenvalue l of A the result is the scalar recursion f(l), in exact arithmetic. After five steps f(l) / sqrt(l) is
-    0.997 at l = 0.1, 0.66 at 0.01, 0.24 at 0.001, and f(l) / l tends to (3/2)^5 = 7.59 for small l. So on a rank-195
-    spectrum the distance to the exact root is 26-42 %, and weights that were trained with five steps need five steps: a
-    more exact root breaks them.
+    0.997 at l = 0.1, 0.66 at 0.01, 0.24 at 0.001, and f(l) / l tends to (3/2)^5 = 7.59 for small l. On 196 white
+    features of 256 channels the distance to the exact root is 42 %, on those of a freshly initialised resnet18_3g 14 %
+    (Frobenius norm, measured). So weights trained with five steps need five steps: a more exact root breaks them.
 
     Args:
         cov: symmetric positive semi-definite (..., d, d), float32 or float64.
