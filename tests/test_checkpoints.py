@@ -8,7 +8,7 @@ import pytest
 import reference
 import timm
 import torch
-from conftest import SMALL
+from conftest import LITE, SMALL
 from safetensors.torch import save_file
 
 from timm_3g.cli.convert import convert
@@ -257,11 +257,11 @@ def test_a_config_of_another_architecture_is_not_believed(tmp_path):
     load(SMALL, tmp_path / 'model.safetensors')
 
 
-def training_checkpoint(tmp_path, **model_kwargs):
+def training_checkpoint(tmp_path, name=SMALL, **model_kwargs):
     """What timm's train.py saves: the arguments are in it."""
-    model = timm.create_model(SMALL, **model_kwargs).eval()
-    args = argparse.Namespace(model=SMALL, gp=model_kwargs.pop('global_pool', None), model_kwargs=model_kwargs)
-    torch.save({'epoch': 0, 'arch': SMALL, 'state_dict': model.state_dict(), 'args': args}, tmp_path / 'last.pth.tar')
+    model = timm.create_model(name, **model_kwargs).eval()
+    args = argparse.Namespace(model=name, gp=model_kwargs.pop('global_pool', None), model_kwargs=model_kwargs)
+    torch.save({'epoch': 0, 'arch': name, 'state_dict': model.state_dict(), 'args': args}, tmp_path / 'last.pth.tar')
     return model, tmp_path / 'last.pth.tar'
 
 
@@ -285,6 +285,10 @@ def test_bn_eps_of_train_py_is_in_the_record(tmp_path):
     load(SMALL, tmp_path / 'last.pth.tar', bn_eps=1e-3)
     with pytest.raises(ValueError, match=r'bn_eps: weights 0.001, model 1e-05'):
         load(SMALL, tmp_path / 'last.pth.tar')
+    _, file = training_checkpoint(tmp_path, LITE)  # its default is another one
+    load(LITE, file)
+    with pytest.raises(ValueError, match=r'bn_eps: weights 0.001, model 1e-05'):
+        load(LITE, file, bn_eps=1e-5)
 
 
 def test_convert_takes_the_options_from_the_training_run(tmp_path):
@@ -303,39 +307,65 @@ def test_convert_takes_the_options_from_the_training_run(tmp_path):
 # Adaptation -------------------------------------------------------------------------------------------------------------
 
 
-def plain_resnet18(tmp_path):
-    file = tmp_path / 'resnet18.pth'
-    plain = timm.create_model('resnet18')
+PLAIN = [('resnet18_3g', 'resnet18', 'fc', 'layer3'), (LITE, 'tf_efficientnet_lite0', 'classifier', 'blocks.3')]
+
+
+def plain_weights(tmp_path, name):
+    file = tmp_path / f'{name}.pth'
+    plain = timm.create_model(name).eval()
+    with torch.no_grad():
+        reference.randomize_(plain, 0)
     torch.save(plain.state_dict(), file)
     return plain, file
 
 
-def test_backbone_only_where_timm_asks_for_it(tmp_path, caplog):
-    plain, file = plain_resnet18(tmp_path)
+@pytest.mark.parametrize(('name', 'of_timm', 'classifier', 'stage'), PLAIN)
+def test_backbone_only_where_timm_asks_for_it(tmp_path, caplog, name, of_timm, classifier, stage):
+    plain, file = plain_weights(tmp_path, of_timm)
     with caplog.at_level(logging.INFO, 'timm_3g'):
-        ours = load('resnet18_3g', file, num_classes=10, overlay={'num_classes': -1})  # what train.py --pretrained-path does
-    assert torch.equal(ours.layer4[1].conv2.weight, plain.layer4[1].conv2.weight)
+        ours = load(name, file, num_classes=10, overlay={'num_classes': -1})  # what train.py --pretrained-path does
+    backbone = {k: v for k, v in plain.state_dict().items() if not k.startswith(f'{classifier}.')}
+    assert all(torch.equal(ours.state_dict()[k], v) for k, v in backbone.items())
     (record,) = caplog.records
-    assert record.levelno == logging.WARNING
-    assert 'randomly initialised stay: fc.bias, fc.weight, global_pool.reduce.bn.bias' in record.getMessage()
+    assert record.levelno == logging.WARNING and record.getMessage().startswith(f'{len(backbone)} tensors come from')
+    random = f'randomly initialised stay: {classifier}.bias, {classifier}.weight, global_pool.reduce.bn.bias'
+    assert random in record.getMessage()
     with pytest.raises(
         ValueError, match=r'missing: global_pool.* start from its backbone: .*num_classes=-1.*--pretrained-path'
     ):
-        load('resnet18_3g', file)
-    truncated = {k: v for k, v in plain.state_dict().items() if not k.startswith('layer3')}
-    torch.save(truncated, file)
-    with pytest.raises(ValueError, match=r'missing: layer3'):
-        load('resnet18_3g', file, num_classes=10, overlay={'num_classes': -1})
+        load(name, file)
+    torch.save({k: v for k, v in plain.state_dict().items() if not k.startswith(stage)}, file)
+    with pytest.raises(ValueError, match=rf'missing: {stage}'):
+        load(name, file, num_classes=10, overlay={'num_classes': -1})
 
 
-def test_features_only_takes_a_backbone(tmp_path, caplog):
-    plain, file = plain_resnet18(tmp_path)
-    features = load('resnet18_3g', file, features_only=True)
-    assert torch.equal(
-        features['layer1'][0].conv1.weight if 'layer1' in features else features.layer1_0.conv1.weight,
-        plain.layer1[0].conv1.weight,
-    )
-    assert not caplog.records
+def test_plain_efficientnet_weights_mean_the_same(tmp_path):
+    plain, file = plain_weights(tmp_path, 'tf_efficientnet_lite0')
+    x = torch.randn(2, 3, 96, 64)
+    for options in ({}, {'global_pool': 'isqrt'}, {'global_pool': 'avg'}):
+        ours = load(LITE, file, num_classes=10, overlay={'num_classes': -1}, **options).eval()
+        assert torch.equal(ours.forward_features(x), plain.forward_features(x))
+
+
+@pytest.mark.parametrize(('name', 'of_timm', 'first'), [('resnet18_3g', 'resnet18', 'conv1'), (LITE, PLAIN[1][1], 'conv_stem')])
+def test_plain_weights_are_adapted_to_in_chans(tmp_path, name, of_timm, first):
+    plain, file = plain_weights(tmp_path, of_timm)
+    ours = load(name, file, num_classes=10, in_chans=1, overlay={'num_classes': -1})
+    expected = plain.state_dict()[f'{first}.weight'].sum(1, keepdim=True)
+    torch.testing.assert_close(ours.state_dict()[f'{first}.weight'], expected)
+
+
+@pytest.mark.parametrize(('name', 'of_timm', 'classifier', 'stage'), PLAIN)
+def test_features_only_takes_a_backbone(tmp_path, caplog, name, of_timm, classifier, stage):
+    _, file = plain_weights(tmp_path, of_timm)
+    features = load(name, file, features_only=True).eval()
+    x = torch.randn(1, 3, 64, 64)
+    expected = timm.create_model(
+        of_timm, features_only=True, pretrained=True, pretrained_cfg_overlay={'file': str(file)}
+    ).eval()
+    for ours, theirs in list(zip(features(x), expected(x), strict=True))[:-1]:  # the last stage of ResNets has another stride
+        assert torch.equal(ours, theirs)
+    assert not [r for r in caplog.records if r.name.startswith('timm_3g')]
 
 
 def test_fine_tuning_keeps_the_pool_and_replaces_the_classifier(orig18, caplog):
@@ -356,41 +386,65 @@ def test_another_pool_takes_the_backbone_and_says_so(orig18, caplog):
     assert not torch.equal(ours.global_pool.reduce.conv.weight, orig18[0].state_dict()['layer_reduce.weight'])
 
 
-def test_plain_resnet_weights_load_whole_with_average_pooling(tmp_path):
-    plain, file = plain_resnet18(tmp_path)
-    ours = load('resnet18_3g', file, global_pool='avg')
-    assert torch.equal(ours.fc.weight, plain.fc.weight)
+@pytest.mark.parametrize(('name', 'of_timm', 'classifier', 'stage'), PLAIN)
+def test_plain_weights_load_whole_with_average_pooling(tmp_path, caplog, name, of_timm, classifier, stage):
+    plain, file = plain_weights(tmp_path, of_timm)
+    ours = load(name, file, global_pool='avg')
+    assert torch.equal(ours.get_classifier().weight, plain.get_classifier().weight)
+    with pytest.raises(ValueError, match=rf'{classifier}.weight has 1000 rows, .* num_classes=10; .* num_classes=1000'):
+        load(name, file, global_pool='avg', num_classes=10, overlay={'num_classes': 10})
+    with caplog.at_level(logging.INFO, 'timm_3g'):
+        load(name, file, global_pool='avg', num_classes=10, overlay={'num_classes': -1})
+    assert [(r.levelno, r.getMessage().split('stay: ')[1]) for r in caplog.records] == [
+        (logging.INFO, f'{classifier}.bias, {classifier}.weight.')
+    ]
+
+
+def test_fine_tuning_an_efficientnet_keeps_the_pool(tmp_path, caplog):
+    model = timm.create_model(LITE, num_classes=10, reduce_dim=64)
+    torch.save(model.state_dict(), tmp_path / 'ten.pth')
+    with caplog.at_level(logging.INFO, 'timm_3g'):
+        ours = load(LITE, tmp_path / 'ten.pth', num_classes=7, reduce_dim=64, overlay={'num_classes': 10})
+    kept = {k: v for k, v in model.state_dict().items() if not k.startswith('classifier.')}
+    assert all(torch.equal(ours.state_dict()[k], v) for k, v in kept.items())
+    assert [r.levelno for r in caplog.records] == [logging.INFO] and ours.classifier.weight.shape[0] == 7
+    ours = load(LITE, tmp_path / 'ten.pth', num_classes=7, reduce_dim=64, overlay={'num_classes': 10}, global_pool='avg')
+    assert torch.equal(ours.conv_head.weight, model.conv_head.weight)
 
 
 # Round trips ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    'kwargs',
+OPTIONS = (
     [{}, {'global_pool': 'g2de', 'root': 'eigh'}, {'num_reweights': 1, 'num_iters': 3, 'centered': False, 'eps': 1e-5}]
     + [{'global_pool': p} for p in ('isqrt', 'mpn', 'bcnn', 'cov', '3g_nosqrt', 'urm_v1', 'urm_v2', 'cbp', 'dropcov', 'avg')]
-    + [{'reduce_dim': 0, 'global_pool': 'isqrt'}, {'global_pool': 'bcnn', 'triangle': 'lower', 'reduce_dim': 16}],
+    + [{'reduce_dim': 0, 'global_pool': 'isqrt'}, {'global_pool': 'bcnn', 'triangle': 'lower', 'reduce_dim': 16}]
 )
+OF_LITE = [{}, {'global_pool': 'avg'}, {'global_pool': 'isqrt', 'num_iters': 3, 'reduce_dim': 16, 'bn_eps': 1e-4}]
+
+
+@pytest.mark.parametrize(('name', 'kwargs'), [*((SMALL, o) for o in OPTIONS), *((LITE, o) for o in OF_LITE)])
 @pytest.mark.parametrize('reset', [False, True])
-def test_config_json_is_the_whole_model(tmp_path, kwargs, reset):
-    model = timm.create_model(SMALL, **({} if reset else kwargs)).eval()
+def test_config_json_is_the_whole_model(tmp_path, name, kwargs, reset):
+    model = timm.create_model(name, **({} if reset else kwargs)).eval()
     if reset:
         model.reset_classifier(6, kwargs.get('global_pool', '3g'))
     timm.models.save_for_hf(model, str(tmp_path), safe_serialization=True)
     recorded = json.loads((tmp_path / 'config.json').read_text())['model_args']
     assert recorded.items() >= {'reduce_dim': model.reduce_dim, **model.global_pool.options}.items()
     again = timm.create_model(f'local-dir:{tmp_path}', pretrained=True).eval()
-    x = torch.randn(2, 3, 32, 32)
+    x = torch.randn(2, 3, 64, 64)
     assert torch.equal(again(x), model(x))
     assert repr(again) == repr(model)
     # and without its head, which must not trip over the recorded options
     assert timm.create_model(f'local-dir:{tmp_path}', pretrained=True, num_classes=0, global_pool='')(x).ndim == 4
 
 
-def test_defaults_are_recorded_for_3g(tmp_path):
-    timm.models.save_for_hf(timm.create_model('resnet18_3g', num_classes=3), str(tmp_path), safe_serialization=True)
+@pytest.mark.parametrize(('name', 'bn_eps'), [('resnet18_3g', 1e-5), (LITE, 1e-3)])
+def test_defaults_are_recorded_for_3g(tmp_path, name, bn_eps):
+    timm.models.save_for_hf(timm.create_model(name, num_classes=3), str(tmp_path), safe_serialization=True)
     assert json.loads((tmp_path / 'config.json').read_text())['model_args'] == {
-        'global_pool': '3g', 'reduce_dim': 256, 'bn_eps': 1e-5, 'eps': 1e-7, 'triangle': 'lower', 'num_iters': 5,
+        'global_pool': '3g', 'reduce_dim': 256, 'bn_eps': bn_eps, 'eps': 1e-7, 'triangle': 'lower', 'num_iters': 5,
         'centered': True,
         'num_reweights': 3, 'reweight_beta': 0.0, 'num_classes': 3, 'in_chans': 3,
     }  # fmt: skip

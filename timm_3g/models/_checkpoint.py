@@ -9,16 +9,19 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
-from timm.models import clean_state_dict
+from timm.models import build_model_with_cfg, clean_state_dict
 from torch import Tensor, nn
 
 from timm_3g.layers import POOL_OPTIONS
 
-from ._source import require_tensors, some
+from ._source import check_source, require_tensors, some
 
 _logger = logging.getLogger(__name__)
+
+Model = TypeVar('Model', bound=nn.Module)
 
 _ATMP = {
     'map1': 'conv_a',
@@ -36,6 +39,8 @@ _ATMP = {
     'atmap2': 'squeeze.conv_g',
     'atmap3': 'conv_h',
 }
+
+_POOL = 'global_pool.'  # what the names of the pooling begin with; the classifier's name is in the model's cfg
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,19 @@ def _rename(key: str) -> str:
     return key
 
 
-def drop_foreign_pool_args(kwargs: dict[str, Any]) -> None:
+def build_with_filter(cls: type[Model], variant: str, pretrained: bool, **kwargs: Any) -> Model:
+    """timm's build_model_with_cfg for a class with our head: weights are looked for first, and go through the filter below.
+
+    Raises:
+        RuntimeError, FileNotFoundError, ValueError: no weights, or not these (see `check_source`, `checkpoint_filter_fn`).
+    """
+    _drop_foreign_pool_args(kwargs)
+    recorded = check_source(variant, kwargs) if pretrained else None
+    filter_fn = partial(checkpoint_filter_fn, features_only=kwargs.get('features_only', False), recorded=recorded)
+    return build_model_with_cfg(cls, variant, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
+
+
+def _drop_foreign_pool_args(kwargs: dict[str, Any]) -> None:
     """Where the caller names another pooling than config.json, drop the options that config.json recorded for its own."""
     recorded = kwargs.get('pretrained_model_args') or {}
     if 'global_pool' in recorded and kwargs.get('global_pool', recorded['global_pool']) != recorded['global_pool']:
@@ -113,14 +130,14 @@ def checkpoint_filter_fn(
 ) -> dict[str, Tensor]:
     """Weights in the names of this package, checked against the model. timm calls it between reading and loading.
 
-    Takes our own state dicts, the authors' (FORMATS), and plain ResNets of timm or torchvision. A complete set is demanded
-    unless timm was asked to adapt: another num_classes than the weights' declared one (train.py's --pretrained-path
-    declares -1), or features_only. Then the backbone must be complete, a head for the same pooling is taken without
-    its classifier, any other is left out, and a warning says what stays random.
+    Takes our own state dicts, the authors' (FORMATS), and those of the plain backbone, timm's or torchvision's. A complete set
+    is demanded unless timm was asked to adapt: another num_classes than the weights' declared one (train.py's
+    --pretrained-path declares -1), or features_only. Then the backbone must be complete, a head for the same pooling is taken
+    without its classifier, any other is left out, and a warning says what stays random.
 
     Args:
         state_dict: names to tensors, or a checkpoint that holds them under 'state_dict'.
-        model: a built ResNet3G with timm's pretrained_cfg.
+        model: a built model with our head and timm's pretrained_cfg, which names its classifier and first convolution.
         features_only: the head will be thrown away.
         recorded: options of the weights' function where they are known: by default config.json's, as timm hands it on.
 
@@ -141,14 +158,16 @@ def checkpoint_filter_fn(
     weights = {_rename(key): value for key, value in state_dict.items()}
 
     cfg: Any = model.pretrained_cfg
+    num_classes: Any = model.num_classes
     declared = cfg.get('num_classes', -1)
-    adapting = features_only or model.num_classes != declared
-    rows = weights['fc.weight'].shape[0] if 'fc.weight' in weights and weights['fc.weight'].ndim else declared
-    has_classifier = not features_only and not isinstance(model.fc, nn.Identity)
-    if rows != declared and declared >= 0 and has_classifier:
+    adapting = features_only or num_classes != declared
+    classifier = f'{cfg.get("classifier")}.'
+    matrix = weights.get(f'{classifier}weight')
+    rows = declared if matrix is None or not matrix.ndim else matrix.shape[0]
+    if rows != declared and declared >= 0 and num_classes > 0 and not features_only:
         raise ValueError(
-            f'fc.weight has {rows} rows, but these weights are declared to have num_classes={declared}; loading them so would '
-            f'leave a random classifier. Declare it: pretrained_cfg_overlay=dict(file=..., num_classes={rows}).'
+            f'{classifier}weight has {rows} rows, but these weights are declared to have num_classes={declared}; loading them '
+            f'so would leave a random classifier. Declare it: pretrained_cfg_overlay=dict(file=..., num_classes={rows}).'
         )
 
     pool: Any = model.global_pool
@@ -161,16 +180,15 @@ def checkpoint_filter_fn(
             f'theirs, or take only the backbone: pretrained_cfg_overlay=dict(file=..., num_classes=-1).'
         )
     else:
-        weights = {key: value for key, value in weights.items() if not _in_head(key)}
+        weights = {key: value for key, value in weights.items() if not key.startswith((_POOL, classifier))}
     weights, random = _match_names(weights, model, adapting)
     if random and not features_only:
-        level = logging.WARNING if any(not key.startswith('fc.') for key in random) else logging.INFO
-        _logger.log(level, f'{len(weights)} tensors come from the checkpoint; randomly initialised stay: {some(random, 8)}.')
+        level = logging.WARNING if any(not key.startswith(classifier) for key in random) else logging.INFO
+        _logger.log(
+            level,
+            f'{len(weights.keys() - random)} tensors come from the checkpoint; randomly initialised stay: {some(random, 8)}.',
+        )
     return weights
-
-
-def _in_head(key: str) -> bool:
-    return key.startswith(('global_pool.', 'fc.'))
 
 
 def _match_names(weights: dict[str, Tensor], model: nn.Module, adapting: bool) -> tuple[dict[str, Tensor], set[str]]:
@@ -180,26 +198,27 @@ def _match_names(weights: dict[str, Tensor], model: nn.Module, adapting: bool) -
         ValueError: unknown or missing names, or other shapes; while adapting, in the backbone only.
     """
     target = model.state_dict()
-    classifier = {'fc.weight', 'fc.bias'}
+    cfg: Any = model.pretrained_cfg
+    classifier = {f'{cfg.get("classifier")}.weight', f'{cfg.get("classifier")}.bias'}
     if adapting:
-        pool = {key: value for key, value in weights.items() if key.startswith('global_pool.')}
-        wanted = {key for key in target if key.startswith('global_pool.') and not key.endswith('num_batches_tracked')}
+        pool = {key: value for key, value in weights.items() if key.startswith(_POOL)}
+        wanted = {key for key in target if key.startswith(_POOL) and not key.endswith('num_batches_tracked')}
         if not wanted <= pool.keys() or any(key not in target or target[key].shape != t.shape for key, t in pool.items()):
             weights = {key: value for key, value in weights.items() if key not in pool}  # whole or not at all
     checked = target.keys() - classifier if adapting else target.keys()
     missing = {key for key in checked - weights.keys() if not key.endswith('num_batches_tracked')}
-    required = {key for key in missing if not (adapting and _in_head(key))}
+    required = {key for key in missing if not (adapting and key.startswith(_POOL))}
     unknown = weights.keys() - target.keys() - (classifier if adapting else set())
     # timm itself adapts the first convolution to in_chans.
-    common = weights.keys() & checked - {'conv1.weight'}
+    common = weights.keys() & checked - {f'{cfg.get("first_conv")}.weight'}
     shapes = {
         f'{k} {tuple(weights[k].shape)} for {tuple(target[k].shape)}' for k in common if weights[k].shape != target[k].shape
     }
     if required or unknown or shapes:
         remedy = 'Name the architecture, global_pool and reduce_dim that they were made with.'
-        if not any(key.startswith('global_pool.') for key in weights):
+        if not any(key.startswith(_POOL) for key in weights):
             remedy = (
-                'If they are a ResNet of this depth without this head, start from its backbone: '
+                'If they are the plain network without this head, start from its backbone: '
                 'pretrained_cfg_overlay=dict(file=..., num_classes=-1), or --pretrained-path of train.py.'
             )
         raise ValueError(

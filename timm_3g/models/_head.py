@@ -1,0 +1,86 @@
+"""The head that every backbone of this package shares: a pooling of `timm_3g.list_pools()`, a Linear, a record of both."""
+
+from typing import Any
+
+from timm.layers import get_device_dtype
+from torch import nn
+
+from timm_3g.layers import POOL_OPTIONS, HeadLinear, SecondOrderPool2d, create_global_pool
+
+
+def pop_pool_options(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of poolings (num_iters, eps, triangle, ...) out of kwargs and return them."""
+    return {name: kwargs.pop(name) for name in POOL_OPTIONS & kwargs.keys()}
+
+
+class SecondOrderHead(nn.Module):
+    """Mixed into a model class of timm, before it in the bases: sets its pooling and classifier, and resets them.
+
+    The model is built with num_classes=0 and global_pool='', then calls `_set_head`. It has timm's `num_features` (channels of
+    the unpooled features) and forward_head; `classifier_name` is what timm calls its Linear, as 'classifier' in its cfg.
+    """
+
+    classifier_name = 'fc'
+
+    def _set_head(
+        self,
+        num_classes: int,
+        global_pool: str,
+        pool_options: dict[str, Any],
+        reduce_dim: int | None,
+        bn_momentum: float | None,
+        bn_eps: float | None,
+        **dd: Any,
+    ) -> None:
+        """Build the head, and give every BatchNorm of the model its momentum and eps (None: PyTorch's 0.1 and 1e-5)."""
+        self.num_classes = num_classes
+        self.reduce_dim = reduce_dim or 0
+        self.bn_momentum = 0.1 if bn_momentum is None else bn_momentum
+        self.bn_eps = 1e-5 if bn_eps is None else bn_eps
+        self._set_pool(global_pool, pool_options, **dd)
+        self._set_classifier(**dd)
+        self._set_batch_norm(self)
+
+    def _set_pool(self, global_pool: str, options: dict[str, Any], **dd: Any) -> None:
+        features: Any = self.num_features
+        self.global_pool = create_global_pool(global_pool, features, self.reduce_dim, **options, **dd)
+        pool: Any = self.global_pool.train(self.training)
+        self._set_batch_norm(pool)
+        self.head_hidden_size = pool.out_features
+        # What timm writes to config.json: by itself only what the caller passed, here all that settles the function.
+        kept = {k: v for k, v in getattr(self, '_model_args', {}).items() if k not in POOL_OPTIONS}
+        self._model_args = {
+            **kept,
+            'global_pool': global_pool,
+            'reduce_dim': self.reduce_dim,
+            'bn_eps': self.bn_eps,
+            **pool.options,
+        }
+
+    def _set_batch_norm(self, module: nn.Module) -> None:
+        for batch_norm in module.modules():
+            if isinstance(batch_norm, nn.modules.batchnorm._BatchNorm):
+                batch_norm.momentum, batch_norm.eps = self.bn_momentum, self.bn_eps
+
+    def _set_classifier(self, **dd: Any) -> None:
+        linear = HeadLinear if isinstance(self.global_pool, SecondOrderPool2d) else nn.Linear
+        has_classes = self.num_classes > 0
+        classifier = linear(self.head_hidden_size, self.num_classes, **dd) if has_classes else nn.Identity()
+        setattr(self, self.classifier_name, classifier.train(self.training))
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """New classifier, and a new pooling only if another one is named.
+
+        Args:
+            num_classes: 0 for no classifier.
+            global_pool: None or the current name keeps the pooling with its learned reduction and re-weighting; '' gives 4-D
+                features; another name builds that pooling with its default options at this model's reduce_dim.
+
+        Raises:
+            ValueError: unknown global_pool.
+        """
+        dd = get_device_dtype(self)
+        self.num_classes = num_classes
+        if global_pool is not None and global_pool != self.global_pool.pool_type:
+            self._set_pool(global_pool, {}, **dd)
+        self._set_classifier(**dd)
