@@ -1,14 +1,22 @@
 """Shared by all tests: the registries that tests iterate over, and tolerances with names."""
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
 import timm_3g
+from timm_3g.cli import _timm_scripts
 from timm_3g.layers.create_pool import POOLS
 
-MODELS = sorted({*timm.list_models(module='resnet_3g'), *timm.list_models(module='resnet_gcp')})
+MODELS = [name for name in timm.list_models() if timm.models.model_entrypoint(name).__module__.startswith('timm_3g.')]
 SMALL = 'resnet10_mini_3g'
+LITE = 'tf_efficientnet_lite0_3g'  # the other class of models
 
 # float64 against float64: only the order of sums differs.
 EXACT = {'rtol': 1e-10, 'atol': 1e-12}
@@ -28,3 +36,47 @@ def features(batch: int = 2, channels: int = 12, height: int = 5, width: int = 4
     """What a backbone hands over: non-negative, correlated channels, every image different."""
     mix = torch.randn(channels, channels, **kwargs) / channels**0.5
     return torch.einsum('cd,bdhw->bchw', mix, torch.randn(batch, channels, height, width, **kwargs)).relu()
+
+
+def image_folder(root: Path, splits: dict[str, int], classes: int = 3, size: tuple[int, int] = (32, 32)) -> Path:
+    """An ImageFolder of noisy one-coloured PNGs that a network can learn: SPLIT/CLASS/N.png, so many of each class."""
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (classes, 3))
+    for split, number in splits.items():
+        for c in range(classes):
+            folder = root / split / f'class{c}'
+            folder.mkdir(parents=True)
+            for i in range(number):
+                noise = rng.normal(0, 40, (*size[::-1], 3))
+                Image.fromarray(np.clip(colours[c] + noise, 0, 255).astype(np.uint8)).save(folder / f'{i}.png')
+    return root
+
+
+_without_script: set[str] = set()
+
+
+@pytest.fixture
+def timm_script(request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """The path of one of timm's scripts, from $TIMM_SCRIPTS or the cache. Tests never download: without one they are skipped,
+    and the end of the report says so."""
+
+    def find(name: str) -> Path:
+        cached = _timm_scripts.cache_dir() / name
+        if not os.environ.get(_timm_scripts.ENV) and not _timm_scripts.is_pinned(cached):
+            _without_script.add(request.node.nodeid)
+            pytest.skip(f"timm's {name} is not at hand: set TIMM_SCRIPTS to a checkout of timm")
+        return _timm_scripts.find_script(name)
+
+    return find
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tests that did not run for want of timm's scripts are no success; say it where everybody looks."""
+    if _without_script:
+        terminalreporter.section("NOT RUN: timm's scripts are not at hand", sep='!', red=True, bold=True)
+        terminalreporter.write_line(
+            f'{len(_without_script)} tests need them. Set TIMM_SCRIPTS to a checkout of timm and run again:'
+        )
+        terminalreporter.write_line(
+            'git clone https://github.com/huggingface/pytorch-image-models && TIMM_SCRIPTS=$PWD/pytorch-image-models'
+        )

@@ -15,5 +15,6 @@ from .reduce import Reduce2d as Reduce2d
 from .reweight import Reweight2d as Reweight2d
 from .reweight import ReweightURMv1 as ReweightURMv1
 from .reweight import ReweightURMv2 as ReweightURMv2
+from .reweight import record_weights as record_weights
 from .second_order_pool import SecondOrderPool2d as SecondOrderPool2d
 from .vectorize import SymToVec as SymToVec

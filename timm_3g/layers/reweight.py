@@ -4,6 +4,8 @@ Every block maps (x_hat, x) to the next x_hat, all (B, d, H, W): x_hat is what t
 got. The weight w in [0, 1] multiplies features, so a chain of blocks weighs x x^T by the square of the product of its w.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -111,3 +113,30 @@ class ReweightURMv2(PositionReweight2d):
         """The map w, (B, 1, H, W), values in [0, 1]."""
         product = bounded_relu(self.bn_d(self.conv_d(x_hat))) * bounded_relu(self.bn_e(self.conv_e(x_hat)))
         return torch.sigmoid(self.squeeze(product))
+
+
+@contextmanager
+def record_weights(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the maps w of every re-weighting inside `module` while it runs, for looking at them.
+
+    with record_weights(model) as maps:
+        logits = model(images)
+
+    Yields:
+        A list that each forward pass extends by its T maps in order, (B, 1, H, W) each, values in [0, 1], without gradient;
+        it stays empty where there is no re-weighting.
+    """
+    maps: list[Tensor] = []
+
+    @torch.no_grad()
+    def keep(block: nn.Module, inputs: tuple[Tensor, Tensor]) -> None:
+        assert isinstance(block, PositionReweight2d)
+        maps.append(block.weight(*inputs))
+
+    blocks = [m for m in module.modules() if isinstance(m, PositionReweight2d)]
+    handles = [block.register_forward_pre_hook(keep) for block in blocks]
+    try:
+        yield maps
+    finally:
+        for handle in handles:
+            handle.remove()
