@@ -1,0 +1,158 @@
+"""Training augmentations of the papers that no flag of timm gives: scale by the shorter side, and colour along PCA axes.
+
+`install_augmentations` teaches them to timm's own factory, under names in timm's grammar, so that timm's unmodified train.py
+takes them: `--train-crop-mode shorter-side --scale 256 512` and `--aa pca-std0.1`.
+"""
+
+import inspect
+import random
+import re
+from functools import wraps
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from timm.data import transforms_factory
+from timm.data.transforms import (
+    CenterCropOrPad,
+    RandomCropOrPad,
+    RandomResizedCropAndInterpolation,
+    ResizeKeepRatio,
+    str_to_pil_interp,
+)
+from torchvision import transforms
+
+CROP_MODE = 'shorter-side'
+PCA_PATTERN = re.compile(r'pca-std(\d*\.?\d+)')
+
+# Eigenvalues and eigenvectors (columns) of the covariance of ImageNet's RGB values in [0, 1]: the numbers in common use since
+# the first public reimplementations of AlexNet.
+IMAGENET_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
+IMAGENET_AXES = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+
+
+class RandomShorterSide:
+    """Resize so that the shorter side is a whole number drawn uniformly from [low, high] pixels; the aspect ratio stays.
+
+    Source: Simonyan and Zisserman, ICLR 2015, section 3.1 (training scale S in [256, 512]); He et al., CVPR 2016, section 3.4.
+
+    Args:
+        low, high: range of the shorter side in pixels, both ends possible.
+        interpolation: timm's name, or 'random' (bilinear or bicubic).
+
+    Raises:
+        ValueError: not 1 <= low <= high.
+    """
+
+    def __init__(self, low: int, high: int, interpolation: str = 'bilinear') -> None:
+        if not 1 <= low <= high:
+            raise ValueError(f'The shorter side must be drawn from 1 <= low <= high pixels; got [{low}, {high}].')
+        self.low, self.high = low, high
+        self.interpolation = interpolation
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """A PIL image to a PIL image."""
+        name = random.choice(['bilinear', 'bicubic']) if self.interpolation == 'random' else self.interpolation
+        side = random.randint(self.low, self.high)
+        scale = side / min(image.size)
+        width, height = (max(side, round(length * scale)) for length in image.size)
+        return image.resize((width, height), str_to_pil_interp(name))
+
+    def __repr__(self) -> str:
+        return f'RandomShorterSide({self.low}, {self.high}, interpolation={self.interpolation!r})'
+
+
+class ColorPCA:
+    """Add one colour to the whole image: a normal draw along each principal axis of ImageNet's colours.
+
+    Source: Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012, section
+    4.1. The colour is sum_i a_i l_i v_i, a_i ~ N(0, std), with l_i and v_i the eigenvalues and eigenvectors above.
+
+    Args:
+        std: standard deviation of a_i; 0.1 in the paper.
+
+    Raises:
+        ValueError: negative std.
+    """
+
+    def __init__(self, std: float = 0.1) -> None:
+        if std < 0:
+            raise ValueError(f'std must not be negative; got {std}.')
+        self.std = std
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """A PIL image in RGB to the same, values clipped to [0, 255]; an image in another mode as it is."""
+        if image.mode != 'RGB':
+            return image
+        draws = np.array([random.gauss(0.0, self.std) for _ in range(3)])
+        colour = 255.0 * IMAGENET_AXES @ (draws * IMAGENET_EIGENVALUES)
+        return Image.fromarray(np.clip(np.asarray(image, dtype=np.float64) + colour, 0, 255).round().astype(np.uint8))
+
+    def __repr__(self) -> str:
+        return f'ColorPCA(std={self.std})'
+
+
+def install_augmentations() -> None:
+    """Let timm's factory of training transforms know CROP_MODE and 'pca-std...'; every other setting stays as it was.
+
+    Calling it again changes nothing. In the installed factory:
+
+    - train_crop_mode='shorter-side': `RandomShorterSide(*scale)`, then a random crop of img_size.
+    - auto_augment='pca-stdS': `ColorPCA(S)` after the flips, in place of colour jitter, as any auto_augment.
+
+    --no-aug switches both off, as timm does with its own.
+    """
+    original = transforms_factory.transforms_imagenet_train
+    if hasattr(original, '__wrapped__'):
+        return
+
+    @wraps(original)
+    def transforms_imagenet_train(*args: Any, **kwargs: Any) -> Any:
+        given = inspect.signature(original).bind(*args, **kwargs)
+        given.apply_defaults()
+        options = given.arguments
+        pca = PCA_PATTERN.fullmatch(options['auto_augment'] or '')
+        shorter_side = options['train_crop_mode'] == CROP_MODE
+        if not pca and not shorter_side:
+            return original(*args, **kwargs)
+        if options['naflex']:
+            raise ValueError(f'{CROP_MODE!r} and pca-std... are for images of one size, not for --naflex-loader.')
+        size, scale, interpolation = options['img_size'], options['scale'], options['interpolation']
+        options |= {'auto_augment': None, 'color_jitter': None} if pca else {}
+        options |= {'scale': None, 'train_crop_mode': None} if shorter_side else {}
+        made = original(**options)
+        stages = [list(stage.transforms) for stage in (made if isinstance(made, tuple) else (made,))]
+        if shorter_side:
+            low, high = _pixels(scale)
+            assert isinstance(stages[0][0], RandomResizedCropAndInterpolation)  # its place is what ours take
+            stages[0][:1] = [RandomShorterSide(low, high, interpolation), transforms.RandomCrop(size, pad_if_needed=True)]
+        if pca and len(stages) > 1:  # as any auto_augment: not in the first stage, which the clean split shares
+            stages[1].insert(0, ColorPCA(float(pca[1])))
+        elif pca:
+            flips = max(i for i, step in enumerate(stages[0]) if isinstance(step, _GEOMETRIC)) + 1
+            stages[0].insert(flips, ColorPCA(float(pca[1])))
+        composed = tuple(transforms.Compose(stage) for stage in stages)
+        return composed if isinstance(made, tuple) else composed[0]
+
+    transforms_factory.transforms_imagenet_train = transforms_imagenet_train
+
+
+_GEOMETRIC = (
+    RandomResizedCropAndInterpolation,
+    ResizeKeepRatio,
+    CenterCropOrPad,
+    RandomCropOrPad,
+    RandomShorterSide,
+    transforms.RandomCrop,
+    transforms.RandomHorizontalFlip,
+    transforms.RandomVerticalFlip,
+)
+
+
+def _pixels(scale: Any) -> tuple[int, int]:
+    low, high = scale or (0, 0)
+    if low < 2:  # timm's fractions of the area, its default among them
+        raise ValueError(
+            f'train_crop_mode={CROP_MODE!r} takes scale in pixels of the shorter side, e.g. --scale 256 512; got {scale}.'
+        )
+    return int(low), int(high)
