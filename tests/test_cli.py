@@ -1,5 +1,6 @@
 """The command line: --help with a runnable example, convert end to end, demo on a few images, errors in one line."""
 
+import argparse
 import subprocess
 import sys
 
@@ -7,9 +8,10 @@ import pytest
 import timm
 import torch
 from conftest import SMALL
+from safetensors.torch import load_file
 
 from timm_3g.__main__ import VERBS, main
-from timm_3g.cli import demo
+from timm_3g.cli import curves, demo
 
 
 @pytest.mark.parametrize('verb', VERBS)
@@ -36,6 +38,23 @@ def test_convert(tmp_path, capsys):
     again = timm.create_model(f'local-dir:{tmp_path / "out"}', pretrained=True).eval()
     assert torch.equal(again(x), model(x))
 
+    golden = load_file(tmp_path / 'out' / 'golden.safetensors')
+    assert torch.equal(model(golden['input']), golden['logits']) and golden['input'].shape == (1, 3, 32, 32)
+
+
+def test_convert_keeps_how_the_run_prepared_its_images(tmp_path):
+    """As train.py records it; what was not given stays the model's own."""
+    args = argparse.Namespace(model=SMALL, img_size=48, mean=[0.1, 0.2, 0.3], crop_pct=0.8, std=None, interpolation='')
+    state = timm.create_model(SMALL).state_dict()
+    torch.save({'state_dict': state, 'args': args}, tmp_path / 'last.pth.tar')
+    assert main(['convert', str(tmp_path / 'last.pth.tar'), '--model', SMALL, '--output', str(tmp_path / 'out')]) == 0
+    cfg = timm.create_model(f'local-dir:{tmp_path / "out"}', pretrained=True).pretrained_cfg
+    own = timm.create_model(SMALL).pretrained_cfg
+    assert [*cfg['input_size']] == [3, 48, 48] and [*cfg['mean']] == [0.1, 0.2, 0.3] and cfg['crop_pct'] == 0.8
+    assert [*cfg['std']] == [*own['std']] and cfg['interpolation'] == own['interpolation']
+    # What the weights of the default tag are called, licensed and trained on is not said of these.
+    assert not cfg.get('label_names') and not cfg.get('license') and cfg.get('tag') != own['tag']
+
 
 def test_errors_are_one_line_and_exit_code_1(tmp_path, capsys):
     assert main(['convert', str(tmp_path / 'gone.pth'), '--model', SMALL, '--output', str(tmp_path / 'out')]) == 1
@@ -45,7 +64,8 @@ def test_errors_are_one_line_and_exit_code_1(tmp_path, capsys):
 
 def test_missing_extras_are_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
-    monkeypatch.delitem(sys.modules, 'timm_3g.cli.demo')
+    monkeypatch.delitem(sys.modules, 'timm_3g.cli.demo', raising=False)
+    monkeypatch.delitem(sys.modules, 'timm_3g.cli._plot', raising=False)
     assert main(['demo', '--epochs', '1']) == 1
     assert "This verb needs extras: pip install 'timm_3g[demo]'" in capsys.readouterr().err
 
@@ -61,3 +81,34 @@ def test_demo_trains_and_draws(tmp_path, capsys, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ['demo.png']
     assert main(['demo', '--epochs', '0']) == 1
     assert '--epochs must be at least 1; got 0' in capsys.readouterr().err
+
+
+SUMMARY = """epoch,train_loss,eval_loss,eval_top1,eval_top5,lr
+0,2.0,1.9,30.0,80.0,0.1
+1,1.5,1.4,50.0,90.0,0.1
+epoch,train_loss,eval_loss,eval_top1,eval_top5,lr
+1,1.6,1.3,60.0,90.0,0.1
+2,1.2,1.5,55.0,90.0,0.1
+"""
+
+
+def test_curves(tmp_path, capsys):
+    """Of a run that was resumed: header and second epoch are there twice."""
+    for name in ('a', 'b'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'summary.csv').write_text(SUMMARY)
+    assert curves.read_summary(tmp_path / 'a') == {
+        'train_loss': [2.0, 1.6, 1.2],
+        'eval_loss': [1.9, 1.3, 1.5],
+        'eval_top1': [30.0, 60.0, 55.0],
+    }
+    assert main(['curves', str(tmp_path / 'a'), str(tmp_path / 'b'), '--output', str(tmp_path / 'c.png')]) == 0
+    assert 'a: 3 epochs, last 55.00 %, best 60.00 % after epoch 2' in capsys.readouterr().out
+    assert (tmp_path / 'c.png').read_bytes().startswith(b'\x89PNG')
+    assert main(['curves', str(tmp_path)]) == 1
+    assert 'holds no summary.csv' in capsys.readouterr().err
+    (tmp_path / 'summary.csv').write_text('x,y\n1,2\n')
+    assert main(['curves', str(tmp_path)]) == 1
+    assert 'is no summary of train.py' in capsys.readouterr().err
+    assert main(['curves', str(tmp_path / 'a'), str(tmp_path / 'a')]) == 1
+    assert 'must have different names; got a, a' in capsys.readouterr().err

@@ -5,33 +5,56 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+EXTRAS = {'matplotlib', 'skimage', 'sklearn'}  # packages of the extra `demo`
+
 VERBS = {
+    'train': "timm's own train.py with these models: one process, or many under torchrun",
+    'run': "any other script of timm's (validate.py, benchmark.py, onnx_export.py, inference.py) with these models",
+    'curves': 'loss and accuracy of runs against epochs, as a picture',
+    'validate': 'top-1 and top-5 on any data set of timm, one crop or ten, one process or many',
+    'predict': 'top-k classes of images, and pictures of the re-weighting',
     'convert': "a weight file, the authors' or ours, to a folder with model.safetensors and config.json",
     'demo': 'train the small network on real images that a pip package ships, and print what came out',
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns the exit code: 0, or 1 after a one-line error."""
+    """Run one verb. Returns the exit code: 0, or 1 after a one-line error.
+
+    A verb's `run` may return a function: work that is not ours (timm's scripts), whose errors keep their traceback.
+    """
     parser = argparse.ArgumentParser('timm-3g', description='Second-order pooling for timm.')
     verbs = parser.add_subparsers(dest='verb', required=True, metavar='VERB')
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         for name, text in VERBS.items():
-            sub = verbs.add_parser(name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+            sub = verbs.add_parser(
+                name,
+                help=text,
+                description=text,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+                allow_abbrev=False,  # train.py's options must not be taken for ours
+            )
             if argv[:1] == [name]:  # only the verb that runs is imported, and only it needs its extras
                 module = importlib.import_module(f'timm_3g.cli.{name}')
                 sub.epilog = f'example:\n  {module.EXAMPLE}'
                 module.add_arguments(sub)
                 sub.set_defaults(run=module.run)
-        args = parser.parse_args(argv)
-        args.run(args)
-    except ImportError as error:
+        args, rest = parser.parse_known_args(argv)
+        args.rest = rest
+        if rest and not getattr(args, 'forward', False):
+            parser.error(f'unrecognized arguments: {" ".join(rest)}')
+        remaining = args.run(args)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split('.')[0] not in EXTRAS:
+            raise
         print(f"timm-3g {argv[0]}: {error}. This verb needs extras: pip install 'timm_3g[demo]'", file=sys.stderr)
         return 1
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         print(f'timm-3g {argv[0]}: {error}', file=sys.stderr)
         return 1
+    if remaining:
+        remaining()
     return 0
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import timm
 import torch
+from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 from timm.utils import ParseKwargs
 from torch import nn
 
-from timm_3g.layers import POOL_OPTIONS
-from timm_3g.models import read_record, read_weights
+from ._model import create_loaded
 
 EXAMPLE = 'timm-3g convert ResNet50-3G-ImageNet.pth.tar --model resnet50_3g --output resnet50_3g.orig_in1k'
 
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Convert, and say where the result is and how to load it."""
     folder = convert(args.checkpoint, args.model, args.num_classes, args.output, args.model_kwargs)
-    print(f'{folder}/model.safetensors and config.json written; read back, logits equal.')
+    print(f'{folder}/model.safetensors, config.json and golden.safetensors written; read back, logits equal.')
     print(f"import timm, timm_3g; timm.create_model('local-dir:{folder}', pretrained=True)")
 
 
@@ -50,11 +50,11 @@ def convert(
     output: Path | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write model.safetensors and a complete config.json, without network, and prove that they give the same logits.
+    """Write model.safetensors, a complete config.json, and a golden input with its logits; prove that they read back.
 
     The model is built with the options recorded with the weights (by train.py, or in a config.json beside them) and with
-    model_kwargs, which are refused where they contradict the record. The folder appears under its name only when it is
-    whole and has been read back through `local-dir:`.
+    model_kwargs, which are refused where they contradict the record; config.json says how the run prepared its images. The
+    folder appears under its name only when it is whole and has been read back through `local-dir:`. No network.
 
     Returns:
         The folder.
@@ -66,22 +66,14 @@ def convert(
     output = output or Path(model)
     if output.exists():
         raise FileExistsError(f'{output} exists already; name another --output.')
-    if not checkpoint.is_file():
-        raise FileNotFoundError(f'{checkpoint} does not exist.')
-    classifier = read_weights(checkpoint).get('fc.weight')
-    if num_classes is None:
-        num_classes = 0 if classifier is None else classifier.shape[0]
-    overlay = {'file': str(checkpoint), 'num_classes': num_classes}
-    recorded = read_record(checkpoint, model.split('.')[0])
-    options = {k: v for k, v in recorded.items() if k in POOL_OPTIONS | {'global_pool', 'reduce_dim', 'bn_eps'}}
-    options |= {'num_classes': num_classes, **(model_kwargs or {})}
-    net = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, **options).eval()
+    net = create_loaded(model, checkpoint, num_classes, options=model_kwargs).eval()
 
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f'.{output.name}.', dir=output.parent))
     try:
         save_for_hf(net, str(partial), safe_serialization=True)
-        _require_same_logits(net, timm.create_model(f'local-dir:{partial}', pretrained=True).eval())
+        _write_golden(net, partial / 'golden.safetensors')
+        _require_golden(timm.create_model(f'local-dir:{partial}', pretrained=True).eval(), partial / 'golden.safetensors')
         partial.chmod(0o777 & ~_umask())
         os.rename(partial, output)
     finally:
@@ -96,8 +88,15 @@ def _umask() -> int:
 
 
 @torch.no_grad()
-def _require_same_logits(written: nn.Module, read: nn.Module) -> None:
-    cfg: Any = written.pretrained_cfg
+def _write_golden(net: nn.Module, file: Path) -> None:
+    """An input (1, C, H, W), already normalised, and the logits (1, classes) it gives: for whoever loads the weights."""
+    cfg: Any = net.pretrained_cfg
     image = torch.randn(1, *cfg['input_size'], generator=torch.Generator().manual_seed(0))
-    if not torch.equal(written(image), read(image)):
+    save_file({'input': image, 'logits': net(image)}, str(file))
+
+
+@torch.no_grad()
+def _require_golden(read: nn.Module, file: Path) -> None:
+    golden = load_file(str(file))
+    if not torch.equal(read(golden['input']), golden['logits']):
         raise ValueError('The folder reads back with other logits than the model it was written from; nothing is kept.')

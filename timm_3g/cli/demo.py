@@ -9,8 +9,6 @@ from pathlib import Path
 
 import timm
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from sklearn import datasets
 from sklearn.model_selection import train_test_split
 from timm.optim import create_optimizer_v2
@@ -20,6 +18,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 import timm_3g
+
+from ._plot import draw_curves
 
 EXAMPLE = 'timm-3g demo --pools 3g isqrt avg --epochs 6'
 MODEL = 'resnet10_mini_3g'
@@ -68,7 +68,8 @@ def run(args: argparse.Namespace) -> None:
         top1 = result.accuracy[-1]
         right = round(top1 * len(test_y) / 100)
         print(f'{result.pool:10} {result.parameters:11,} {result.seconds:8.1f}   {top1:.1f} % ({right} of {len(test_y)})')
-    draw(results, args.output)
+    curves = {result.pool: result.accuracy for result in results}
+    draw_curves({'held-out accuracy, %': curves}, f'{MODEL} on scikit-learn digits', args.output)
     print(f'One seed on {len(test_y)} images ranks nothing; it shows that the pieces work. Curves: {args.output}')
 
 
@@ -112,18 +113,3 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """Top-1 accuracy in percent."""
     model.eval()
     return 100 * float((model(x).argmax(1) == y).float().mean())
-
-
-def draw(results: list[Result], file: Path) -> None:
-    """Held-out accuracy against epochs, one line a pooling."""
-    figure = Figure(figsize=(6, 4), layout='constrained')
-    axes = figure.subplots()
-    for result in results:
-        axes.plot(range(1, len(result.accuracy) + 1), result.accuracy, marker='o', label=result.pool)
-    axes.set(xlabel='epoch', ylabel='held-out accuracy, %', title=f'{MODEL} on scikit-learn digits')
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    partial = file.with_name(f'.{file.name}')
-    figure.savefig(partial, dpi=120, format='png')
-    partial.replace(file)

@@ -1,0 +1,115 @@
+"""A model with the weights that a command was asked for. What validate, predict and convert share."""
+
+import argparse
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import load_checkpoint, model_entrypoint, resolve_pretrained_cfg
+from timm.utils import ParseKwargs
+from torch import Tensor, nn
+
+from timm_3g.layers import POOL_OPTIONS
+from timm_3g.models import checkpoint_filter_fn, read_description, read_record, read_weights
+
+RECORDED = POOL_OPTIONS | {'global_pool', 'reduce_dim', 'bn_eps'}
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Which model, which weights, and where it computes. Names as in timm's scripts."""
+    parser.add_argument('--model', '-m', required=True, metavar='NAME[.TAG]', help='any model of timm, ours included')
+    parser.add_argument('--checkpoint', type=Path, metavar='FILE', help="weights: train.py's, the authors', safetensors")
+    parser.add_argument('--use-ema', action='store_true', help="the checkpoint's EMA weights instead of the plain ones")
+    parser.add_argument('--num-classes', type=int, metavar='N', help='(default: those of the weights)')
+    parser.add_argument('--gp', metavar='POOL', help='global pooling, where neither weights nor model settle it')
+    parser.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='KEY=VALUE', help='of the model')
+    parser.add_argument('--img-size', type=int, metavar='N', help="square input (default: the model's)")
+    parser.add_argument('--input-size', type=int, nargs=3, metavar='N', help='channels, height, width')
+    parser.add_argument('--crop-pct', type=float, metavar='N', help='size of the crop over that of the resized image')
+    parser.add_argument('--crop-mode', choices=['center', 'squash', 'border'], help="(default: the model's)")
+    parser.add_argument('--interpolation', default='', metavar='NAME', help="of resizing (default: the model's)")
+    parser.add_argument('--mean', type=float, nargs='+', metavar='MEAN', help="of pixels (default: the model's)")
+    parser.add_argument('--std', type=float, nargs='+', metavar='STD', help="of pixels (default: the model's)")
+    parser.add_argument('-j', '--workers', type=int, default=4, metavar='N', help='processes that read images (4)')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='(default: %(default)s)')
+    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    parser.add_argument('--amp-dtype', default='float16', choices=['float16', 'bfloat16'], help='of --amp (float16)')
+    parser.add_argument('--channels-last', action='store_true', help='channels_last memory layout')
+
+
+def model_of(args: argparse.Namespace, described: bool) -> nn.Module:
+    """The model in eval mode on args.device, by the options of `add_model_options`. `described`: see `create_loaded`."""
+    model = create_loaded(
+        args.model,
+        args.checkpoint,
+        num_classes=args.num_classes,
+        use_ema=args.use_ema,
+        options={'in_chans': args.input_size and args.input_size[0], 'global_pool': args.gp, **args.model_kwargs},
+        described=described,
+    )
+    model = model.to(args.device).eval()
+    return model.to(memory_format=torch.channels_last) if args.channels_last else model  # type: ignore[call-overload]
+
+
+def create_loaded(
+    model: str,
+    checkpoint: Path | None,
+    num_classes: int | None = None,
+    use_ema: bool = True,
+    options: Mapping[str, Any] | None = None,
+    described: bool = True,
+) -> nn.Module:
+    """A model with real weights, never random ones: from a file, or those that its tag, `hf-hub:` or `local-dir:` names.
+
+    A file for a model of this package goes through its filter: any format of `models/_checkpoint.py`, loaded strictly, into a
+    model built with the options that are recorded with the weights. For other models of timm it is loaded strictly as it is.
+
+    Args:
+        num_classes: None for what the weights have; checked against the file.
+        use_ema: take the EMA weights of a checkpoint that has both kinds.
+        options: keyword arguments of the model; None values are left out. Refused where they contradict the record.
+        described: take image size, normalisation and label names from what is recorded with the weights. timm's validate.py
+            does not, so neither does the command that is compared with it.
+
+    Raises:
+        FileNotFoundError, ValueError, RuntimeError: no such file or architecture; weights that cannot be read or are not of
+            this model; no weights for this name.
+    """
+    given = {key: value for key, value in (options or {}).items() if value is not None}
+    if checkpoint is None:
+        return timm.create_model(model, pretrained=True, num_classes=num_classes, **given)
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f'{checkpoint} does not exist.')
+    if not timm.is_model(model):
+        raise ValueError(f'{model!r} is no architecture of timm or timm_3g; a checkpoint needs one, e.g. resnet50_3g.')
+    if not model_entrypoint(model.split('.')[0]).__module__.startswith('timm_3g.'):
+        net = timm.create_model(model, num_classes=num_classes, **given)
+        load_checkpoint(net, str(checkpoint), use_ema)
+        return net
+
+    weights = read_weights(checkpoint, use_ema)
+    if num_classes is None:
+        classifier = weights.get(f'{resolve_pretrained_cfg(model).classifier}.weight')
+        num_classes = 0 if classifier is None else classifier.shape[0]
+    recorded = read_record(checkpoint, model.split('.')[0])
+    known = {key: value for key, value in recorded.items() if key in RECORDED}
+    # What the default tag's weights were trained on says nothing about these: no labels, no licence, unless a tag was named.
+    overlay: dict[str, Any] = {} if '.' in model else dict.fromkeys(('tag', 'label_names', 'label_descriptions', 'license'))
+    overlay |= {'file': None, 'num_classes': num_classes}  # the number is what the filter compares the classifier's rows with
+    overlay |= read_description(checkpoint, model.split('.')[0]) if described else {}
+    net = timm.create_model(model, pretrained_cfg_overlay=overlay, **{**known, 'num_classes': num_classes, **given})
+    net.load_state_dict(checkpoint_filter_fn(weights, net, recorded=recorded))
+    return net
+
+
+def forward(model: nn.Module, images: Tensor, args: argparse.Namespace) -> Tensor:
+    """Logits of images (B, C, H, W) in the precision and memory layout that the options name."""
+    images = images.to(args.device)
+    if args.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    dtype = torch.bfloat16 if args.amp_dtype == 'bfloat16' else torch.float16
+    with torch.autocast(torch.device(args.device).type, dtype) if args.amp else nullcontext():
+        return model(images)

@@ -1,0 +1,29 @@
+"""Lines against epochs, one a run: what `demo` and `curves` draw."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+
+def draw_curves(panels: Mapping[str, Mapping[str, Sequence[float]]], title: str, file: Path) -> None:
+    """Write a PNG, whole or not at all.
+
+    Args:
+        panels: label of the vertical axis -> name of the run -> a value for each epoch, from the first on.
+        title: above all panels.
+        file: the picture.
+    """
+    figure = Figure(figsize=(6 * len(panels), 4), layout='constrained')
+    figure.suptitle(title)
+    for axes, (label, runs) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for name, values in runs.items():
+            axes.plot(range(1, len(values) + 1), values, marker='o', markersize=4, label=name)
+        axes.set(xlabel='epoch', ylabel=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    partial = file.with_name(f'.{file.name}')
+    figure.savefig(partial, dpi=120, format='png')
+    partial.replace(file)

@@ -1,0 +1,183 @@
+"""`timm-3g predict`: top-k classes of images, and pictures of what the re-weighting looks at."""
+
+import argparse
+import glob
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_data_config
+from timm.data.readers.class_map import load_class_map
+from timm.data.readers.img_extensions import is_img_extension
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from timm_3g.layers import record_weights
+
+from ._model import add_model_options, forward, model_of
+
+EXAMPLE = 'timm-3g predict photo.jpg holidays/ --model resnet10_mini_3g.cifar10 --topk 3 --explain pictures'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the verb: names as in timm's inference.py."""
+    parser.add_argument(
+        'images',
+        nargs='+',
+        metavar='IMAGE',
+        help='files, folders (searched to the bottom for .png, .jpg, .jpeg) or glob patterns',
+    )
+    add_model_options(parser)
+    parser.add_argument(
+        '--class-map', default='', metavar='FILE', help="class names in the order of their index (default: the weights')"
+    )
+    parser.add_argument('--topk', type=int, default=5, metavar='K', help='classes an image (5)')
+    parser.add_argument('-b', '--batch-size', type=int, default=32, metavar='N', help='images a step (32)')
+    parser.add_argument('--json', action='store_true', help='print JSON, a list with one object an image, and nothing else')
+    parser.add_argument(
+        '--explain', type=Path, metavar='DIR', help='write a PNG an image: input, re-weighting maps, their product'
+    )
+
+
+@dataclass
+class Prediction:
+    """What was found in one image: classes with probabilities in descending order, or why it could not be read."""
+
+    file: str
+    top: list[dict[str, Any]] = field(default_factory=list)
+    error: str = ''
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print what was found.
+
+    Raises:
+        ValueError: in the end, if images could not be read; the others are done then.
+    """
+    if args.topk < 1:
+        raise ValueError(f'--topk must be at least 1; got {args.topk}.')
+    files = find_images(args.images)
+    predictions = list(predict(args, files))
+    if args.json:
+        print(json.dumps([{k: v for k, v in asdict(p).items() if k != 'error' or v} for p in predictions], indent=1))
+    else:
+        width = max(len(p.file) for p in predictions)
+        for p in predictions:
+            found = '   '.join(f'{top["class"]} {100 * top["probability"]:.1f} %' for top in p.top)
+            print(f'{p.file:{width}}  {found or "cannot be read: " + p.error}')
+    failed = [p for p in predictions if p.error]
+    if failed:
+        raise ValueError(f'{len(failed)} of {len(predictions)} images could not be read, the first {failed[0].file}.')
+
+
+def find_images(patterns: Sequence[str]) -> list[Path]:
+    """Files as they are, images below folders, matches of globs: each once, in the order given, sorted within a pattern.
+
+    Raises:
+        FileNotFoundError: a pattern that gives no file.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
+        files: list[Path] = []
+        for match in matches:
+            inside = (
+                sorted(f for f in match.rglob('*') if f.is_file() and is_img_extension(f.suffix.lower()))
+                if match.is_dir()
+                else [match]
+            )
+            files.extend(inside)
+        if not files:
+            raise FileNotFoundError(f'{pattern!r} is no file, no folder with images, and no pattern that matches any.')
+        found.update(dict.fromkeys(files))
+    return list(found)
+
+
+class Images(Dataset):
+    """(index, transformed image or None, why it could not be read) of each file."""
+
+    def __init__(self, files: Sequence[Path], transform: Any, mode: str) -> None:
+        self.files, self.transform, self.mode = files, transform, mode
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> tuple[int, Tensor | None, str]:
+        try:
+            with Image.open(self.files[i]) as image:
+                return i, self.transform(image.convert(self.mode)), ''
+        except Exception as error:  # whatever Pillow's many decoders raise over a damaged file
+            return i, None, f'{type(error).__name__}: {error}'
+
+
+@torch.inference_mode()
+def predict(args: argparse.Namespace, files: Sequence[Path]) -> Iterator[Prediction]:
+    """One prediction a file, in order. Writes the pictures of --explain as it goes."""
+    model: Any = model_of(args, described=True)
+    config = resolve_data_config(vars(args), model=model, use_test_size=True)
+    names = class_names(model, args.class_map)
+    explain = None
+    if args.explain:
+        from ._explain import Explainer  # needs matplotlib, an extra
+
+        explain = Explainer(args.explain, files, config['mean'], config['std'])
+    images = Images(files, create_transform(**config, is_training=False), 'RGB' if config['input_size'][0] == 3 else 'L')
+    workers = min(args.workers, len(files) // args.batch_size)  # none for a handful
+    loader = DataLoader(images, args.batch_size, num_workers=workers, collate_fn=list)
+    with tqdm(total=len(files), desc='predict', unit='image', disable=len(files) <= args.batch_size, file=sys.stderr) as bar:
+        for batch in loader:
+            readable = [image for _, image, _ in batch if image is not None]
+            results: Iterator[Any] = iter(())
+            if readable:
+                x = torch.stack(readable)
+                with record_weights(model) as maps:
+                    logits = forward(model, x, args).float().cpu()
+                weights = torch.cat(maps, 1).float().cpu() if maps else x.new_zeros(len(x), 0, 1, 1)
+                results = zip(x, logits, weights, strict=True)
+            for i, image, error in batch:
+                if image is None:
+                    yield Prediction(str(files[i]), error=error)
+                    continue
+                pixels, logit, weight = next(results)
+                prediction = Prediction(str(files[i]), top=_top(logit, args.topk, names))
+                if explain:
+                    explain.draw(i, pixels, weight, prediction.top[0])
+                yield prediction
+            bar.update(len(batch))
+
+
+def _top(logits: Tensor, k: int, names: Sequence[str]) -> list[dict[str, Any]]:
+    values, indices = logits.softmax(0).topk(min(k, len(logits)))
+    return [{'class': names[i], 'index': i, 'probability': v} for v, i in zip(values.tolist(), indices.tolist(), strict=True)]
+
+
+def class_names(model: Any, class_map: str = '') -> list[str]:
+    """A name for each class: from a file, from the weights' config, ImageNet's where the model is of it, else the index.
+
+    Raises:
+        ValueError: a file or a config with another number of names than the model has classes.
+    """
+    cfg, number = model.pretrained_cfg, model.num_classes
+    if class_map:
+        by_index = {index: name for name, index in load_class_map(class_map).items()}
+        names = [by_index[index] for index in sorted(by_index)]
+    else:
+        names = list(cfg.get('label_names') or ())
+        descriptions = cfg.get('label_descriptions') or {}
+        names = [descriptions.get(name, name) for name in names]
+    if not names:
+        subset = infer_imagenet_subset(model)
+        if subset:
+            info = ImageNetInfo(subset)
+            return [info.index_to_description(i) for i in range(number)]
+        return [str(i) for i in range(number)]
+    if len(names) != number:
+        raise ValueError(f'The model has {number} classes, {class_map or "its config"} names {len(names)}.')
+    return names

@@ -1,0 +1,22 @@
+"""`timm-3g train ARGS...`: timm's own, unmodified train.py, with the plugin registered and its YAML checked first."""
+
+import argparse
+from collections.abc import Callable
+
+from .run import add_scripts_option, prepare
+
+EXAMPLE = """timm-3g train --config train_configs/resnet50_3g.paper_in1k.yaml --data-dir imagenet
+  torchrun --nproc_per_node=4 -m timm_3g train --config train_configs/resnet50_3g.paper_in1k.yaml --data-dir imagenet
+
+ARGS are those of timm's train.py; the script's own help: timm-3g run train.py --help"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One option of ours; every other argument goes to train.py as it is."""
+    add_scripts_option(parser)
+    parser.set_defaults(forward=True)
+
+
+def run(args: argparse.Namespace) -> Callable[[], None]:
+    """Find train.py and check what it is given; what is left is to run it."""
+    return prepare('train.py', args.rest, args.timm_scripts)
