@@ -9,27 +9,24 @@ output_stride=16 dilates instead: same shapes, another function); residual Batch
 a module of `layers.create_global_pool` that holds the 1x1 reduction. Everything else is timm's, by inheritance.
 """
 
-from functools import partial
 from typing import Any
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import get_device_dtype
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
-from timm_3g.layers import POOL_OPTIONS, HeadLinear, SecondOrderPool2d, create_global_pool
-
-from ._checkpoint import checkpoint_filter_fn, drop_foreign_pool_args
-from ._source import check_source
+from ._checkpoint import build_with_filter, checkpoint_filter_fn
+from ._head import SecondOrderHead, pop_pool_options
+from ._shipped import shipped_file
 
 STEM_TYPES = ('', 'deep', 'deep_tiered', 'cifar')
 
 __all__ = ['ResNet3G', 'checkpoint_filter_fn']
 
 
-class ResNet3G(ResNet):
+class ResNet3G(SecondOrderHead, ResNet):
     """timm's ResNet with stage 4 at stride 1 and a pooling of `timm_3g.list_pools()`.
 
     All arguments are plain data (block apart), so that config.json is the model.
@@ -81,7 +78,7 @@ class ResNet3G(ResNet):
             raise ValueError(
                 f'aa_layer must be None: it would stride in stage 4, which has stride 1; got {kwargs["aa_layer"]!r}.'
             )
-        pool_options = {name: kwargs.pop(name) for name in POOL_OPTIONS & kwargs.keys()}
+        pool_options = pop_pool_options(kwargs)
         cifar_stem = stem_type == 'cifar'
         super().__init__(
             block,
@@ -98,61 +95,12 @@ class ResNet3G(ResNet):
         _set_stage4_stride_1(self)
         if cifar_stem:
             _set_cifar_stem(self, in_chans, device=device, dtype=dtype)
-        self.num_classes = num_classes
-        self.reduce_dim = reduce_dim or 0
-        self.bn_momentum = 0.1 if bn_momentum is None else bn_momentum
-        self.bn_eps = 1e-5 if bn_eps is None else bn_eps
-        self._set_pool(global_pool, pool_options, device=device, dtype=dtype)
-        self._set_classifier(device=device, dtype=dtype)
-        self._set_batch_norm(self)
-
-    def _set_pool(self, global_pool: str, options: dict[str, Any], **dd: Any) -> None:
-        self.global_pool = create_global_pool(global_pool, self.num_features, self.reduce_dim, **options, **dd)
-        pool: Any = self.global_pool.train(self.training)
-        self._set_batch_norm(pool)
-        self.head_hidden_size = pool.out_features
-        # What timm writes to config.json: by itself only what the caller passed, here all that settles the function.
-        kept = {k: v for k, v in getattr(self, '_model_args', {}).items() if k not in POOL_OPTIONS}
-        self._model_args = {
-            **kept,
-            'global_pool': global_pool,
-            'reduce_dim': self.reduce_dim,
-            'bn_eps': self.bn_eps,
-            **pool.options,
-        }
-
-    def _set_batch_norm(self, module: nn.Module) -> None:
-        for batch_norm in module.modules():
-            if isinstance(batch_norm, nn.modules.batchnorm._BatchNorm):
-                batch_norm.momentum, batch_norm.eps = self.bn_momentum, self.bn_eps
-
-    def _set_classifier(self, **dd: Any) -> None:
-        linear = HeadLinear if isinstance(self.global_pool, SecondOrderPool2d) else nn.Linear
-        has_classes = self.num_classes > 0
-        self.fc: nn.Module = linear(self.head_hidden_size, self.num_classes, **dd) if has_classes else nn.Identity()
-        self.fc.train(self.training)
+        self._set_head(num_classes, global_pool, pool_options, reduce_dim, bn_momentum, bn_eps, device=device, dtype=dtype)
 
     @torch.jit.ignore
     def init_weights(self, zero_init_last: bool = False) -> None:
         """kaiming_normal fan_out / relu for every convolution, those of the head included; residual BatchNorms stay at 1."""
         super().init_weights(zero_init_last=zero_init_last)
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """New classifier, and a new pooling only if another one is named.
-
-        Args:
-            num_classes: 0 for no classifier.
-            global_pool: None or the current name keeps the pooling with its learned reduction and re-weighting; '' gives 4-D
-                features; another name builds that pooling with its default options at this model's reduce_dim.
-
-        Raises:
-            ValueError: unknown global_pool.
-        """
-        dd = get_device_dtype(self)
-        self.num_classes = num_classes
-        if global_pool is not None and global_pool != self.global_pool.pool_type:
-            self._set_pool(global_pool, {}, **dd)
-        self._set_classifier(**dd)
 
 
 def _set_stage4_stride_1(model: ResNet) -> None:
@@ -177,10 +125,7 @@ def _set_cifar_stem(model: ResNet, in_chans: int, **dd: Any) -> None:
 
 
 def _create_resnet_3g(variant: str, pretrained: bool = False, **kwargs: Any) -> ResNet3G:
-    drop_foreign_pool_args(kwargs)
-    recorded = check_source(variant, kwargs) if pretrained else None
-    filter_fn = partial(checkpoint_filter_fn, features_only=kwargs.get('features_only', False), recorded=recorded)
-    return build_model_with_cfg(ResNet3G, variant, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
+    return build_with_filter(ResNet3G, variant, pretrained, **kwargs)
 
 
 def _cfg(**kwargs: Any) -> dict[str, Any]:
@@ -204,9 +149,18 @@ def _drive_cfg(file_id: str, **kwargs: Any) -> dict[str, Any]:
     return _cfg(origin_url=f'https://drive.google.com/open?id={file_id}', license='unknown', **kwargs)
 
 
+CIFAR10 = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
+
 default_cfgs = generate_default_cfgs(
     {
-        'resnet10_mini_3g.untrained': _cfg(num_classes=10, input_size=(3, 32, 32), pool_size=(8, 8), crop_pct=1.0),
+        'resnet10_mini_3g.cifar10': _cfg(
+            file=shipped_file('resnet10_mini_3g.cifar10'),
+            num_classes=10,
+            input_size=(3, 32, 32),
+            pool_size=(8, 8),
+            crop_pct=1.0,
+            label_names=CIFAR10,
+        ),
         'resnet18_3g.untrained': _cfg(),
         'resnet23_3g.untrained': _cfg(),
         'resnet34_3g.untrained': _cfg(),
