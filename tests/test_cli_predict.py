@@ -113,7 +113,7 @@ def test_explain_never_overwrites_an_image(folder, capsys):
     (images / '1.explain.png').write_bytes((images / '1.png').read_bytes())
     before = {f: f.read_bytes() for f in images.iterdir()}
     assert predict(folder, images, '--explain', images) == 1
-    assert '1.explain.png is one of the images; give another --explain folder' in capsys.readouterr().err
+    assert '1.explain.png is one of the images, or stands for two; give another --explain folder' in capsys.readouterr().err
     assert {f: f.read_bytes() for f in images.iterdir()} == before
 
 

@@ -96,8 +96,8 @@ def test_figures_are_those_of_counting_by_hand(crops, job, tmp_path):
 def test_crops_are_averaged_as_logits_not_as_probabilities():
     """Logits (10, 0), (0, 4), (0, 4): their mean is for class 0, the mean of the probabilities for class 1."""
     images = torch.tensor([[10.0, 0.0], [0.0, 4.0], [0.0, 4.0]]).view(1, 3, 2, 1, 1)
-    args = argparse.Namespace(amp=False, amp_dtype='float16', channels_last=False)
-    counts = evaluate(torch.nn.Flatten(), [(images, torch.tensor([0]))], args, torch.device('cpu'), show=False)
+    args = argparse.Namespace(amp=False, amp_dtype='float16', channels_last=False, device='cpu')
+    counts = evaluate(torch.nn.Flatten(), [(images, torch.tensor([0]))], args, show=False)
     assert counts == Counts(images=1, top1=1, top5=1)
 
 

@@ -29,9 +29,10 @@ class Explainer:
         taken = {file.resolve() for file in files}
         for i, file in enumerate(files):
             output = folder / f'{file.stem}.explain.png'
-            if output.resolve() in taken:
-                raise ValueError(f'{output} is one of the images; give another --explain folder.')
-            self.outputs.append(output if output not in self.outputs else folder / f'{file.stem}.explain-{i}.png')
+            output = folder / f'{file.stem}.explain-{i}.png' if output in self.outputs else output
+            if output.resolve() in taken or output in self.outputs:
+                raise ValueError(f'{output} is one of the images, or stands for two; give another --explain folder.')
+            self.outputs.append(output)
         self.mean = torch.tensor(mean).view(-1, 1, 1)
         self.std = torch.tensor(std).view(-1, 1, 1)
 

@@ -121,7 +121,7 @@ def validate(args: argparse.Namespace) -> Result | None:
     config = resolve_data_config(vars(args), model=model, use_test_size=True, verbose=rank == 0)
     loader = _loader(args, config, device, rank, world)
     start = time.perf_counter()
-    counts = evaluate(model, loader, args, device, show=rank == 0)
+    counts = evaluate(model, loader, args, show=rank == 0)
     total = _sum(counts, device)
     seconds = time.perf_counter() - start
     if total.images == 0:
@@ -207,7 +207,7 @@ def _loader(args: argparse.Namespace, config: dict[str, Any], device: torch.devi
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, loader: Any, args: argparse.Namespace, device: torch.device, show: bool) -> Counts:
+def evaluate(model: nn.Module, loader: Any, args: argparse.Namespace, show: bool) -> Counts:
     """Run the model over batches (B, C, H, W), or (B, crops, C, H, W) whose logits are averaged over the crops."""
     counts = Counts()
     with tqdm(loader, desc='validate', unit='batch', disable=not show) as batches:
@@ -217,7 +217,7 @@ def evaluate(model: nn.Module, loader: Any, args: argparse.Namespace, device: to
                 logits = logits.float().unflatten(0, (-1, images.shape[1])).mean(1)
             else:
                 logits = forward(model, images, args)
-            counts.add(logits, target.to(device))
+            counts.add(logits, target.to(args.device))
             batches.set_postfix_str(f'top-1 {100 * counts.top1 / counts.images:.2f} %')
     return counts
 
