@@ -453,7 +453,7 @@ def test_defaults_are_recorded_for_3g(tmp_path, name, bn_eps):
 def test_convert_gives_a_folder_with_the_same_logits(orig18, tmp_path):
     theirs, file = orig18
     folder = convert(file, 'resnet18_3g', output=tmp_path / 'out' / 'resnet18_3g.orig')
-    assert sorted(p.name for p in folder.iterdir()) == ['config.json', 'model.safetensors']
+    assert sorted(p.name for p in folder.iterdir()) == ['config.json', 'golden.safetensors', 'model.safetensors']
     assert [p.name for p in folder.parent.iterdir()] == ['resnet18_3g.orig']
     ours = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
     x = torch.randn(1, 3, 64, 64)
