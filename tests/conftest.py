@@ -78,5 +78,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             f'{len(_without_script)} tests need them. Set TIMM_SCRIPTS to a checkout of timm and run again:'
         )
         terminalreporter.write_line(
-            'git clone https://github.com/huggingface/pytorch-image-models && TIMM_SCRIPTS=$PWD/pytorch-image-models'
+            'git clone https://github.com/huggingface/pytorch-image-models; export TIMM_SCRIPTS=$PWD/pytorch-image-models'
         )

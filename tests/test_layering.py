@@ -36,6 +36,14 @@ def test_imports_point_down(file):
             assert parts[0] in THIRD_PARTY[tier], f'{file} imports {name}'
 
 
+@pytest.mark.parametrize('file', sorted(PACKAGE.rglob('*.py')), ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_data_stands_beside_the_tiers(file):
+    """`timm_3g.data` imports none of them, and only the command line imports it."""
+    tier = file.relative_to(PACKAGE).parts[0]
+    ours = {name.split('.')[1] for name in imports(file) if name.startswith('timm_3g.')}
+    assert ours <= {'data'} if tier == 'data' else tier == 'cli' or 'data' not in ours
+
+
 def test_every_op_has_its_test_file():
     ops = {f.stem for f in (PACKAGE / 'ops').glob('[a-z]*.py')}
     assert ops == {f.stem.removeprefix('test_ops_') for f in Path(__file__).parent.glob('test_ops_*.py')}
