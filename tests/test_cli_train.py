@@ -184,6 +184,12 @@ def test_what_is_no_yaml_or_not_there(tmp_path, timm_script):
         check_arguments(timm_script('train.py'), ['--model', SMALL, '--resume', 'gone.pth.tar'])
 
 
+def test_splits_that_are_not_there(data, timm_script):
+    for option in ('--train-split', '--val-split'):
+        with pytest.raises(ValueError, match="has no split 'holdout'"):
+            check_arguments(timm_script('train.py'), ['--data-dir', str(data), '--val-split', 'val', option, 'holdout'])
+
+
 def test_scripts_option_after_the_script_is_an_error(tmp_path, capsys):
     assert main(['run', 'validate.py', '--timm-scripts', str(tmp_path)]) == 1
     assert '--timm-scripts stands before the name of the script' in capsys.readouterr().err

@@ -190,6 +190,7 @@ def test_weights_of_a_tag(job, tmp_path, capsys):
         (['--num-classes', '4'], 'fc.weight has 6 rows, but these weights are declared to have num_classes=4'),
         (['--checkpoint', 'gone.pth'], 'gone.pth does not exist'),
         (['--crops', '10', '--crop-mode', 'border'], 'Ten crops need a transform with a central crop'),
+        (['--split', 'tset'], "has no split 'tset'; timm would take all its images"),
         (['--data-dir', ''], 'Name the data: --data-dir DIR, or --dataset NAME'),
     ],
 )

@@ -10,7 +10,7 @@ from PIL import Image
 from timm.data import create_dataset, create_transform, transforms_factory
 from torchvision import transforms
 
-from timm_3g.data import ColorPCA, RandomShorterSide, TenCrop, install_augmentations, share, to_ten_crop
+from timm_3g.data import ColorPCA, RandomShorterSide, TenCrop, install_augmentations, require_split, share, to_ten_crop
 
 
 @pytest.fixture
@@ -150,3 +150,11 @@ def test_shares_hold_every_image_once(tmp_path):
     labels = [part[i][1] for i in range(4) for part in parts if i < len(part)]
     assert labels == [whole[i][1] for i in range(14)]
     assert share(whole, 0, 1) is whole
+
+
+def test_a_split_that_is_not_there_is_an_error(tmp_path):
+    image_folder(tmp_path, {'train': 1, 'val': 1}, classes=1)
+    require_split(str(tmp_path), 'train')
+    require_split(str(tmp_path), 'validation')  # timm finds `val`
+    with pytest.raises(ValueError, match=r"has no split 'tset'; timm would take all its images, .* It has: train, val"):
+        require_split(str(tmp_path), 'tset')

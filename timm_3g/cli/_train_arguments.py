@@ -15,6 +15,7 @@ import torch
 import yaml
 from timm.optim import create_optimizer_v2, get_optimizer_class
 
+from timm_3g.data import require_split
 from timm_3g.layers import POOL_OPTIONS
 from timm_3g.models import SecondOrderHead, read_weights
 
@@ -41,8 +42,8 @@ def check_arguments(script: Path, argv: Sequence[str]) -> None:
     """Parse argv as the script will, and check what its parser lets through.
 
     Checked: that --config is a YAML file of keys that train.py has; the keys of model_kwargs, by what the model takes; those of
-    opt_kwargs, by what the optimizer takes; that --resume is a whole checkpoint. An argument that the parser itself refuses
-    ends in the parser's own message.
+    opt_kwargs, by what the optimizer takes; that --resume is a whole checkpoint; that a folder of images has the splits
+    to train and to validate on. An argument that the parser itself refuses ends in the parser's own message.
 
     Raises:
         ValueError: an unknown key: names it, where it stands, and the nearest valid ones. A file of --resume that is cut off.
@@ -58,6 +59,10 @@ def check_arguments(script: Path, argv: Sequence[str]) -> None:
                 raise ValueError(f'{where}: {part} must map names to values; got {given!r}.')
             if given:
                 _check_keys(part, given, where, valid(args.model if part == 'model_kwargs' else args.opt, given))
+    root = args.data_dir or args.data
+    if root and args.val_split and not args.dataset:
+        require_split(root, args.train_split)
+        require_split(root, args.val_split)
     if args.resume:
         if not Path(args.resume).is_file():
             raise FileNotFoundError(

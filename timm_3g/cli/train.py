@@ -13,6 +13,7 @@ ARGS are those of timm's train.py; the script's own help: timm-3g run train.py -
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One option of ours; every other argument goes to train.py as it is."""
+    parser.usage = '%(prog)s [-h] [--timm-scripts DIR] ARGS...'
     add_scripts_option(parser)
     parser.set_defaults(forward=True)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import timm_3g
-from timm_3g.data import share, to_ten_crop
+from timm_3g.data import require_split, share, to_ten_crop
 
 from ._model import add_model_options, forward, model_of
 from ._results import Result, append_row, read_rows
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--dataset', default='', metavar='NAME', help='wds/, hfds/, hfids/, torch/, tfds/... (default: folder or tar)'
     )
-    parser.add_argument('--split', default='validation', metavar='NAME', help='(default: %(default)s)')
+    parser.add_argument('--split', metavar='NAME', help='(default: validation, or the whole folder where there is none)')
     parser.add_argument('--num-samples', type=int, metavar='N', help='size of the split, for streams that do not know it')
     parser.add_argument('--dataset-download', action='store_true', help='allow torch/ and tfds/ to download')
     parser.add_argument(
@@ -63,6 +63,9 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError('--pretrained and --checkpoint name two sets of weights; give one.')
     if not args.data_dir and not args.dataset:
         raise ValueError('Name the data: --data-dir DIR, or --dataset NAME.')
+    if args.split and args.data_dir and not args.dataset:
+        require_split(args.data_dir, args.split)
+    args.split = args.split or 'validation'
     if args.results_file:
         read_rows(args.results_file)  # a file that cannot be appended to is an error now, not after the evaluation
     try:

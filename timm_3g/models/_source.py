@@ -31,7 +31,8 @@ def check_source(variant: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         origin = f' Its authors host them: {cfg.origin_url} .' if cfg.origin_url else ''
         raise RuntimeError(
             f'No pretrained weights exist for {name} in this package.{origin} Load a file with '
-            f'pretrained_cfg_overlay=dict(file=...), or use `pretrained=False` for random init.'
+            f'pretrained_cfg_overlay=dict(file=...) (--checkpoint FILE on the command line), or use `pretrained=False` for '
+            f'random init.'
         )
     if kwargs.get('pretrained_model_args'):  # config.json of hf-hub: or local-dir:, which timm has read
         weights = Path(cfg.file or '', 'model.safetensors')
