@@ -5,10 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from timm_3g.ops import covariance
-
 from .matrix_root import create_root
-from .precision import as_float64
 from .reweight import Reweight2d, ReweightURMv1, ReweightURMv2
 from .second_order_pool import SecondOrderPool2d
 from .vectorize import SymToVec
@@ -88,10 +85,9 @@ class CovPool2d(SecondOrderPool2d):
         self.num_reweights = int(num_reweights)
         block_args = {'beta': reweight_beta} if reweight == '3g' else {}
         self.reweight = nn.ModuleList(REWEIGHTS[reweight](self.dim, **block_args, **dd) for _ in range(num_reweights))
-        self.root = create_root(root, num_iters)
+        self.root = create_root(root, num_iters, self.centered, self.eps)
         self.num_iters = num_iters if root == 'newton_schulz' else 0
-        self.onnx_obstacle = str(self.root.onnx_obstacle)
-        self.float64 = bool(self.root.float64)
+        self.onnx_obstacle = self.root.onnx_obstacle
         self.to_vec = SymToVec(self.dim, triangle, device)
         self.out_features = self.to_vec.out_features
 
@@ -104,5 +100,4 @@ class CovPool2d(SecondOrderPool2d):
 
     def statistic(self, x: Tensor) -> Tensor:
         """(B, d, N) to (B, d (d + 1) / 2)."""
-        x = as_float64(x) if self.float64 else x
-        return self.to_vec(self.root(covariance(x, self.centered, self.eps)))
+        return self.to_vec(self.root(x))

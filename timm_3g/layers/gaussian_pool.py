@@ -4,10 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
-from timm_3g.ops import gaussian_embedding
+from timm_3g.ops import append_ones
 
 from .matrix_root import create_root
-from .precision import as_float64
 from .second_order_pool import SecondOrderPool2d
 from .vectorize import SymToVec
 
@@ -44,14 +43,12 @@ class GaussianPool2d(SecondOrderPool2d):
     ) -> None:
         super().__init__(pool_type, in_features, reduce_dim, device=device, dtype=dtype)
         self.triangle = triangle
-        self.root = create_root(root, num_iters)
+        self.root = create_root(root, num_iters, centered=False)
         self.num_iters = num_iters if root == 'newton_schulz' else 0
-        self.onnx_obstacle = str(self.root.onnx_obstacle)
-        self.float64 = bool(self.root.float64)
+        self.onnx_obstacle = self.root.onnx_obstacle
         self.to_vec = SymToVec(self.dim + 1, triangle, device)
         self.out_features = self.to_vec.out_features
 
     def statistic(self, x: Tensor) -> Tensor:
         """(B, d, N) to (B, (d + 1)(d + 2) / 2)."""
-        x = as_float64(x) if self.float64 else x
-        return self.to_vec(self.root(gaussian_embedding(x)))
+        return self.to_vec(self.root(append_ones(x)))

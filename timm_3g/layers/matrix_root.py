@@ -1,64 +1,81 @@
-"""Normalisations of a covariance matrix as modules, and the table of their names.
-
-`float64` says that a root wants its covariance formed in float64. The exact root does: near a zero eigenvalue it turns the
-1e-7 of a float32 covariance into 3e-4, which no later care removes. The five steps do not amplify it: float32 is enough.
-"""
+"""From features to a normalised covariance matrix: the modules, and the table of their names."""
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
-from timm_3g.ops import sqrtm_eigh, sqrtm_newton_schulz
+from timm_3g.ops import covariance, sqrt_covariance, sqrtm_eigh, sqrtm_newton_schulz
+
+from .precision import as_float64
 
 
-class NewtonSchulzRoot(nn.Module):
-    """`ops.sqrtm_newton_schulz` with its number of steps: (..., d, d) to (..., d, d)."""
+class CovarianceRoot(nn.Module):
+    """(B, d, N) to (B, d, d): a root of the covariance of the features. This one: the covariance itself.
+
+    Args:
+        centered, eps: of `ops.covariance`.
+    """
 
     onnx_obstacle = ''
-    float64 = False
 
-    def __init__(self, num_iters: int) -> None:
+    def __init__(self, centered: bool, eps: float) -> None:
         super().__init__()
+        self.centered = centered
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, d, N), float32 or float64, to (B, d, d) in the same."""
+        return covariance(x, self.centered, self.eps)
+
+    def extra_repr(self) -> str:
+        """centered=..., eps=..."""
+        return f'centered={self.centered}, eps={self.eps:g}'
+
+
+class NewtonSchulzRoot(CovarianceRoot):
+    """`num_iters` Newton-Schulz steps: `ops.sqrt_covariance`."""
+
+    def __init__(self, centered: bool, eps: float, num_iters: int) -> None:
+        super().__init__(centered, eps)
         if num_iters < 1:
             raise ValueError(f'num_iters must be at least 1 (trained weights of this family need 5); got {num_iters}.')
         self.num_iters = int(num_iters)
 
-    def forward(self, cov: Tensor) -> Tensor:
-        """(..., d, d), float32 or float64, to the same."""
-        return sqrtm_newton_schulz(cov, self.num_iters)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, d, N), float32 or float64, to (B, d, d) in the same."""
+        if torch.jit.is_scripting():  # knows neither custom gradients nor operators that look at the data
+            return sqrtm_newton_schulz(covariance(x, self.centered, self.eps), self.num_iters)
+        return sqrt_covariance(x, self.num_iters, self.centered, self.eps)
 
     def extra_repr(self) -> str:
-        """num_iters=..."""
-        return f'num_iters={self.num_iters}'
+        """num_iters=..., centered=..., eps=..."""
+        return f'num_iters={self.num_iters}, {super().extra_repr()}'
 
 
-class EighRoot(nn.Module):
-    """`ops.sqrtm_eigh`: (..., d, d) to (..., d, d)."""
+class EighRoot(CovarianceRoot):
+    """The exact root, `ops.sqrtm_eigh`.
+
+    In float64: near a zero eigenvalue the exact root turns the 1e-7 of a float32 covariance into 3e-4, which no later care
+    removes. The few steps of `NewtonSchulzRoot` do not amplify it: float32 is enough there.
+    """
 
     onnx_obstacle = 'eigh has no ONNX operator'
-    float64 = True
 
-    def forward(self, cov: Tensor) -> Tensor:
-        """(..., d, d), float32 or float64, to the same."""
-        return sqrtm_eigh(cov)
-
-
-class NoRoot(nn.Identity):
-    """The covariance as it is."""
-
-    onnx_obstacle = ''
-    float64 = False
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, d, N), float32 or float64, to (B, d, d), float64."""
+        return sqrtm_eigh(covariance(as_float64(x), self.centered, self.eps))
 
 
-ROOTS: dict[str, Callable[[int], nn.Module]] = {
+ROOTS: dict[str, Callable[[bool, float, int], CovarianceRoot]] = {
     'newton_schulz': NewtonSchulzRoot,
-    'eigh': lambda num_iters: EighRoot(),
-    'none': lambda num_iters: NoRoot(),
+    'eigh': lambda centered, eps, num_iters: EighRoot(centered, eps),
+    'none': lambda centered, eps, num_iters: CovarianceRoot(centered, eps),
 }
 
 
-def create_root(root: str, num_iters: int) -> nn.Module:
-    """The normalisation called `root`. Raises ValueError for an unknown name, or for num_iters < 1 where there are steps."""
+def create_root(root: str, num_iters: int, centered: bool = True, eps: float = 0.0) -> CovarianceRoot:
+    """The module called `root`. Raises ValueError for an unknown name, or for num_iters < 1 where there are steps."""
     if root not in ROOTS:
         raise ValueError(f'root must be one of {", ".join(ROOTS)}; got {root!r}.')
-    return ROOTS[root](num_iters)
+    return ROOTS[root](centered, eps, num_iters)

@@ -34,10 +34,10 @@ def covariance(x: Tensor, centered: bool = True, eps: float = 0.0) -> Tensor:
     return cov
 
 
-def gaussian_embedding(x: Tensor) -> Tensor:
-    """The Gaussian N(mu, Sigma) of the columns of X as one symmetric positive semi-definite matrix.
+def append_ones(x: Tensor) -> Tensor:
+    """[X; 1^T]: features whose second moment is the Gaussian N(mu, Sigma) of the columns of X as one matrix.
 
-        [[Sigma + mu mu^T, mu], [mu^T, 1]] = (1/N) Xe Xe^T   with Xe = [X; 1^T]
+        covariance(append_ones(x), centered=False) = [[Sigma + mu mu^T, mu], [mu^T, 1]]
 
     Source: Wang, Li, Zhang, "G2DeNet: Global Gaussian Distribution Embedding Network and Its Application to Visual
     Recognition", CVPR 2017: the embedding matrix, before its square root.
@@ -46,6 +46,6 @@ def gaussian_embedding(x: Tensor) -> Tensor:
         x: features (..., d, N), N >= 1.
 
     Returns:
-        (..., d + 1, d + 1), in the dtype of x; the last diagonal entry is 1.
+        (..., d + 1, N), in the dtype of x.
     """
-    return covariance(torch.cat([x, torch.ones_like(x[..., :1, :])], dim=-2), centered=False)
+    return torch.cat([x, torch.ones_like(x[..., :1, :])], dim=-2)

@@ -1,0 +1,232 @@
+"""From features to the root of their covariance in one operation: what the head spends its time and memory on.
+
+The same function as `sqrtm_newton_schulz(covariance(x))`, at the cost of min(d, N)^3 + d N min(d, N) instead of d^3. With
+X_hat the centred features divided by sqrt(N t), t = tr(Sigma) + d eps and e = eps / t:
+
+    d <= N   sqrt(t) * A z(A),                               A = X_hat X_hat^T + e I        (d x d)
+    d >  N   sqrt(t) * (X_hat z(G) X_hat^T + e f'(0) I),     G = X_hat^T X_hat + e I        (N x N)
+
+where z and f(l) = l z(l) are what the steps make of an eigenvalue. The second line is exact for eps = 0; with eps it is off
+by about 8 f'(0) e at most, f'(0) = (3/2)^num_iters. Where that is more than 1e-5, for features that have all but vanished, the
+first line is used.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from . import _root_eigh, _root_products
+from ._gram import SMALLEST_SCALE, normalize
+from .covariance import covariance
+from .matrix_sqrt import sqrtm_newton_schulz
+
+# Up to so many threads, and where a gradient is wanted, eigh is the faster form on a CPU: it takes one matrix after the other
+# and gains little from threads, while products of a batch use all. docs/speed.md has the measurements.
+_EIGH_MAX_THREADS = 2
+
+# Matrices of about so many entries are worked on at a time on a CPU: 1.2 MB in float32, so that a step finds in the cache what
+# the step before left. The whole batch at once is up to twice slower.
+_ENTRIES_AT_A_TIME = 300_000
+
+# TF32 keeps 10 bits: enough for five steps (6e-4), while twenty multiply its error until they diverge.
+_TF32_MAX_ITERS = 10
+
+
+def sqrt_covariance(x: Tensor, num_iters: int = 5, centered: bool = True, eps: float = 0.0) -> Tensor:
+    """sqrtm_newton_schulz(covariance(x, centered, eps), num_iters), several times faster and with a tenth of the memory.
+
+    The result differs by rounding (1e-6 in float32), and by at most 1e-5, relative, from eps where d > N: see the head of
+    this file. For the backward it keeps X_hat and at most two matrices of min(d, N)^2 an image where d > N, 0.53 MiB at
+    d = 256, N = 196, float32. The products run in the dtype of x, autocast or not; for more than 10 steps TF32 is off.
+
+    Source: Li, Xie, Wang, Gao, "Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix Square
+    Root Normalization" (iSQRT-COV), CVPR 2018, for the function; for how it is computed, `_root_products.py`, `_root_eigh.py`.
+
+    Args:
+        x: features (..., d, N), float32 or float64, N >= 1.
+        num_iters: number of steps, >= 1.
+        centered: subtract the mean over N first.
+        eps: added to the diagonal of the covariance before the root, >= 0.
+
+    Returns:
+        (..., d, d), symmetric to rounding, in the dtype of x. Constant features give zeros (f(eps I) with eps) with zero
+        gradient; NaN or infinite features give NaN for their own image.
+
+    Raises:
+        TypeError: x in half precision: the covariance would have negative eigenvalues.
+
+    First derivatives only: a second derivative raises. Scripting, tracing, export, meta and other special tensors take the
+    two plain functions, which also are what to call for second derivatives and `torch.func`.
+    """
+    if torch.jit.is_scripting():
+        return sqrtm_newton_schulz(covariance(x, centered, eps), num_iters)
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f'sqrt_covariance takes float32 or float64 features; got {x.dtype}. Call x.float() first.')
+    ordinary = type(x) in (Tensor, torch.nn.Parameter) and not x.is_meta and x.numel() > 0
+    if torch.jit.is_tracing() or torch.compiler.is_exporting() or not ordinary:
+        return sqrtm_newton_schulz(covariance(x, centered, eps), num_iters)
+    flat = x.reshape(-1, *x.shape[-2:])
+    if torch.compiler.is_compiling():
+        root = _compiled(flat, num_iters, centered, eps)
+    elif torch.is_grad_enabled() and x.requires_grad:
+        root = _SqrtCovariance.apply(flat, num_iters, centered, eps)
+    else:
+        root = _forward(flat, num_iters, centered, eps, False)[0]
+    return root.view(*x.shape[:-1], x.shape[-2])
+
+
+class _Kept(NamedTuple):
+    """What one chunk of the batch keeps for the backward."""
+
+    form: ModuleType  # _root_products or _root_eigh
+    thin: bool  # N x N, not d x d
+    x_hat: Tensor
+    scale: Tensor  # sqrt(t)
+    matrices: list[Tensor]  # the form's own
+
+
+def _form(x: Tensor, differentiable: bool) -> ModuleType:
+    few = x.device.type == 'cpu' and torch.get_num_threads() <= _EIGH_MAX_THREADS
+    return _root_eigh if differentiable and few else _root_products
+
+
+def _forward(x: Tensor, num_iters: int, centered: bool, eps: float, differentiable: bool) -> tuple[Tensor, list[_Kept]]:
+    """The root (B, d, d), and what `_backward` needs, a tuple for each chunk (nothing unless differentiable)."""
+    batch, d, n = x.shape
+    form = _form(x, differentiable)
+    root = x.new_empty(batch, d, d)
+    kept = []
+    with _own_precision(x, num_iters):
+        for start in range(0, batch, size := _chunk_size(x)):
+            x_hat, scale = normalize(x[start : start + size], centered, eps)
+            shift = eps / scale.square()
+            thin = n < d and (eps == 0.0 or _negligible(shift, num_iters))
+            inner, matrices = form.forward(x_hat, shift, thin, num_iters)
+            if thin and eps > 0.0:
+                inner.diagonal(dim1=1, dim2=2).add_(1.5**num_iters * shift.squeeze(2))
+            torch.mul(inner, scale, out=root[start : start + size])
+            if differentiable:
+                kept.append(_Kept(form, thin, x_hat, scale, matrices))
+    return root, kept
+
+
+def _backward(grad: Tensor, num_iters: int, centered: bool, eps: float, kept: list[_Kept]) -> Tensor:
+    """The gradient with respect to x, (B, d, N), in the layout of x."""
+    grads = []
+    start = 0
+    with _own_precision(grad, num_iters):
+        for form, thin, x_hat, scale, matrices in kept:
+            g = grad[start : start + len(x_hat)]
+            start += len(x_hat)
+            g = torch.add(g, g.mT).mul_(0.5)
+            shift = eps / scale.square()
+            half, inner, shift_grad = form.backward(g, x_hat, shift, thin, num_iters, matrices)
+            if thin and eps > 0.0:
+                trace = g.diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1)
+                inner += 1.5**num_iters * shift * trace
+                shift_grad += 1.5**num_iters * trace
+            # The root is sqrt(t) f; t enters as sqrt(t), through X_hat ~ 1 / sqrt(t) and through shift = eps / t.
+            scale_grad = inner - 2.0 * (half * x_hat).sum((1, 2), keepdim=True) - 2.0 * shift * shift_grad
+            scale_grad.masked_fill_(scale <= SMALLEST_SCALE, 0.0)
+            out = half.mul_(2.0).addcmul_(x_hat, scale_grad).mul_(x_hat.shape[2] ** -0.5)
+            grads.append(out.sub_(out.mean(2, keepdim=True)) if centered else out)
+    return torch.cat(grads)
+
+
+def _negligible(shift: Tensor, num_iters: int) -> bool:
+    """Whether the N x N form is exact to 1e-5, relative, in spite of eps. Float64 is for exactness: never there."""
+    if shift.dtype != torch.float32 or _recording_a_graph(shift):  # a CUDA graph cannot depend on data
+        return False
+    return bool(8.0 * 1.5**num_iters * shift.max() <= 1e-5)  # False for NaN
+
+
+def _recording_a_graph(x: Tensor) -> bool:
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def _chunk_size(x: Tensor) -> int:
+    batch, d, n = x.shape
+    if x.device.type != 'cpu':
+        return max(batch, 1)
+    return max(_ENTRIES_AT_A_TIME // min(d, n) ** 2, torch.get_num_threads())
+
+
+@contextmanager
+def _own_precision(x: Tensor, num_iters: int) -> Iterator[None]:
+    """Products in the dtype of x: no autocast, and no TF32 where it would not do."""
+    device = x.device.type
+    autocast = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    matmul = torch.backends.cuda.matmul
+    with autocast:
+        if device != 'cuda' or num_iters <= _TF32_MAX_ITERS:
+            yield
+            return
+        before = matmul.fp32_precision
+        matmul.fp32_precision = 'ieee'
+        try:
+            yield
+        finally:
+            matmul.fp32_precision = before
+
+
+class _SqrtCovariance(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, num_iters: int, centered: bool, eps: float) -> Tensor:
+        root, kept = _forward(x, num_iters, centered, eps, True)
+        ctx.args = (num_iters, centered, eps)
+        ctx.plans = [(k.form, k.thin, len(k.matrices)) for k in kept]
+        ctx.save_for_backward(*(t for k in kept for t in (k.x_hat, k.scale, *k.matrices)))
+        return root
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        tensors = iter(ctx.saved_tensors)
+        kept = [
+            _Kept(form, thin, next(tensors), next(tensors), [next(tensors) for _ in range(count)])
+            for form, thin, count in ctx.plans
+        ]
+        num_iters, centered, eps = ctx.args
+        return _backward(grad, num_iters, centered, eps, kept), None, None, None
+
+
+# For torch.compile the same code is one opaque operator: it looks at the data, at the threads and at the batch, which a traced
+# graph cannot. It keeps x alone and runs the forward again in its backward.
+
+
+@torch.library.custom_op('timm_3g::sqrt_covariance', mutates_args=())
+def _compiled(x: Tensor, num_iters: int, centered: bool, eps: float) -> Tensor:
+    return _forward(x, num_iters, centered, eps, False)[0]
+
+
+@torch.library.custom_op('timm_3g::sqrt_covariance_backward', mutates_args=())
+def _compiled_backward(grad: Tensor, x: Tensor, num_iters: int, centered: bool, eps: float) -> Tensor:
+    return _backward(grad, num_iters, centered, eps, _forward(x, num_iters, centered, eps, True)[1])
+
+
+@_compiled.register_fake
+def _(x: Tensor, num_iters: int, centered: bool, eps: float) -> Tensor:
+    return x.new_empty(x.shape[0], x.shape[1], x.shape[1])
+
+
+@_compiled_backward.register_fake
+def _(grad: Tensor, x: Tensor, num_iters: int, centered: bool, eps: float) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _keep_input(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, *ctx.args = inputs
+    ctx.save_for_backward(x)
+
+
+def _compiled_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    (x,) = ctx.saved_tensors
+    return _compiled_backward(grad, x, *ctx.args), None, None, None
+
+
+_compiled.register_autograd(_compiled_gradient, setup_context=_keep_input)
