@@ -24,7 +24,7 @@ SHAPES = [(6, 9), (9, 6), (7, 7), (5, 1)]
 @pytest.fixture(params=FORMS, ids=['products', 'eigh'])
 def form(request, monkeypatch):
     """Both forms, whatever the number of threads, and three images at a time, so that a batch has more than one chunk."""
-    monkeypatch.setattr(module, '_form', lambda x, differentiable: request.param)
+    monkeypatch.setattr(module, '_form', lambda x, num_iters, differentiable: request.param)
     monkeypatch.setattr(module, '_chunk_size', lambda x: 3)
     return request.param
 
@@ -40,7 +40,8 @@ def value_and_gradient(function, x, cotangent, *args):
 
 
 def difference(a: Tensor, b: Tensor) -> float:
-    return float((a.double() - b.double()).norm() / b.double().norm())
+    a, b = a.detach().double(), b.detach().double()
+    return float((a - b).norm() / b.norm())
 
 
 @pytest.mark.parametrize('num_iters', [1, 2, 3, 4, 5, 6, 7, 10])
@@ -77,10 +78,52 @@ def test_gradcheck(form, d, n, eps):
     assert torch.autograd.gradcheck(lambda x: sqrt_covariance(x, 5, True, eps), x)
 
 
+@pytest.mark.parametrize('num_iters', [15, 20, 30])
+@pytest.mark.parametrize('d, n', [(64, 20), (20, 64), (64, 65)])
+def test_many_steps_neither_diverge_nor_lose_their_gradient(d, n, num_iters):
+    """As products they are NaN at 30 steps in float32, and their gradient at (64, 65) has no digit left at 20."""
+    x = torch.randn(4, d, n).relu()
+    cotangent = torch.randn(4, d, d)
+    got = value_and_gradient(sqrt_covariance, x, cotangent, num_iters)
+    e, u = torch.linalg.eigh(covariance(x.double()))
+    exact = (u * e.clamp(min=0).sqrt().unsqueeze(1)) @ u.mT
+    assert difference(got[0], exact) < 1e-3  # what the steps leave of the smallest eigenvalues
+    expected = value_and_gradient(plain, x.double(), cotangent.double(), num_iters, True, 0.0)
+    assert difference(got[0], expected[0]) < 1e-4
+    if num_iters <= 20:
+        assert difference(got[1], expected[1]) < 1e-3
+
+
 def test_gradient_where_eigenvalues_coincide(form):
     """Orthogonal features: every eigenvalue is the same, and no difference of two may be divided by."""
     x = torch.eye(4, dtype=torch.float64).unsqueeze(0).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: sqrt_covariance(x, 5, False), x)
+
+
+@pytest.mark.parametrize('centered', [True, False])
+def test_gradcheck_of_the_form_that_carries_eps_approximately(form, monkeypatch, centered):
+    """Its gradient is that of what it computes, terms in eps included, though never taken in float64 by itself."""
+    monkeypatch.setattr(module, '_negligible', lambda shift, num_iters: True)
+    x = torch.randn(2, 9, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: sqrt_covariance(x, 5, centered, 0.1), x)
+
+
+def test_how_exact_the_form_that_carries_eps_approximately_is(form, monkeypatch):
+    """Off by at most 8 f'(0) e = 61 e, relative; without its term in I by 300 e for so few positions."""
+    monkeypatch.setattr(module, '_negligible', lambda shift, num_iters: True)
+    x = torch.randn(2, 256, 10, dtype=torch.float64)
+    e = 1e-7
+    eps = e * float(covariance(x).diagonal(dim1=1, dim2=2).sum(1).mean())
+    assert 0 < difference(sqrt_covariance(x.requires_grad_(), 5, True, eps), plain(x, 5, True, eps)) < 61 * e
+
+
+def test_gradient_below_the_smallest_trace(form):
+    """Where the trace is not divided by, it is a constant, and sends no gradient."""
+    x = torch.randn(2, 6, 4, dtype=torch.float64)
+    cotangent = torch.randn(2, 6, 6, dtype=torch.float64)
+    got = value_and_gradient(sqrt_covariance, 1e-17 * x, cotangent)
+    expected = value_and_gradient(plain, 1e-17 * x, cotangent, 5, True, 0.0)
+    assert difference(got[1], expected[1]) < 1e-12
 
 
 @pytest.mark.parametrize('scale', [1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-6, 1e-12])
@@ -207,17 +250,18 @@ def test_kept_for_the_backward(form):
 def test_the_form_follows_the_threads(monkeypatch, threads, differentiable, expected):
     monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
     x = torch.randn(1, 4, 3)
-    assert module._form(x, differentiable).__name__.endswith(expected)
-    assert module._form(x, False) is _root_products
-    assert module._form(x.to('meta'), True) is _root_products  # as on any device but the CPU
+    assert module._form(x, 10, differentiable).__name__.endswith(expected)
+    assert module._form(x, 10, False) is _root_products
+    assert module._form(x.to('meta'), 10, True) is _root_products  # as on any device but the CPU
+    assert module._form(x, 11, False) is _root_eigh
 
 
 def test_forms_may_change_between_forward_and_backward(monkeypatch):
     """The number of threads is the caller's, and may change: what the forward kept says how to go back."""
     x = torch.randn(2, 6, 4, dtype=torch.float64, requires_grad=True)
-    monkeypatch.setattr(module, '_form', lambda x, differentiable: _root_eigh)
+    monkeypatch.setattr(module, '_form', lambda x, num_iters, differentiable: _root_eigh)
     root = sqrt_covariance(x)
-    monkeypatch.setattr(module, '_form', lambda x, differentiable: _root_products)
+    monkeypatch.setattr(module, '_form', lambda x, num_iters, differentiable: _root_products)
     (got,) = torch.autograd.grad(root.sum(), x)
     torch.testing.assert_close(got, torch.autograd.grad(plain(x, 5, True, 0.0).sum(), x)[0], **EXACT)
 

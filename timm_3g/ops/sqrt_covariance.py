@@ -7,8 +7,8 @@ X_hat the centred features divided by sqrt(N t), t = tr(Sigma) + d eps and e = e
     d >  N   sqrt(t) * (X_hat z(G) X_hat^T + e f'(0) I),     G = X_hat^T X_hat + e I        (N x N)
 
 where z and f(l) = l z(l) are what the steps make of an eigenvalue. The second line is exact for eps = 0; with eps it is off
-by about 8 f'(0) e at most, f'(0) = (3/2)^num_iters. Where that is more than 1e-5, for features that have all but vanished, the
-first line is used.
+by less than 8 f'(0) e, f'(0) = (3/2)^num_iters (2 f'(0) e measured for five steps; without its last term up to 47). Where that
+is more than 1e-5, for features that have all but vanished, the first line is used.
 """
 
 from collections.abc import Iterator
@@ -33,8 +33,9 @@ _EIGH_MAX_THREADS = 2
 # the step before left. The whole batch at once is up to twice slower.
 _ENTRIES_AT_A_TIME = 300_000
 
-# TF32 keeps 10 bits: enough for five steps (6e-4), while twenty multiply its error until they diverge.
-_TF32_MAX_ITERS = 10
+# A step multiplies a rounding error in a small eigenvalue by up to 9/4. Up to ten steps that is harmless, in TF32 too (6e-4
+# after five). Above, products in float32 lose their gradient (15 steps) and diverge (30): eigh and full float32, everywhere.
+_MAX_PRODUCT_ITERS = 10
 
 
 def sqrt_covariance(x: Tensor, num_iters: int = 5, centered: bool = True, eps: float = 0.0) -> Tensor:
@@ -90,15 +91,16 @@ class _Kept(NamedTuple):
     matrices: list[Tensor]  # the form's own
 
 
-def _form(x: Tensor, differentiable: bool) -> ModuleType:
-    few = x.device.type == 'cpu' and torch.get_num_threads() <= _EIGH_MAX_THREADS
-    return _root_eigh if differentiable and few else _root_products
+def _form(x: Tensor, num_iters: int, differentiable: bool) -> ModuleType:
+    few_threads = x.device.type == 'cpu' and torch.get_num_threads() <= _EIGH_MAX_THREADS
+    by_eigh = num_iters > _MAX_PRODUCT_ITERS or (differentiable and few_threads)
+    return _root_eigh if by_eigh else _root_products
 
 
 def _forward(x: Tensor, num_iters: int, centered: bool, eps: float, differentiable: bool) -> tuple[Tensor, list[_Kept]]:
     """The root (B, d, d), and what `_backward` needs, a tuple for each chunk (nothing unless differentiable)."""
     batch, d, n = x.shape
-    form = _form(x, differentiable)
+    form = _form(x, num_iters, differentiable)
     root = x.new_empty(batch, d, d)
     kept = []
     with _own_precision(x, num_iters):
@@ -115,7 +117,7 @@ def _forward(x: Tensor, num_iters: int, centered: bool, eps: float, differentiab
     return root, kept
 
 
-def _backward(grad: Tensor, num_iters: int, centered: bool, eps: float, kept: list[_Kept]) -> Tensor:
+def _backward(grad: Tensor, num_iters: int, eps: float, kept: list[_Kept]) -> Tensor:
     """The gradient with respect to x, (B, d, N), in the layout of x."""
     grads = []
     start = 0
@@ -133,8 +135,8 @@ def _backward(grad: Tensor, num_iters: int, centered: bool, eps: float, kept: li
             # The root is sqrt(t) f; t enters as sqrt(t), through X_hat ~ 1 / sqrt(t) and through shift = eps / t.
             scale_grad = inner - 2.0 * (half * x_hat).sum((1, 2), keepdim=True) - 2.0 * shift * shift_grad
             scale_grad.masked_fill_(scale <= SMALLEST_SCALE, 0.0)
-            out = half.mul_(2.0).addcmul_(x_hat, scale_grad).mul_(x_hat.shape[2] ** -0.5)
-            grads.append(out.sub_(out.mean(2, keepdim=True)) if centered else out)
+            # If the features were centred, its rows have mean 0 by themselves, since those of X_hat have.
+            grads.append(half.mul_(2.0).addcmul_(x_hat, scale_grad).mul_(x_hat.shape[2] ** -0.5))
     return torch.cat(grads)
 
 
@@ -163,7 +165,7 @@ def _own_precision(x: Tensor, num_iters: int) -> Iterator[None]:
     autocast = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
     matmul = torch.backends.cuda.matmul
     with autocast:
-        if device != 'cuda' or num_iters <= _TF32_MAX_ITERS:
+        if device != 'cuda' or num_iters <= _MAX_PRODUCT_ITERS:
             yield
             return
         before = matmul.fp32_precision
@@ -178,7 +180,7 @@ class _SqrtCovariance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, num_iters: int, centered: bool, eps: float) -> Tensor:
         root, kept = _forward(x, num_iters, centered, eps, True)
-        ctx.args = (num_iters, centered, eps)
+        ctx.args = (num_iters, eps)
         ctx.plans = [(k.form, k.thin, len(k.matrices)) for k in kept]
         ctx.save_for_backward(*(t for k in kept for t in (k.x_hat, k.scale, *k.matrices)))
         return root
@@ -191,8 +193,8 @@ class _SqrtCovariance(torch.autograd.Function):
             _Kept(form, thin, next(tensors), next(tensors), [next(tensors) for _ in range(count)])
             for form, thin, count in ctx.plans
         ]
-        num_iters, centered, eps = ctx.args
-        return _backward(grad, num_iters, centered, eps, kept), None, None, None
+        num_iters, eps = ctx.args
+        return _backward(grad, num_iters, eps, kept), None, None, None
 
 
 # For torch.compile the same code is one opaque operator: it looks at the data, at the threads and at the batch, which a traced
@@ -206,7 +208,7 @@ def _compiled(x: Tensor, num_iters: int, centered: bool, eps: float) -> Tensor:
 
 @torch.library.custom_op('timm_3g::sqrt_covariance_backward', mutates_args=())
 def _compiled_backward(grad: Tensor, x: Tensor, num_iters: int, centered: bool, eps: float) -> Tensor:
-    return _backward(grad, num_iters, centered, eps, _forward(x, num_iters, centered, eps, True)[1])
+    return _backward(grad, num_iters, eps, _forward(x, num_iters, centered, eps, True)[1])
 
 
 @_compiled.register_fake
