@@ -70,8 +70,23 @@ def timm_script(request: pytest.FixtureRequest) -> Callable[[str], Path]:
     return find
 
 
+_without_gpu: set[str] = set()
+
+
+@pytest.fixture
+def gpu(request: pytest.FixtureRequest) -> torch.device:
+    """A CUDA device. Where there is none the test does not run, and the report ends with a red line that says so."""
+    if not torch.cuda.is_available():
+        _without_gpu.add(request.node.nodeid)
+        pytest.skip('there is no GPU here')
+    return torch.device('cuda')
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tests that did not run for want of timm's scripts are no success; say it where everybody looks."""
+    """Tests that did not run for want of timm's scripts or a GPU are no success; say it where everybody looks."""
+    if _without_gpu:
+        terminalreporter.section('NOT RUN: there is no GPU here', sep='!', red=True, bold=True)
+        terminalreporter.write_line(f'{len(_without_gpu)} tests need one.')
     if _without_script:
         terminalreporter.section("NOT RUN: timm's scripts are not at hand", sep='!', red=True, bold=True)
         terminalreporter.write_line(

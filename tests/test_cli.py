@@ -39,7 +39,8 @@ def test_convert(tmp_path, capsys):
     assert torch.equal(again(x), model(x))
 
     golden = load_file(tmp_path / 'out' / 'golden.safetensors')
-    assert torch.equal(model(golden['input']), golden['logits']) and golden['input'].shape == (1, 3, 32, 32)
+    with torch.inference_mode():  # where a gradient is wanted, the root is computed in another form
+        assert torch.equal(model(golden['input']), golden['logits']) and golden['input'].shape == (1, 3, 32, 32)
 
 
 def test_convert_keeps_how_the_run_prepared_its_images(tmp_path):

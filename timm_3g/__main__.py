@@ -14,6 +14,7 @@ VERBS = {
     'validate': 'top-1 and top-5 on any data set of timm, one crop or ten, one process or many',
     'predict': 'top-k classes of images, and pictures of the re-weighting',
     'convert': "a weight file, the authors' or ours, to a folder with model.safetensors and config.json",
+    'benchmark': 'time, memory and precision of the pooling on this machine, against its textbook forms',
     'demo': 'train the small network on real images that a pip package ships, and print what came out',
 }
 
