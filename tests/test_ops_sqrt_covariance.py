@@ -208,9 +208,11 @@ def test_layout_of_the_features_does_not_matter(form):
     x = torch.randn(4, 6, 3, 3)
     cotangent = torch.randn(4, 6, 6)
     expected = value_and_gradient(sqrt_covariance, x.flatten(2), cotangent)
-    got = value_and_gradient(sqrt_covariance, x.to(memory_format=torch.channels_last).flatten(2), cotangent)
+    x = x.to(memory_format=torch.channels_last).flatten(2)
+    got = value_and_gradient(sqrt_covariance, x, cotangent)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b)
+    assert got[1].stride() == x.stride()  # the gradient comes in the layout that the convolutions before want
 
 
 def test_half_precision_is_refused():
@@ -305,7 +307,8 @@ def test_compiled_is_one_operator_with_the_same_gradient(d, n, eps):
 
 @pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor that is not a leaf')  # opcheck reads it on its own copies
 def test_the_operators_are_registered_as_they_should():
-    for x in (torch.randn(2, 5, 3, requires_grad=True), torch.randn(2, 3, 5, requires_grad=True)):
+    transposed = torch.randn(2, 3, 5).mT.requires_grad_()
+    for x in (torch.randn(2, 5, 3, requires_grad=True), torch.randn(2, 3, 5, requires_grad=True), transposed):
         torch.library.opcheck(module._compiled, (x, 5, True, 1e-7))
         torch.library.opcheck(module._compiled_backward, (torch.randn(2, x.shape[1], x.shape[1]), x.detach(), 5, True, 0.0))
 

@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ._fold import fold_batch_norms
+
 
 def conv1x1(in_channels: int, out_channels: int, **dd: Any) -> nn.Conv2d:
     """1x1 convolution without bias, kaiming_normal fan_out / relu: the initialisation of the authors, for every convolution."""
@@ -27,3 +29,7 @@ class Reduce2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, H, W)."""
         return self.act(self.bn(self.conv(x)))
+
+    def reparameterize(self) -> None:
+        """Fold the BatchNorm into the convolution, for inference; `timm.utils.reparameterize_model` calls this."""
+        fold_batch_norms(self)

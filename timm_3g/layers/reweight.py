@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ._fold import fold_batch_norms
 from .reduce import conv1x1
 
 
@@ -29,10 +30,39 @@ class Squeeze2d(nn.Module):
         """(B, d, H, W) to (B, 1, H, W)."""
         return self.conv_g(F.relu(self.bn_f(self.conv_f(x))))
 
+    def reparameterize(self) -> None:
+        """Fold the BatchNorm into its convolution, for inference; see `PositionReweight2d.reparameterize`."""
+        fold_batch_norms(self)
+
+
+class _BoundedReLU(torch.autograd.Function):
+    """`F.hardtanh(x, 0, 1e15)` that keeps its result for the backward, as `F.relu` does, where F.hardtanh keeps x.
+
+    What follows keeps the result in any case, so that a block keeps 12.5 maps of the size of its input, not 15.5.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return F.hardtanh(x, 0.0, 1e15)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return torch.ops.aten.hardtanh_backward(grad, *ctx.saved_tensors, 0.0, 1e15)
+
 
 def bounded_relu(x: Tensor) -> Tensor:
     """ReLU, values and gradient, up to 1e15: the block is of fourth degree, and float32 ends at 3e38. NaN stays NaN."""
-    return F.hardtanh(x, 0.0, 1e15)
+    if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
+        return F.hardtanh(x, 0.0, 1e15)
+    if torch.jit.is_tracing() or torch.compiler.is_compiling() or not (torch.is_grad_enabled() and x.requires_grad):
+        return F.hardtanh(x, 0.0, 1e15)
+    return _BoundedReLU.apply(x)
 
 
 class PositionReweight2d(nn.Module):
@@ -45,6 +75,13 @@ class PositionReweight2d(nn.Module):
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """(B, d, H, W) twice to (B, d, H, W)."""
         return self.weight(x_hat, x) * x_hat
+
+    def reparameterize(self) -> None:
+        """Fold every BatchNorm into its convolution: the same function in eval mode, and for inference only.
+
+        timm.utils.reparameterize_model(model) calls this, and that of `squeeze`, on a copy of the model.
+        """
+        fold_batch_norms(self)
 
 
 class Reweight2d(PositionReweight2d):
@@ -81,7 +118,8 @@ class Reweight2d(PositionReweight2d):
 
     def weight(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """The map w, (B, 1, H, W), values in [0, 1]."""
-        z = bounded_relu(self.bn_a(self.conv_a(x_hat)) * self.bn_b(self.conv_b(x_hat)) + self.bn_c(self.conv_c(x)))
+        c = self.bn_c(self.conv_c(x))
+        z = bounded_relu(torch.addcmul(c, self.bn_a(self.conv_a(x_hat)), self.bn_b(self.conv_b(x_hat))))
         a = self.squeeze(bounded_relu(self.bn_d(self.conv_d(z))) * bounded_relu(self.bn_e(self.conv_e(z))))
         # 1e-5 keeps the derivative of a^(1 - beta) finite at a = 0.
         power = a if self.beta == 0.0 else a * (a.abs() + 1e-5).pow(-self.beta)

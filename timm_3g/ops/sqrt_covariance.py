@@ -119,13 +119,16 @@ def _forward(x: Tensor, num_iters: int, centered: bool, eps: float, differentiab
 
 def _backward(grad: Tensor, num_iters: int, eps: float, kept: list[_Kept]) -> Tensor:
     """The gradient with respect to x, (B, d, N), in the layout of x."""
-    grads = []
+    first = kept[0].x_hat
+    grad_x = first.new_empty(len(grad), *first.shape[1:])
+    if first.stride(1) < first.stride(2):  # the layout of channels_last features
+        grad_x = grad_x.view(len(grad), *reversed(first.shape[1:])).mT
     start = 0
     with _own_precision(grad, num_iters):
         for form, thin, x_hat, scale, matrices in kept:
-            g = grad[start : start + len(x_hat)]
-            start += len(x_hat)
-            g = torch.add(g, g.mT).mul_(0.5)
+            chunk = slice(start, start + len(x_hat))
+            start = chunk.stop
+            g = torch.add(grad[chunk], grad[chunk].mT).mul_(0.5)
             shift = eps / scale.square()
             half, inner, shift_grad = form.backward(g, x_hat, shift, thin, num_iters, matrices)
             if thin and eps > 0.0:
@@ -136,8 +139,8 @@ def _backward(grad: Tensor, num_iters: int, eps: float, kept: list[_Kept]) -> Te
             scale_grad = inner - 2.0 * (half * x_hat).sum((1, 2), keepdim=True) - 2.0 * shift * shift_grad
             scale_grad.masked_fill_(scale <= SMALLEST_SCALE, 0.0)
             # If the features were centred, its rows have mean 0 by themselves, since those of X_hat have.
-            grads.append(half.mul_(2.0).addcmul_(x_hat, scale_grad).mul_(x_hat.shape[2] ** -0.5))
-    return torch.cat(grads)
+            torch.mul(half.mul_(2.0).addcmul_(x_hat, scale_grad), x_hat.shape[2] ** -0.5, out=grad_x[chunk])
+    return grad_x
 
 
 def _negligible(shift: Tensor, num_iters: int) -> bool:
