@@ -4,9 +4,11 @@ import pytest
 import reference
 import torch
 from conftest import EXACT, features
+from timm.utils import reparameterize_model
 from torch.nn import functional as F
 
-from timm_3g.layers import DropCovPool2d, Reweight2d, ReweightURMv1, ReweightURMv2, create_global_pool
+from timm_3g.layers import DropCovPool2d, Reweight2d, ReweightURMv1, ReweightURMv2, create_global_pool, record_weights
+from timm_3g.layers.reweight import bounded_relu
 from timm_3g.models._checkpoint import _ATMP
 
 
@@ -62,6 +64,65 @@ def test_power_is_off_at_zero_and_signed():
         block.squeeze.conv_g.weight.zero_()  # a = 0: the power's derivative must stay finite
     block.weight(x.requires_grad_(), x).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in block.parameters())
+
+
+def test_bounded_relu_is_hardtanh_with_its_gradient():
+    at = [-1.0, 0.0, 2.0, 9e14, 1e15, 2e15, float('inf'), -float('inf'), float('nan')]
+    results = []
+    for function in (bounded_relu, lambda x: F.hardtanh(x, 0.0, 1e15)):
+        x = torch.tensor(at, requires_grad=True)
+        y = function(x)
+        results.append((y.detach(), torch.autograd.grad(y, x, torch.arange(1.0, 10.0))[0]))
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=0, equal_nan=True)
+    x = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(bounded_relu, x)
+    per_sample = torch.func.vmap(torch.func.grad(lambda row: bounded_relu(row).sum()))(x.detach().view(2, 3))
+    torch.testing.assert_close(per_sample, (x.detach().view(2, 3) > 0).double())
+
+
+def test_a_block_keeps_twelve_and_a_half_maps_for_the_backward():
+    block, x = Reweight2d(64), features(4, 64, 8, 8).requires_grad_()
+    own = {t.untyped_storage().data_ptr() for t in (*block.parameters(), *block.buffers())}
+    kept = {}
+
+    def pack(t):
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        out = block(x, x)
+    maps = sum(size for pointer, size in kept.items() if pointer not in own) / x.untyped_storage().nbytes()
+    # x; a, b, c, d, e in front of their BatchNorms; a, b behind; z; d, e, both bounded; their product; twice 1/4 in the squeeze
+    assert out.requires_grad and 12.5 <= maps < 13
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_blocks_run_in_channels_last_on_a_cpu(memory_format):
+    pool = create_global_pool('3g', 8, 0)
+    layouts = []
+    for module in pool.reweight.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.in_channels == 8:
+            module.register_forward_pre_hook(
+                lambda _, inputs: layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+            )
+    x = features(2, 8).contiguous(memory_format=memory_format)
+    assert pool.refine(x).is_contiguous(memory_format=torch.channels_last)
+    assert layouts == [True] * 18
+    assert create_global_pool('isqrt', 8, 0).refine(x) is x  # nothing to re-weight, nothing to copy
+
+
+@pytest.mark.parametrize('name', ['3g', 'urm_v1', 'urm_v2'])
+def test_reparameterized_records_the_same_maps_and_scripts(name):
+    pool = create_global_pool(name, 8, 0).double()
+    x = features(3, 8, dtype=torch.float64)
+    pool(x)  # running statistics other than 0 and 1
+    folded = reparameterize_model(pool.eval())
+    with record_weights(pool) as expected, record_weights(folded) as maps, torch.no_grad():
+        pool(x), folded(x)
+    assert len(maps) == pool.num_reweights
+    torch.testing.assert_close(maps, expected, **EXACT)
+    torch.testing.assert_close(torch.jit.script(folded)(x), folded(x), **EXACT)
 
 
 def test_convolutions_have_the_authors_initialisation():
