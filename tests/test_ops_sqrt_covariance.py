@@ -258,6 +258,19 @@ def test_the_form_follows_the_threads(monkeypatch, threads, differentiable, expe
     assert module._form(x, 11, False) is _root_eigh
 
 
+@pytest.mark.parametrize('size, inside', [(512, 1), (513, 2)])
+def test_small_matrices_are_decomposed_on_one_thread(size, inside):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyError), _root_eigh._one_thread(torch.empty(1, size, size)):
+            assert torch.get_num_threads() == inside
+            raise KeyError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_forms_may_change_between_forward_and_backward(monkeypatch):
     """The number of threads is the caller's, and may change: what the forward kept says how to go back."""
     x = torch.randn(2, 6, 4, dtype=torch.float64, requires_grad=True)

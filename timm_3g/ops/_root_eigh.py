@@ -5,7 +5,8 @@ The derivative of U h(l) U^T in direction E is U (D * U^T E U) U^T with the divi
 so that no difference of close eigenvalues is ever divided by.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -51,8 +52,28 @@ def decompose(first: Tensor) -> tuple[Tensor, Tensor]:
     """
     finite = torch.isfinite(first).flatten(1).all(1)
     eye = torch.eye(first.shape[-1], device=first.device, dtype=first.dtype)
-    eigenvalues, vectors = torch.linalg.eigh(torch.where(finite.view(-1, 1, 1), first, eye))
+    with _one_thread(first):
+        eigenvalues, vectors = torch.linalg.eigh(torch.where(finite.view(-1, 1, 1), first, eye))
     return torch.where(finite.unsqueeze(1), eigenvalues.clamp(min=0.0), float('nan')), vectors
+
+
+# Matrices up to this size gain little from threads inside eigh, and lose much to them where another process has a core: the
+# threads wait for each other at every step of every matrix.
+_ONE_THREAD_SIZE = 512
+
+
+@contextmanager
+def _one_thread(mat: Tensor) -> Iterator[None]:
+    """Meanwhile this thread of the program computes on one core, if the matrices are small and on a CPU."""
+    threads = torch.get_num_threads()
+    if mat.device.type != 'cpu' or mat.shape[-1] > _ONE_THREAD_SIZE or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def inverse_root(eigenvalues: Tensor, num_iters: int) -> Tensor:
