@@ -318,7 +318,7 @@ def whole(tmp_path_factory):
 
 def test_the_machine_is_described(whole):
     folder, out = whole
-    for word in (f'torch {torch.__version__}', f'timm {timm.__version__}', 'device: cpu', '1 torch threads', 'timm-3g '):
+    for word in (f'torch {torch.__version__}', f'timm {timm.__version__}', 'device: cpu', '1 torch threads', 'timm-3g'):
         assert word in out.partition('head:')[0]
     assert {row['threads'] for row in read(folder)} == {'1'}
     assert all(row[column] for row in read(folder) for column in ('date', 'device', 'cpu', 'cores', 'torch', 'command'))

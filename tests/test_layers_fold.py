@@ -88,6 +88,14 @@ def test_a_batch_norm_without_statistics_is_not_folded():
     assert type(folded.reweight[0].bn_a) is nn.BatchNorm2d and type(folded.reweight[0].bn_b) is nn.Identity
 
 
+def test_a_hooked_pair_is_not_folded():
+    built = pool('3g')
+    hook = built.reweight[0].bn_a.register_forward_hook(lambda *_: None)
+    block = reparameterize_model(built).reweight[0]
+    hook.remove()
+    assert type(block.bn_a) is nn.BatchNorm2d and type(block.bn_b) is nn.Identity
+
+
 @pytest.mark.parametrize('variant', ['plain', 'split', 'frozen', 'subclass'])
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('name', NAMES)

@@ -7,12 +7,14 @@ from torch.nn.utils import fuse_conv_bn_weights
 def fold_batch_norms(module: nn.Module) -> None:
     """Give every child conv* the scale and shift of its bn* in eval mode, and put `nn.Identity` in the place of the latter.
 
-    A pair stays as it is unless it is exactly `nn.Conv2d` and `nn.BatchNorm2d`, with running statistics: a subclass, a frozen
-    or a parametrized one may compute something else.
+    A pair stays as it is unless it is exactly `nn.Conv2d` and `nn.BatchNorm2d`, with running statistics and without forward
+    hooks: a subclass, a frozen, pruned or normalized one may compute something else.
     """
     for name in [name for name, _ in module.named_children() if name.startswith('bn')]:
-        conv, bn = getattr(module, name.replace('bn', 'conv', 1)), getattr(module, name)
+        conv, bn = getattr(module, name.replace('bn', 'conv', 1), None), getattr(module, name)
         if type(conv) is not nn.Conv2d or type(bn) is not nn.BatchNorm2d or bn.running_mean is None or bn.running_var is None:
+            continue
+        if conv._forward_pre_hooks or conv._forward_hooks or bn._forward_pre_hooks or bn._forward_hooks:
             continue
         conv.weight, conv.bias = fuse_conv_bn_weights(
             conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias

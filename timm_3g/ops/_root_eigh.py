@@ -5,6 +5,7 @@ The derivative of U h(l) U^T in direction E is U (D * U^T E U) U^T with the divi
 so that no difference of close eigenvalues is ever divided by.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -64,9 +65,14 @@ _ONE_THREAD_SIZE = 512
 
 @contextmanager
 def _one_thread(mat: Tensor) -> Iterator[None]:
-    """Meanwhile this thread of the program computes on one core, if the matrices are small and on a CPU."""
+    """Meanwhile torch has one thread, if the matrices are small and on a CPU.
+
+    The setting is the process's in part: another Python thread that first uses torch meanwhile would keep it. So only the main
+    thread does this, as a training script is; a server's workers leave it alone.
+    """
     threads = torch.get_num_threads()
-    if mat.device.type != 'cpu' or mat.shape[-1] > _ONE_THREAD_SIZE or threads == 1:
+    main = threading.current_thread() is threading.main_thread()
+    if mat.device.type != 'cpu' or mat.shape[-1] > _ONE_THREAD_SIZE or threads == 1 or not main:
         yield
         return
     torch.set_num_threads(1)

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import _root_eigh, _root_products
 from ._gram import SMALLEST_SCALE, normalize
@@ -33,17 +32,20 @@ _EIGH_MAX_THREADS = 2
 # the step before left. The whole batch at once is up to twice slower.
 _ENTRIES_AT_A_TIME = 300_000
 
-# A step multiplies a rounding error in a small eigenvalue by up to 9/4. Up to ten steps that is harmless, in TF32 too (6e-4
-# after five). Above, products in float32 lose their gradient (15 steps) and diverge (30): eigh and full float32, everywhere.
+# A step multiplies a rounding error in a small eigenvalue by up to 9/4. Up to ten steps that is harmless in float32. Above,
+# products lose their gradient (15 steps) and diverge (30): there it is eigh, on every device.
 _MAX_PRODUCT_ITERS = 10
+
+# With TF32's 10 bits the error of the gradient is 7e-4 after five steps and 1e-2 after ten, where d and N are nearly equal.
+_MAX_TF32_ITERS = 7
 
 
 def sqrt_covariance(x: Tensor, num_iters: int = 5, centered: bool = True, eps: float = 0.0) -> Tensor:
     """sqrtm_newton_schulz(covariance(x, centered, eps), num_iters), several times faster and with a tenth of the memory.
 
     The result differs by rounding (1e-6 in float32), and by at most 1e-5, relative, from eps where d > N: see the head of
-    this file. For the backward it keeps X_hat and at most two matrices of min(d, N)^2 an image where d > N, 0.53 MiB at
-    d = 256, N = 196, float32. The products run in the dtype of x, autocast or not; for more than 10 steps TF32 is off.
+    this file. For the backward it keeps x and, where d > N, at most two matrices of the size of X_hat an image, 0.53 MiB at
+    d = 256, N = 196, float32. The products run in the dtype of x, autocast or not; for more than 7 steps TF32 is off.
 
     Source: Li, Xie, Wang, Gao, "Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix Square
     Root Normalization" (iSQRT-COV), CVPR 2018, for the function; for how it is computed, `_root_products.py`, `_root_eigh.py`.
@@ -61,19 +63,22 @@ def sqrt_covariance(x: Tensor, num_iters: int = 5, centered: bool = True, eps: f
     Raises:
         TypeError: x in half precision: the covariance would have negative eigenvalues.
 
-    First derivatives only: a second derivative raises. Scripting, tracing, export, meta and other special tensors take the
-    two plain functions, which also are what to call for second derivatives and `torch.func`.
+    Second derivatives, scripting, tracing, export, `torch.func`, meta and other special tensors take the two plain functions;
+    under `torch.compile` a second derivative raises. Images are worked on in groups, and one image of a group whose features
+    have all but vanished sends its neighbours to the d x d form too, up to 1e-5 away. On CUDA that choice waits for the GPU
+    once; while a CUDA graph is recorded it is always d x d, and so it is for float64 with eps.
     """
     if torch.jit.is_scripting():
         return sqrtm_newton_schulz(covariance(x, centered, eps), num_iters)
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(f'sqrt_covariance takes float32 or float64 features; got {x.dtype}. Call x.float() first.')
-    ordinary = type(x) in (Tensor, torch.nn.Parameter) and not x.is_meta and x.numel() > 0
-    if torch.jit.is_tracing() or torch.compiler.is_exporting() or not ordinary:
-        return sqrtm_newton_schulz(covariance(x, centered, eps), num_iters)
+    if torch.jit.is_tracing() or torch.compiler.is_exporting() or x.numel() == 0:
+        return _plain(x, num_iters, centered, eps)
     flat = x.reshape(-1, *x.shape[-2:])
     if torch.compiler.is_compiling():
         root = _compiled(flat, num_iters, centered, eps)
+    elif not _is_ordinary(x):
+        return _plain(x, num_iters, centered, eps)
     elif torch.is_grad_enabled() and x.requires_grad:
         root = _SqrtCovariance.apply(flat, num_iters, centered, eps)
     else:
@@ -81,13 +86,23 @@ def sqrt_covariance(x: Tensor, num_iters: int = 5, centered: bool = True, eps: f
     return root.view(*x.shape[:-1], x.shape[-2])
 
 
-class _Kept(NamedTuple):
-    """What one chunk of the batch keeps for the backward."""
+def _plain(x: Tensor, num_iters: int, centered: bool, eps: float) -> Tensor:
+    return sqrtm_newton_schulz(covariance(x, centered, eps), num_iters)
 
+
+def _is_ordinary(x: Tensor) -> bool:
+    """Whether x has values to look at and a backward to give it to: no meta or fake tensor, no transform of torch.func."""
+    if type(x) not in (Tensor, torch.nn.Parameter) or x.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(x):
+        return False
+    return torch.autograd.forward_ad.unpack_dual(x).tangent is None
+
+
+class _Kept(NamedTuple):
+    """What one chunk of the batch keeps for the backward, beside x."""
+
+    images: slice
     form: ModuleType  # _root_products or _root_eigh
     thin: bool  # N x N, not d x d
-    x_hat: Tensor
-    scale: Tensor  # sqrt(t)
     matrices: list[Tensor]  # the form's own
 
 
@@ -105,30 +120,26 @@ def _forward(x: Tensor, num_iters: int, centered: bool, eps: float, differentiab
     kept = []
     with _own_precision(x, num_iters):
         for start in range(0, batch, size := _chunk_size(x)):
-            x_hat, scale = normalize(x[start : start + size], centered, eps)
+            images = slice(start, start + size)
+            x_hat, scale = normalize(x[images], centered, eps)
             shift = eps / scale.square()
             thin = n < d and (eps == 0.0 or _negligible(shift, num_iters))
             inner, matrices = form.forward(x_hat, shift, thin, num_iters)
             if thin and eps > 0.0:
                 inner.diagonal(dim1=1, dim2=2).add_(1.5**num_iters * shift.squeeze(2))
-            torch.mul(inner, scale, out=root[start : start + size])
+            torch.mul(inner, scale, out=root[images])
             if differentiable:
-                kept.append(_Kept(form, thin, x_hat, scale, matrices))
+                kept.append(_Kept(images, form, thin, matrices))
     return root, kept
 
 
-def _backward(grad: Tensor, num_iters: int, eps: float, kept: list[_Kept]) -> Tensor:
+def _backward(grad: Tensor, x: Tensor, num_iters: int, centered: bool, eps: float, kept: list[_Kept]) -> Tensor:
     """The gradient with respect to x, (B, d, N), in the layout of x."""
-    first = kept[0].x_hat
-    grad_x = first.new_empty(len(grad), *first.shape[1:])
-    if first.stride(1) < first.stride(2):  # the layout of channels_last features
-        grad_x = grad_x.view(len(grad), *reversed(first.shape[1:])).mT
-    start = 0
+    grad_x = torch.empty_like(x)
     with _own_precision(grad, num_iters):
-        for form, thin, x_hat, scale, matrices in kept:
-            chunk = slice(start, start + len(x_hat))
-            start = chunk.stop
-            g = torch.add(grad[chunk], grad[chunk].mT).mul_(0.5)
+        for images, form, thin, matrices in kept:
+            x_hat, scale = normalize(x[images], centered, eps)
+            g = torch.add(grad[images], grad[images].mT).mul_(0.5)
             shift = eps / scale.square()
             half, inner, shift_grad = form.backward(g, x_hat, shift, thin, num_iters, matrices)
             if thin and eps > 0.0:
@@ -139,7 +150,7 @@ def _backward(grad: Tensor, num_iters: int, eps: float, kept: list[_Kept]) -> Te
             scale_grad = inner - 2.0 * (half * x_hat).sum((1, 2), keepdim=True) - 2.0 * shift * shift_grad
             scale_grad.masked_fill_(scale <= SMALLEST_SCALE, 0.0)
             # If the features were centred, its rows have mean 0 by themselves, since those of X_hat have.
-            torch.mul(half.mul_(2.0).addcmul_(x_hat, scale_grad), x_hat.shape[2] ** -0.5, out=grad_x[chunk])
+            torch.mul(half.mul_(2.0).addcmul_(x_hat, scale_grad), x_hat.shape[2] ** -0.5, out=grad_x[images])
     return grad_x
 
 
@@ -168,7 +179,7 @@ def _own_precision(x: Tensor, num_iters: int) -> Iterator[None]:
     autocast = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
     matmul = torch.backends.cuda.matmul
     with autocast:
-        if device != 'cuda' or num_iters <= _MAX_PRODUCT_ITERS:
+        if device != 'cuda' or num_iters <= _MAX_TF32_ITERS:
             yield
             return
         before = matmul.fp32_precision
@@ -183,21 +194,21 @@ class _SqrtCovariance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, num_iters: int, centered: bool, eps: float) -> Tensor:
         root, kept = _forward(x, num_iters, centered, eps, True)
-        ctx.args = (num_iters, eps)
-        ctx.plans = [(k.form, k.thin, len(k.matrices)) for k in kept]
-        ctx.save_for_backward(*(t for k in kept for t in (k.x_hat, k.scale, *k.matrices)))
+        ctx.args = (num_iters, centered, eps)
+        ctx.plans = [(k.images, k.form, k.thin, len(k.matrices)) for k in kept]
+        ctx.save_for_backward(x, *(matrix for k in kept for matrix in k.matrices))
         return root
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        tensors = iter(ctx.saved_tensors)
-        kept = [
-            _Kept(form, thin, next(tensors), next(tensors), [next(tensors) for _ in range(count)])
-            for form, thin, count in ctx.plans
-        ]
-        num_iters, eps = ctx.args
-        return _backward(grad, num_iters, eps, kept), None, None, None
+        x, *tensors = ctx.saved_tensors
+        num_iters, centered, eps = ctx.args
+        if torch.is_grad_enabled():  # create_graph=True: the gradient is to be differentiated in its turn
+            root = _plain(x, num_iters, centered, eps)
+            return torch.autograd.grad(root, x, grad, create_graph=True)[0], None, None, None
+        rest = iter(tensors)
+        kept = [_Kept(images, form, thin, [next(rest) for _ in range(count)]) for images, form, thin, count in ctx.plans]
+        return _backward(grad, x, num_iters, centered, eps, kept), None, None, None
 
 
 # For torch.compile the same code is one opaque operator: it looks at the data, at the threads and at the batch, which a traced
@@ -211,7 +222,7 @@ def _compiled(x: Tensor, num_iters: int, centered: bool, eps: float) -> Tensor:
 
 @torch.library.custom_op('timm_3g::sqrt_covariance_backward', mutates_args=())
 def _compiled_backward(grad: Tensor, x: Tensor, num_iters: int, centered: bool, eps: float) -> Tensor:
-    return _backward(grad, num_iters, eps, _forward(x, num_iters, centered, eps, True)[1])
+    return _backward(grad, x, num_iters, centered, eps, _forward(x, num_iters, centered, eps, True)[1])
 
 
 @_compiled.register_fake
