@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def sqrtm_newton_schulz(cov: Tensor, num_iters: int = 5) -> Tensor:
@@ -92,8 +91,12 @@ class _SqrtmEigh(torch.autograd.Function):
         return root
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
+        if torch.is_grad_enabled():  # create_graph=True; torch's once_differentiable lets a constant cotangent pass, silently
+            raise RuntimeError(
+                'sqrtm_eigh has no second derivative: its backward must run without create_graph=True. '
+                'sqrtm_newton_schulz has one.'
+            )
         vectors, roots, floored = ctx.saved_tensors
         inner = torch.matmul(vectors.mT, torch.matmul(0.5 * (grad + grad.mT), vectors))
         inner = inner / (roots.unsqueeze(-1) + roots.unsqueeze(-2))
