@@ -10,7 +10,7 @@ import timm_3g
 PACKAGE = Path(timm_3g.__file__).parent
 TIERS = ['ops', 'layers', 'models', 'cli']
 # What each tier may import, beside the standard library and the tiers below.
-THIRD_PARTY = {'ops': {'torch'}, 'layers': {'torch', 'timm'}, 'models': {'torch', 'timm'}}
+THIRD_PARTY = {'ops': {'torch'}, 'layers': {'torch', 'timm'}, 'models': {'torch', 'timm', 'safetensors', 'huggingface_hub'}}
 
 
 def imports(file: Path) -> set[str]:

@@ -11,6 +11,8 @@ from urllib.error import URLError
 from filelock import FileLock
 from torch.hub import download_url_to_file
 
+from timm_3g.models import cache_root
+
 ENV = 'TIMM_SCRIPTS'
 COMMIT = 'aa4b5850c1543fa488abf260f18390eda46cf85d'  # huggingface/pytorch-image-models, 2026-08-08
 URL = f'https://raw.githubusercontent.com/huggingface/pytorch-image-models/{COMMIT}'
@@ -26,8 +28,8 @@ SHA256 = {
 
 
 def cache_dir() -> Path:
-    """The user's cache of this package's scripts, one folder a commit: under $XDG_CACHE_HOME, else ~/.cache."""
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'timm_3g', 'timm_scripts', COMMIT[:12])
+    """The user's cache of timm's scripts, one folder a commit."""
+    return cache_root() / 'timm_scripts' / COMMIT[:12]
 
 
 def find_script(name: str, folder: str | Path | None = None, url: str = URL) -> Path:

@@ -2,7 +2,7 @@
 
 timm reads the file, strips 'module.', and calls `checkpoint_filter_fn`. Shapes alone prove little here: the two triangles have
 equal length, and eps, steps and root leave no trace in a state dict. So what a format implies, or config.json or train.py
-records (`_source.py`), is compared with the model, and a mismatch is an error.
+records (`_read.py`), is compared with the model, and a mismatch is an error.
 """
 
 import logging
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from timm_3g.layers import POOL_OPTIONS
 
-from ._source import check_source, require_tensors, some
+from ._read import require_tensors, some
+from ._source import find_weights
 
 _logger = logging.getLogger(__name__)
 
@@ -81,12 +82,21 @@ def build_with_filter(cls: type[Model], variant: str, pretrained: bool, **kwargs
     """timm's build_model_with_cfg for a class with our head: weights are looked for first, and go through the filter below.
 
     Raises:
-        RuntimeError, FileNotFoundError, ValueError: no weights, or not these (see `check_source`, `checkpoint_filter_fn`).
+        RuntimeError, FileNotFoundError, ValueError: no weights, or not these (see `find_weights`, `checkpoint_filter_fn`).
     """
     _drop_foreign_pool_args(kwargs)
-    recorded = check_source(variant, kwargs) if pretrained else None
+    recorded = None
+    if pretrained:
+        source, recorded = find_weights(variant, kwargs)
+        kwargs['pretrained_cfg_overlay'] = {**(kwargs.get('pretrained_cfg_overlay') or {}), **source}
     filter_fn = partial(checkpoint_filter_fn, features_only=kwargs.get('features_only', False), recorded=recorded)
-    return build_model_with_cfg(cls, variant, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
+    try:
+        return build_model_with_cfg(cls, variant, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
+    except TypeError as error:
+        foreign = [key for key in kwargs.get('pretrained_model_args') or {} if f"'{key}'" in str(error)]
+        if not foreign:
+            raise
+        raise ValueError(f'model_args of config.json has {foreign[0]!r}, which {variant} does not take: {error}') from error
 
 
 def _drop_foreign_pool_args(kwargs: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from torch import nn
 
 from ._checkpoint import build_with_filter, checkpoint_filter_fn
 from ._head import SecondOrderHead, pop_pool_options
+from ._hub import on_hub
 from ._shipped import shipped_file
 
 STEM_TYPES = ('', 'deep', 'deep_tiered', 'cifar')
@@ -128,6 +129,9 @@ def _create_resnet_3g(variant: str, pretrained: bool = False, **kwargs: Any) -> 
     return build_with_filter(ResNet3G, variant, pretrained, **kwargs)
 
 
+_3G_NET = 'Their code, https://github.com/csqlwang/3G-Net, may link other copies (Baidu).'
+
+
 def _cfg(**kwargs: Any) -> dict[str, Any]:
     return {
         'num_classes': 1000,
@@ -144,32 +148,34 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
     }
 
 
-def _drive_cfg(file_id: str, **kwargs: Any) -> dict[str, Any]:
+def _drive_cfg(file_id: str, page: str = _3G_NET, **kwargs: Any) -> dict[str, Any]:
     """Weights on their authors' Google Drive, no licence granted. No `url`: timm would save Drive's confirmation page."""
-    return _cfg(origin_url=f'https://drive.google.com/open?id={file_id}', license='unknown', **kwargs)
+    return _cfg(origin_url=f'https://drive.google.com/open?id={file_id}', license='unknown', notes=(page,), **kwargs)
 
 
 CIFAR10 = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 
 default_cfgs = generate_default_cfgs(
-    {
-        'resnet10_mini_3g.cifar10': _cfg(
-            file=shipped_file('resnet10_mini_3g.cifar10'),
-            num_classes=10,
-            input_size=(3, 32, 32),
-            pool_size=(8, 8),
-            crop_pct=1.0,
-            label_names=CIFAR10,
-        ),
-        'resnet18_3g.untrained': _cfg(),
-        'resnet23_3g.untrained': _cfg(),
-        'resnet34_3g.untrained': _cfg(),
-        'resnet50_3g.orig_in1k': _drive_cfg('1hN8Q5rlIOQa0YYkcen9jpN9YatPB1j4D'),
-        'resnet50_3g.orig_places365': _drive_cfg('1VMVw35h-iW-d4AYH6ecV58_kECDyNzib', num_classes=365),
-        'resnet101_3g.orig_in1k': _drive_cfg('14vJLFYqlRJyiIHjoG0lOm0RhB1NRF4Xc'),
-        'resnet101_3g.orig_places365': _drive_cfg('1dOCeQkLBwR3AJSiH8w1qTq9-kT00T7_G', num_classes=365),
-        'resnet152_3g.untrained': _cfg(),
-    }
+    on_hub(
+        {
+            'resnet10_mini_3g.cifar10': _cfg(
+                file=shipped_file('resnet10_mini_3g.cifar10'),
+                num_classes=10,
+                input_size=(3, 32, 32),
+                pool_size=(8, 8),
+                crop_pct=1.0,
+                label_names=CIFAR10,
+            ),
+            'resnet18_3g.untrained': _cfg(),
+            'resnet23_3g.untrained': _cfg(),
+            'resnet34_3g.untrained': _cfg(),
+            'resnet50_3g.orig_in1k': _drive_cfg('1hN8Q5rlIOQa0YYkcen9jpN9YatPB1j4D'),
+            'resnet50_3g.orig_places365': _drive_cfg('1VMVw35h-iW-d4AYH6ecV58_kECDyNzib', num_classes=365),
+            'resnet101_3g.orig_in1k': _drive_cfg('14vJLFYqlRJyiIHjoG0lOm0RhB1NRF4Xc'),
+            'resnet101_3g.orig_places365': _drive_cfg('1dOCeQkLBwR3AJSiH8w1qTq9-kT00T7_G', num_classes=365),
+            'resnet152_3g.untrained': _cfg(),
+        }
+    )
 )
 
 RESNET10_MINI: dict[str, Any] = {

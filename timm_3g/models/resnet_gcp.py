@@ -9,33 +9,40 @@ from typing import Any
 from timm.models import generate_default_cfgs, register_model
 
 from ._checkpoint import checkpoint_filter_fn as checkpoint_filter_fn
+from ._hub import on_hub
 from .resnet_3g import RESNET18, RESNET34, RESNET50, RESNET101, ResNet3G, _cfg, _create_resnet_3g, _drive_cfg
 
 __all__: list[str] = []
 
 
+_FAST_MPN_COV = 'Their code, https://github.com/jiangtaoxie/fast-MPN-COV, may link other copies (Baidu).'
+_GCP_OPTIMIZATION = 'Their code, https://github.com/ZhangLi-CS/GCP_Optimization, may link other copies (Baidu).'
+
+
 def _mpncov_cfg(file: str) -> dict[str, Any]:
     """Weights on the server of fast-MPN-COV's author; eight hex digits of the sha256 in the name."""
-    return _cfg(origin_url=f'http://jtxie.com/models/{file}', license='mit')
+    return _cfg(origin_url=f'http://jtxie.com/models/{file}', license='mit', notes=(_FAST_MPN_COV,))
 
 
 default_cfgs = generate_default_cfgs(
-    {
-        'resnet18_isqrt.gcpopt_in1k': _drive_cfg('1D4ZmTHJ5dmTTpdL2IA3UJUIm54cF45na'),
-        'resnet34_isqrt.gcpopt_in1k': _drive_cfg('15k8roxdmpq8iwasi6Piysh8HK4vlsG_m'),
-        'resnet50_isqrt.gcpopt_in1k': _drive_cfg('1TmnusKSArjKTTb28cnw2OzrUVc_DAi98'),
-        'resnet50_isqrt.mpncov_in1k': _mpncov_cfg('mpncovresnet50-15991845.pth'),
-        'resnet101_isqrt.gcpopt_in1k': _drive_cfg('1y8oI2IodJuG7R_gIdrYoXSTPafmszwMh'),
-        'resnet101_isqrt.mpncov_in1k': _mpncov_cfg('mpncovresnet101-ade9737a.pth'),
-        'resnet50_mpn.untrained': _cfg(),
-        'resnet101_mpn.untrained': _cfg(),
-        'resnet50_g2de.untrained': _cfg(),
-        'resnet101_g2de.untrained': _cfg(),
-        'resnet50_bcnn.untrained': _cfg(),
-        'resnet101_bcnn.untrained': _cfg(),
-        'resnet50_cov.untrained': _cfg(),
-        'resnet101_cov.untrained': _cfg(),
-    }
+    on_hub(
+        {
+            'resnet18_isqrt.gcpopt_in1k': _drive_cfg('1D4ZmTHJ5dmTTpdL2IA3UJUIm54cF45na', _GCP_OPTIMIZATION),
+            'resnet34_isqrt.gcpopt_in1k': _drive_cfg('15k8roxdmpq8iwasi6Piysh8HK4vlsG_m', _GCP_OPTIMIZATION),
+            'resnet50_isqrt.gcpopt_in1k': _drive_cfg('1TmnusKSArjKTTb28cnw2OzrUVc_DAi98', _GCP_OPTIMIZATION),
+            'resnet50_isqrt.mpncov_in1k': _mpncov_cfg('mpncovresnet50-15991845.pth'),
+            'resnet101_isqrt.gcpopt_in1k': _drive_cfg('1y8oI2IodJuG7R_gIdrYoXSTPafmszwMh', _GCP_OPTIMIZATION),
+            'resnet101_isqrt.mpncov_in1k': _mpncov_cfg('mpncovresnet101-ade9737a.pth'),
+            'resnet50_mpn.untrained': _cfg(),
+            'resnet101_mpn.untrained': _cfg(),
+            'resnet50_g2de.untrained': _cfg(),
+            'resnet101_g2de.untrained': _cfg(),
+            'resnet50_bcnn.untrained': _cfg(),
+            'resnet101_bcnn.untrained': _cfg(),
+            'resnet50_cov.untrained': _cfg(),
+            'resnet101_cov.untrained': _cfg(),
+        }
+    )
 )
 
 

@@ -1,0 +1,172 @@
+"""Reading a weight file with clear errors, and what is recorded in it or beside it about its function and images."""
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import safe_open
+from timm.models import load_state_dict
+from torch import Tensor
+
+from ._integrity import CONFIG, read_config
+
+
+def read_weights(file: str | Path, use_ema: bool = True) -> dict[str, Tensor]:
+    """The state dict in a .pth, .pth.tar or .safetensors file, 'module.' stripped, as timm reads it.
+
+    Args:
+        use_ema: EMA weights where the file has both kinds, as timm's pretrained path does.
+
+    Raises:
+        ValueError: truncated, not a state dict of tensors, or in need of pickled classes (they are never executed).
+    """
+    try:
+        state_dict = load_state_dict(str(file), use_ema)
+    except Exception as error:  # whatever torch, pickle, zip or safetensors raise over a damaged file
+        raise _unreadable(file, error) from error
+    require_tensors(state_dict)
+    return state_dict
+
+
+def _unreadable(file: str | Path, error: Exception) -> ValueError:
+    reason = (str(error).splitlines() or [''])[0]
+    return ValueError(
+        f'{str(file)!r} cannot be read as weights: {type(error).__name__}: {reason} '
+        f'It is truncated, or not a state dict of tensors in PyTorch or safetensors format. Fetch it again.'
+    )
+
+
+STAMP = 'timm_3g'  # key of the safetensors header under which `stamp` is kept
+
+
+def stamp(variant: str, num_classes: int, model_args: Mapping[str, Any]) -> dict[str, str]:
+    """The header of a safetensors file that says which function its tensors are of, so that config.json cannot say another."""
+    record = {'architecture': variant, 'num_classes': num_classes, 'model_args': dict(model_args)}
+    return {'format': 'pt', STAMP: json.dumps(record, sort_keys=True)}
+
+
+def read_record(file: str | Path, variant: str) -> dict[str, Any]:
+    """What is known about the function that the weights in `file` are of: global_pool, reduce_dim and the pooling's options.
+
+    From the header of a safetensors file that `timm-3g export` wrote, from a config.json beside the file, or from the arguments
+    that timm's train.py keeps in its checkpoints; each counts if it names this architecture. Empty where none does.
+
+    Raises:
+        ValueError: a config.json beside the file that is not one, or that contradicts the header.
+    """
+    config = _config_beside(file, variant)
+    inside = _stamp_of(file, variant)
+    if config and inside:
+        said = {**config['model_args'], 'num_classes': config.get('num_classes', inside['num_classes'])}
+        found = {**inside['model_args'], 'num_classes': inside['num_classes']}
+        differing = [f'{k}: {said[k]!r}, the file {v!r}' for k, v in found.items() if k in said and said[k] != v]
+        if differing:
+            raise ValueError(
+                f'config.json beside {str(file)!r} contradicts the weights, which know what they were made for '
+                f'({"; ".join(differing)}). It was changed, or is of other weights. Fetch or export both anew.'
+            )
+    if config or inside:
+        return dict((config or inside)['model_args'])
+    args = _training_arguments(file, variant)
+    if not args:
+        return {}
+    options = {'global_pool': args.get('gp'), 'bn_eps': args.get('bn_eps'), **(args.get('model_kwargs') or {})}
+    return dict(timm.create_model(variant, device='meta', **options)._model_args)
+
+
+def _stamp_of(file: str | Path, variant: str) -> dict[str, Any]:
+    """What `stamp` wrote into this file, if it is of this architecture; else empty."""
+    if not str(file).endswith('.safetensors'):
+        return {}
+    with safe_open(str(file), 'pt') as opened:
+        text = (opened.metadata() or {}).get(STAMP)
+    record = json.loads(text) if text else {}
+    return record if record.get('architecture') == variant else {}
+
+
+PREPROCESSING = ('input_size', 'mean', 'std', 'crop_pct', 'interpolation')
+DESCRIPTION = (*PREPROCESSING, 'crop_mode', 'label_names', 'label_descriptions', 'license', 'tag')
+
+
+def read_description(file: str | Path, variant: str) -> dict[str, Any]:
+    """What is known about the images and labels of the weights in `file`, as fields of timm's pretrained_cfg.
+
+    From a config.json beside the file that names this architecture: size and normalisation of images, label names, licence,
+    tag. Or from the arguments that train.py keeps in its checkpoints: what it was told otherwise than the model's own config.
+    Empty where neither is.
+
+    Raises:
+        ValueError: a config.json beside the file that is not one.
+    """
+    config = _config_beside(file, variant)
+    if config:
+        known = {**config.get('pretrained_cfg', {}), **config}
+        return {name: _plain(known[name]) for name in DESCRIPTION if known.get(name) is not None}
+    args = _training_arguments(file, variant)
+    given = {name: args.get(name) for name in PREPROCESSING}
+    if args.get('img_size') and not given['input_size']:
+        given['input_size'] = (args.get('in_chans') or 3, args['img_size'], args['img_size'])
+    return {name: _plain(value) for name, value in given.items() if value}
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _config_beside(file: str | Path, variant: str) -> dict[str, Any]:
+    """The content of config.json in the folder of `file`, if it is of this architecture; else empty."""
+    content = read_config(Path(file))
+    try:
+        if not content or content['architecture'] != variant:
+            return {}
+        return {**content, 'model_args': dict(content['model_args'])}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f'{Path(file).with_name(CONFIG)} beside the weights is no config.json of timm: {error!r}. Mend it or move it.'
+        ) from error
+
+
+def read_training(file: str | Path) -> dict[str, Any]:
+    """The arguments of the run that timm's train.py keeps in its checkpoints, with its 'epoch' and 'metric'; else empty.
+
+    Raises:
+        ValueError: truncated, or in need of pickled classes.
+    """
+    if str(file).endswith('.safetensors'):
+        return {}
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            checkpoint = torch.load(file, map_location='cpu', weights_only=True)
+    except Exception as error:
+        raise _unreadable(file, error) from error
+    if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get('args'), argparse.Namespace):
+        return {}
+    return {**vars(checkpoint['args']), 'epoch': checkpoint.get('epoch'), 'metric': checkpoint.get('metric')}
+
+
+def _training_arguments(file: str | Path, variant: str) -> dict[str, Any]:
+    """The arguments that train.py keeps in its checkpoints, if they are of this architecture; else empty."""
+    args = read_training(file)
+    return args if args.get('model', '').split('.')[0] == variant else {}
+
+
+def require_tensors(state_dict: Any) -> None:
+    """Raise ValueError unless state_dict maps names to tensors."""
+    if not isinstance(state_dict, Mapping):
+        raise ValueError(f'Weights must be a state dict, names to tensors; got {type(state_dict).__name__}.')
+    foreign = [str(key) for key, value in state_dict.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    if foreign or not state_dict:
+        raise ValueError(
+            f'Weights must be a state dict of tensors; got {len(state_dict)} entries, of which no named tensors: '
+            f'{some(foreign) or "none"}. Pass the state dict itself, or a file that holds it under state_dict or model.'
+        )
+
+
+def some(names: Iterable[str], most: int = 4) -> str:
+    """The first names in order, and how many more there are."""
+    names = sorted(names)
+    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
