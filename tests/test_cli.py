@@ -1,4 +1,4 @@
-"""The command line: --help with a runnable example, convert end to end, demo on a few images, errors in one line."""
+"""The command line: --help with a runnable example, export end to end, demo on a few images, errors in one line."""
 
 import argparse
 import subprocess
@@ -28,10 +28,10 @@ def test_python_dash_m_lists_the_verbs():
     assert all(verb in done.stdout for verb in VERBS)
 
 
-def test_convert(tmp_path, capsys):
+def test_export(tmp_path, capsys):
     model = timm.create_model(SMALL, num_classes=4).eval()
     torch.save({'state_dict': {f'module.{k}': v for k, v in model.state_dict().items()}, 'epoch': 3}, tmp_path / 'best.pth.tar')
-    assert main(['convert', str(tmp_path / 'best.pth.tar'), '--model', SMALL, '--output', str(tmp_path / 'out')]) == 0
+    assert main(['export', str(tmp_path / 'best.pth.tar'), '--model', SMALL, '--output', str(tmp_path / 'out')]) == 0
     out = capsys.readouterr().out
     assert 'read back, logits equal' in out and f"timm.create_model('local-dir:{tmp_path / 'out'}', pretrained=True)" in out
     x = torch.randn(1, 3, 32, 32)
@@ -43,12 +43,12 @@ def test_convert(tmp_path, capsys):
         assert torch.equal(model(golden['input']), golden['logits']) and golden['input'].shape == (1, 3, 32, 32)
 
 
-def test_convert_keeps_how_the_run_prepared_its_images(tmp_path):
+def test_export_keeps_how_the_run_prepared_its_images(tmp_path):
     """As train.py records it; what was not given stays the model's own."""
     args = argparse.Namespace(model=SMALL, img_size=48, mean=[0.1, 0.2, 0.3], crop_pct=0.8, std=None, interpolation='')
     state = timm.create_model(SMALL).state_dict()
     torch.save({'state_dict': state, 'args': args}, tmp_path / 'last.pth.tar')
-    assert main(['convert', str(tmp_path / 'last.pth.tar'), '--model', SMALL, '--output', str(tmp_path / 'out')]) == 0
+    assert main(['export', str(tmp_path / 'last.pth.tar'), '--model', SMALL, '--output', str(tmp_path / 'out')]) == 0
     cfg = timm.create_model(f'local-dir:{tmp_path / "out"}', pretrained=True).pretrained_cfg
     own = timm.create_model(SMALL).pretrained_cfg
     assert [*cfg['input_size']] == [3, 48, 48] and [*cfg['mean']] == [0.1, 0.2, 0.3] and cfg['crop_pct'] == 0.8
@@ -58,9 +58,9 @@ def test_convert_keeps_how_the_run_prepared_its_images(tmp_path):
 
 
 def test_errors_are_one_line_and_exit_code_1(tmp_path, capsys):
-    assert main(['convert', str(tmp_path / 'gone.pth'), '--model', SMALL, '--output', str(tmp_path / 'out')]) == 1
+    assert main(['export', str(tmp_path / 'gone.pth'), '--model', SMALL, '--output', str(tmp_path / 'out')]) == 1
     error = capsys.readouterr().err
-    assert error.startswith('timm-3g convert: ') and 'gone.pth does not exist' in error and error.count('\n') == 1
+    assert error.startswith('timm-3g export: ') and 'gone.pth does not exist' in error and error.count('\n') == 1
 
 
 def test_missing_extras_are_named(monkeypatch, capsys):
@@ -68,7 +68,7 @@ def test_missing_extras_are_named(monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, 'timm_3g.cli.demo', raising=False)
     monkeypatch.delitem(sys.modules, 'timm_3g.cli._plot', raising=False)
     assert main(['demo', '--epochs', '1']) == 1
-    assert "This verb needs extras: pip install 'timm_3g[demo]'" in capsys.readouterr().err
+    assert "This needs an extra: pip install 'timm_3g[demo]'" in capsys.readouterr().err
 
 
 def test_demo_trains_and_draws(tmp_path, capsys, monkeypatch):

@@ -1,8 +1,8 @@
 """The weights inside the package: whole, described, golden, and found by timm without network."""
 
-import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,23 +14,26 @@ from conftest import FLOAT32
 from safetensors.torch import load_file
 
 import timm_3g
-from timm_3g.models import _shipped
+from timm_3g.cli._card import write_card
+from timm_3g.cli.export import export
+from timm_3g.models import SHA256, _shipped, sha256_of
 
 ROOT = Path(__file__).parent.parent
 MAX_BYTES = 4_000_000
 
-every_set = pytest.mark.parametrize('key', _shipped.SHA256)
+KEYS = sorted(f.name for f in _shipped.FOLDER.iterdir())
+every_set = pytest.mark.parametrize('key', KEYS)
 
 
 def folder(key: str) -> Path:
     return _shipped.FOLDER / key
 
 
-def test_folders_table_and_registry_name_the_same_keys():
-    assert {f.name for f in _shipped.FOLDER.iterdir()} == set(_shipped.SHA256)
-    cfgs = {key: timm.get_pretrained_cfg(key) for key in _shipped.SHA256}
-    assert all(cfg.file == _shipped.shipped_file(key) for key, cfg in cfgs.items())
-    assert set(_shipped.SHA256) <= set(timm.list_pretrained())
+def test_folders_and_registry_name_the_same_keys():
+    registered = {key: timm.get_pretrained_cfg(key).file for key in timm.list_models(include_tags=True)}
+    assert {key for key, file in registered.items() if file} == set(KEYS)
+    assert all(registered[key] == _shipped.shipped_file(key) for key in KEYS)
+    assert set(KEYS) <= set(timm.list_pretrained())
     assert 'resnet10_mini_3g.cifar10' in timm.list_pretrained('*cifar10*')
 
 
@@ -40,14 +43,21 @@ def test_files(key):
     assert names == {'model.safetensors', 'config.json', 'golden.safetensors', 'README.md'}
     weights = folder(key) / 'model.safetensors'
     assert weights.stat().st_size <= MAX_BYTES
-    assert hashlib.sha256(weights.read_bytes()).hexdigest() == _shipped.SHA256[key]
+    assert sha256_of(weights) == json.loads((folder(key) / 'config.json').read_text())[SHA256]
 
 
 @every_set
-def test_card_states_licence_data_hash_and_recipe(key):
-    card = (folder(key) / 'README.md').read_text()
-    assert re.search(r'^license: \S+', card, re.MULTILINE) and _shipped.SHA256[key] in card
-    assert f'train_configs/{key}.yaml' in card and (ROOT / 'train_configs' / f'{key}.yaml').is_file()
+def test_card_is_what_its_source_gives(key, tmp_path):
+    shutil.copytree(folder(key), tmp_path / key)
+    assert write_card(tmp_path / key, ROOT / 'hub' / f'{key}.md') == (folder(key) / 'README.md').read_text()
+
+
+@every_set
+def test_the_same_file_comes_out_again(key, tmp_path):
+    """What `publish` sends is byte for byte what ships."""
+    again = export(folder(key) / 'model.safetensors', key, output=tmp_path / key, with_card=False)
+    for name in ('model.safetensors', 'config.json'):
+        assert (again / name).read_bytes() == (folder(key) / name).read_bytes()
 
 
 @every_set
@@ -55,7 +65,7 @@ def test_config_agrees_with_the_registry(key):
     config = json.loads((folder(key) / 'config.json').read_text())
     model = timm.create_model(key, device='meta')
     assert config['architecture'] == key.split('.')[0] and config['num_classes'] == model.num_classes
-    assert {name: config['model_args'][name] for name in model._model_args} == model._model_args
+    assert config['model_args'] == model._model_args
     assert config['pretrained_cfg']['label_names'] == [*model.pretrained_cfg['label_names']]
     assert config['pretrained_cfg']['license'] == model.pretrained_cfg['license']
     for name in ('mean', 'std', 'input_size', 'crop_pct', 'interpolation'):
@@ -99,15 +109,16 @@ def test_timms_adaptations(change):
     torch.testing.assert_close(state['layer4.0.conv2.weight'], weights['layer4.0.conv2.weight'])
 
 
-def test_a_flipped_byte_is_an_error(tmp_path, monkeypatch):
+def test_a_flipped_byte_is_an_error(tmp_path):
     key = 'resnet10_mini_3g.cifar10'
-    (tmp_path / key).mkdir()
-    damaged = bytearray((folder(key) / 'model.safetensors').read_bytes())
+    weights = shutil.copytree(folder(key), tmp_path / key) / 'model.safetensors'
+    damaged = bytearray(weights.read_bytes())
     damaged[-1] ^= 1
-    (tmp_path / key / 'model.safetensors').write_bytes(damaged)
-    monkeypatch.setattr(_shipped, 'FOLDER', tmp_path)
-    with pytest.raises(ValueError, match='is damaged: its sha256 is not the published'):
-        timm.create_model(key, pretrained=True, pretrained_cfg_overlay={'file': _shipped.shipped_file(key)})
+    weights.write_bytes(damaged)
+    with pytest.raises(
+        ValueError, match=r'is not the published file: its sha256 is \w{64}, and config.json beside it says \w{64}'
+    ):
+        timm.create_model(key, pretrained=True, pretrained_cfg_overlay={'file': str(weights)})
 
 
 def test_the_package_data_of_the_wheel_covers_the_folders():

@@ -5,7 +5,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-EXTRAS = {'matplotlib', 'skimage', 'sklearn'}  # packages of the extra `demo`
+# Packages that only some verbs need, and the extra that brings them.
+EXTRAS = {'matplotlib': 'demo', 'skimage': 'demo', 'sklearn': 'demo', 'gdown': 'get'}
 
 VERBS = {
     'train': "timm's own train.py with these models: one process, or many under torchrun",
@@ -13,7 +14,10 @@ VERBS = {
     'curves': 'loss and accuracy of runs against epochs, as a picture',
     'validate': 'top-1 and top-5 on any data set of timm, one crop or ten, one process or many',
     'predict': 'top-k classes of images, and pictures of the re-weighting',
-    'convert': "a weight file, the authors' or ours, to a folder with model.safetensors and config.json",
+    'get': 'weights from where their authors host them, or from a file, for `pretrained=True`',
+    'export': "a weight file, the authors' or ours, to a folder with model.safetensors, config.json and a model card",
+    'card': 'the model card of such a folder, written anew',
+    'publish': 'such a folder, or a weight file, to the Hugging Face Hub',
     'benchmark': 'time, memory and precision of the pooling on this machine, against its textbook forms',
     'demo': 'train the small network on real images that a pip package ships, and print what came out',
 }
@@ -47,9 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f'unrecognized arguments: {" ".join(rest)}')
         remaining = args.run(args)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split('.')[0] not in EXTRAS:
+        extra = EXTRAS.get((error.name or '').split('.')[0])
+        if not extra:
             raise
-        print(f"timm-3g {argv[0]}: {error}. This verb needs extras: pip install 'timm_3g[demo]'", file=sys.stderr)
+        print(f"timm-3g {argv[0]}: {error}. This needs an extra: pip install 'timm_3g[{extra}]'", file=sys.stderr)
         return 1
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         print(f'timm-3g {argv[0]}: {error}', file=sys.stderr)

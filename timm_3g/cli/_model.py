@@ -1,4 +1,4 @@
-"""A model with the weights that a command was asked for. What validate, predict and convert share."""
+"""A model with the weights that a command was asked for. What validate, predict and export share."""
 
 import argparse
 from collections.abc import Mapping
@@ -8,6 +8,8 @@ from typing import Any
 
 import timm
 import torch
+from timm.data import ImageNetInfo, infer_imagenet_subset
+from timm.data.readers.class_map import load_class_map
 from timm.models import load_checkpoint, model_entrypoint, resolve_pretrained_cfg
 from timm.utils import ParseKwargs
 from torch import Tensor, nn
@@ -113,3 +115,28 @@ def forward(model: nn.Module, images: Tensor, args: argparse.Namespace) -> Tenso
     dtype = torch.bfloat16 if args.amp_dtype == 'bfloat16' else torch.float16
     with torch.autocast(torch.device(args.device).type, dtype) if args.amp else nullcontext():
         return model(images)
+
+
+def class_names(model: Any, class_map: str = '') -> list[str]:
+    """A name for each class: from a file, from the weights' config, ImageNet's where the model is of it, else the index.
+
+    Raises:
+        ValueError: a file or a config with another number of names than the model has classes.
+    """
+    cfg, number = model.pretrained_cfg, model.num_classes
+    if class_map:
+        by_index = {index: name for name, index in load_class_map(class_map).items()}
+        names = [by_index[index] for index in sorted(by_index)]
+    else:
+        names = list(cfg.get('label_names') or ())
+        descriptions = cfg.get('label_descriptions') or {}
+        names = [descriptions.get(name, name) for name in names]
+    if not names:
+        subset = infer_imagenet_subset(model)
+        if subset:
+            info = ImageNetInfo(subset)
+            return [info.index_to_description(i) for i in range(number)]
+        return [str(i) for i in range(number)]
+    if len(names) != number:
+        raise ValueError(f'The model has {number} classes, {class_map or "its config"} names {len(names)}.')
+    return names

@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_data_config
-from timm.data.readers.class_map import load_class_map
+from timm.data import create_transform, resolve_data_config
 from timm.data.readers.img_extensions import is_img_extension
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from timm_3g.layers import record_weights
 
-from ._model import add_model_options, forward, model_of
+from ._model import add_model_options, class_names, forward, model_of
 
 EXAMPLE = 'timm-3g predict photo.jpg holidays/ --model resnet10_mini_3g.cifar10 --topk 3 --explain pictures'
 
@@ -156,28 +155,3 @@ def predict(args: argparse.Namespace, files: Sequence[Path]) -> Iterator[Predict
 def _top(logits: Tensor, k: int, names: Sequence[str]) -> list[dict[str, Any]]:
     values, indices = logits.softmax(0).topk(min(k, len(logits)))
     return [{'class': names[i], 'index': i, 'probability': v} for v, i in zip(values.tolist(), indices.tolist(), strict=True)]
-
-
-def class_names(model: Any, class_map: str = '') -> list[str]:
-    """A name for each class: from a file, from the weights' config, ImageNet's where the model is of it, else the index.
-
-    Raises:
-        ValueError: a file or a config with another number of names than the model has classes.
-    """
-    cfg, number = model.pretrained_cfg, model.num_classes
-    if class_map:
-        by_index = {index: name for name, index in load_class_map(class_map).items()}
-        names = [by_index[index] for index in sorted(by_index)]
-    else:
-        names = list(cfg.get('label_names') or ())
-        descriptions = cfg.get('label_descriptions') or {}
-        names = [descriptions.get(name, name) for name in names]
-    if not names:
-        subset = infer_imagenet_subset(model)
-        if subset:
-            info = ImageNetInfo(subset)
-            return [info.index_to_description(i) for i in range(number)]
-        return [str(i) for i in range(number)]
-    if len(names) != number:
-        raise ValueError(f'The model has {number} classes, {class_map or "its config"} names {len(names)}.')
-    return names

@@ -1,0 +1,128 @@
+"""The folder that `local-dir:` reads and the Hub gets: weights, config, a golden pair; whole or not there, and read back."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from timm.models import save_for_hf
+from torch import nn
+
+from timm_3g.models import CONFIG, SHA256, WEIGHTS, check_integrity, sha256_of, stamp
+
+GOLDEN = 'golden.safetensors'  # an input (1, C, H, W), already normalised, and the logits (1, classes) it gives
+CARD = 'README.md'
+FILES = (WEIGHTS, CONFIG, GOLDEN, CARD)  # all that is ever pushed
+
+# Logits of the golden input on another machine or release than the folder was written on: float32 through a network.
+GOLDEN_RTOL, GOLDEN_ATOL = 1e-3, 1e-4
+
+
+@contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """A folder under a temporary name beside `output`, renamed to `output` if the block ends well and removed if not.
+
+    Raises:
+        FileExistsError: `output` exists already.
+    """
+    if output.exists():
+        raise FileExistsError(f'{output} exists already; name another --output.')
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f'.{output.name}.', dir=output.parent))
+    try:
+        yield partial
+        partial.chmod(0o777 & ~_umask())
+        os.rename(partial, output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@torch.no_grad()
+def write_folder(net: Any, folder: Path) -> None:
+    """Write model.safetensors, config.json and golden.safetensors of a model in eval mode, and prove that they read back.
+
+    The header of model.safetensors says which function its tensors are of; config.json has its sha256, and num_classes and
+    in_chans only where both timm and transformers read them.
+
+    Raises:
+        ValueError: the folder reads back with other logits.
+    """
+    save_for_hf(net, str(folder), safe_serialization=True)
+    config = json.loads((folder / CONFIG).read_text(encoding='utf-8'))
+    for name in ('num_classes', 'in_chans'):  # stated again in pretrained_cfg; from here, transformers passes them twice
+        config['model_args'].pop(name, None)
+    header = stamp(config['architecture'], config['num_classes'], config['model_args'])
+    save_file(net.state_dict(), str(folder / WEIGHTS), metadata=header)
+    _sort_header(folder / WEIGHTS)
+    config[SHA256] = sha256_of(folder / WEIGHTS)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
+
+    image = torch.randn(1, *config['pretrained_cfg']['input_size'], generator=torch.Generator().manual_seed(0))
+    golden = {'input': image, 'logits': net(image)}
+    save_file(golden, str(folder / GOLDEN))
+    if not torch.equal(timm.create_model(f'local-dir:{folder}', pretrained=True).eval()(image), golden['logits']):
+        raise ValueError('The folder reads back with other logits than the model it was written from; nothing is kept.')
+
+
+def _sort_header(file: Path) -> None:
+    """safetensors writes the entries of its header in random order; in a fixed one, the same model gives the same file."""
+    with open(file, 'r+b') as stream:
+        size = int.from_bytes(stream.read(8), 'little')
+        header = json.loads(stream.read(size))
+        header = {'__metadata__': dict(sorted(header.pop('__metadata__').items())), **header}
+        text = json.dumps(header, separators=(',', ':'), ensure_ascii=False).encode()
+        if len(text) > size:
+            raise ValueError(f'{file}: safetensors wrote a shorter header than JSON allows; please report this.')
+        stream.seek(8)
+        stream.write(text.ljust(size))  # blanks at the end are part of the format
+
+
+@torch.no_grad()
+def check_folder(folder: Path) -> nn.Module:
+    """The model in a folder that `write_folder` wrote, in eval mode, after its sha256 and its golden logits were compared.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: damaged, or the golden input gives other logits.
+    """
+    missing = [name for name in (WEIGHTS, CONFIG, GOLDEN) if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f'{folder} is no folder of `timm-3g export`: it lacks {", ".join(missing)}.')
+    check_integrity(folder / WEIGHTS)
+    net = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+    golden = load_file(str(folder / GOLDEN))
+    if not torch.allclose(net(golden['input']), golden['logits'], GOLDEN_RTOL, GOLDEN_ATOL):
+        raise ValueError(f'{folder}: the golden input gives other logits than {GOLDEN} has. Export it again.')
+    return net
+
+
+def read_json(folder: Path) -> dict[str, Any]:
+    """The content of config.json."""
+    return json.loads((folder / CONFIG).read_text(encoding='utf-8'))
+
+
+def key_of(folder: Path) -> str:
+    """<arch>.<tag> by config.json; <arch> where it names no tag."""
+    config = read_json(folder)
+    tag = config['pretrained_cfg'].get('tag')
+    return f'{config["architecture"]}.{tag}' if tag else config['architecture']
+
+
+def write_text(file: Path, text: str) -> None:
+    """Under a temporary name, then renamed: the old content or the new, never half of it."""
+    partial = file.with_name(f'.{file.name}.{os.getpid()}')
+    partial.write_text(text, encoding='utf-8')
+    os.replace(partial, file)

@@ -1,0 +1,124 @@
+"""`timm-3g export`: any weight file that the filter takes, to the folder that timm's `local-dir:` and the Hub read."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from timm.utils import ParseKwargs
+
+from timm_3g.models import is_tag, read_training
+
+from ._card import add_card_options, write_card
+from ._folder import key_of, new_folder, write_folder
+from ._model import class_names, create_loaded
+
+EXAMPLE = 'timm-3g export ResNet50-3G-ImageNet.pth.tar --model resnet50_3g.orig_in1k --output resnet50_3g.orig_in1k'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the verb."""
+    parser.add_argument('checkpoint', type=Path, metavar='FILE', help='.pth, .pth.tar or .safetensors')
+    add_export_options(parser)
+    parser.add_argument('--output', type=Path, metavar='DIR', help='new folder (default: NAME[.TAG] in the current one)')
+
+
+def add_export_options(parser: argparse.ArgumentParser) -> None:
+    """What settles the model that a weight file is of. `publish` has the same."""
+    parser.add_argument('--model', metavar='NAME[.TAG]', help='architecture (default: as train.py recorded it in the file)')
+    parser.add_argument('--num-classes', type=int, metavar='N', help='checked against the file (default: its rows of fc)')
+    parser.add_argument(
+        '--model-kwargs',
+        nargs='*',
+        default={},
+        action=ParseKwargs,
+        metavar='KEY=VALUE',
+        help='options of the weights, where neither the file nor its config.json records them, e.g. num_reweights=1',
+    )
+    parser.add_argument('--no-ema', action='store_true', help='the plain weights of a checkpoint that has EMA weights, too')
+    parser.add_argument('--class-map', default='', metavar='FILE', help='class names in the order of their index, to keep')
+    add_card_options(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export, and say where the result is and how to load it."""
+    model = model_name(args.checkpoint, args.model)
+    folder = export(
+        args.checkpoint,
+        model,
+        args.num_classes,
+        args.output,
+        args.model_kwargs,
+        use_ema=not args.no_ema,
+        class_map=args.class_map,
+        card=args.card,
+        license=args.license,
+    )
+    print(f'{folder}/ written: model.safetensors, config.json, golden.safetensors, README.md; read back, logits equal.')
+    print(f"import timm, timm_3g; timm.create_model('local-dir:{folder}', pretrained=True)")
+    print(f'timm-3g publish {folder} --repo ORG/{key_of(folder)}')
+
+
+def model_name(checkpoint: Path, given: str | None) -> str:
+    """The architecture that is asked for, else the one that train.py recorded in the checkpoint.
+
+    Raises:
+        ValueError: neither.
+    """
+    recorded = given or read_training(checkpoint).get('model')
+    if not recorded:
+        raise ValueError(f'{checkpoint} does not say which architecture it is of. Name it: --model NAME[.TAG].')
+    return recorded
+
+
+def export(
+    checkpoint: Path,
+    model: str,
+    num_classes: int | None = None,
+    output: Path | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    use_ema: bool = True,
+    class_map: str = '',
+    card: Path | None = None,
+    license: str | None = None,
+    with_card: bool = True,
+) -> Path:
+    """Write model.safetensors, config.json, a golden input with its logits, and the model card; prove that they read back.
+
+    The model is built with the options recorded with the weights (by train.py, or in a config.json beside them) and with
+    model_kwargs, which are refused where they contradict the record; config.json says how the run prepared its images. The
+    folder appears under its name only when it is whole and has been read back through `local-dir:`. No network.
+
+    Args:
+        checkpoint: train.py's, the authors', or any state dict that the filter takes.
+        model: <arch> or <arch>.<tag>; the tag may be a new one.
+        num_classes: None for the rows of the classifier.
+        output: the new folder; None for one of the model's name in the current folder.
+        model_kwargs: options of the model, where nothing recorded them.
+        use_ema: EMA weights where the checkpoint has both kinds.
+        class_map: a file of class names in the order of their index, or timm's other forms; '' for those of the config.
+        card, license: see `write_card`.
+        with_card: False leaves README.md out.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError, FileExistsError: no such file; an output that exists already.
+        ValueError: weights that cannot be read or are not of this model, or that read back differently.
+    """
+    output = output or Path(model)
+    with new_folder(output) as folder:
+        arch, _, tag = model.partition('.')
+        net: Any = create_loaded(
+            model if is_tag(model) else arch, checkpoint, num_classes, use_ema, options=model_kwargs
+        ).eval()
+        if tag:
+            net.pretrained_cfg['tag'] = tag
+        if class_map:
+            net.pretrained_cfg['label_names'] = tuple(class_names(net, class_map))
+            net.pretrained_cfg.pop('label_descriptions', None)
+        write_folder(net, folder)
+        if with_card:
+            write_card(folder, card, license, training=read_training(checkpoint))
+    return output

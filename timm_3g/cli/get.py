@@ -1,0 +1,158 @@
+"""`timm-3g get`: weights from where their authors host them into the user's cache, where `pretrained=True` finds them.
+
+Nothing is redistributed: a file comes from its authors, under their terms. One place to add a host: HOSTS.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import timm
+from filelock import FileLock
+from huggingface_hub.file_download import http_get
+from timm.models import model_entrypoint
+from torch.hub import HASH_REGEX
+
+from timm_3g.models import arriving_file, explain, fetched_file, fetched_folder, sha256_of
+
+from ._folder import check_folder
+from .export import export
+
+EXAMPLE = 'timm-3g get resnet50_isqrt.mpncov_in1k'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the verb."""
+    parser.add_argument('key', nargs='?', metavar='NAME.TAG', help='which weights')
+    parser.add_argument('--list', action='store_true', help='all weights that are known: where they are, under which licence')
+    parser.add_argument('--from', dest='file', type=Path, metavar='FILE', help="the authors' file, where you have it already")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Fetch, or list."""
+    if args.list == bool(args.key):
+        raise ValueError('Name one set of weights (timm-3g get NAME.TAG), or ask for all of them (timm-3g get --list).')
+    if args.list:
+        print(table())
+        return
+    print(get(args.key, args.file))
+    print(f"import timm, timm_3g; timm.create_model('{args.key}', pretrained=True)")
+
+
+def known_weights() -> dict[str, Any]:
+    """timm's pretrained_cfg of every key of this package that stands for weights somewhere."""
+    keys = [
+        k for k in timm.list_models(include_tags=True) if model_entrypoint(k.split('.')[0]).__module__.startswith('timm_3g.')
+    ]
+    cfgs = {key: timm.get_pretrained_cfg(key) for key in keys}
+    return {key: cfg for key, cfg in cfgs.items() if cfg.has_weights or cfg.origin_url}
+
+
+def table() -> str:
+    """A line a key: where its weights are now, their licence, where their authors have them."""
+    rows = [('weights', 'where they are', 'licence', "their authors' file")]
+    for key, cfg in known_weights().items():
+        rows.append((key, _state(key, cfg), cfg.license or 'unknown', cfg.origin_url or ''))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return '\n'.join('  '.join([*(f'{row[i]:{widths[i]}}' for i in range(3)), row[3]]).rstrip() for row in rows)
+
+
+def _state(key: str, cfg: Any) -> str:
+    if cfg.file:
+        return 'in the package'
+    if fetched_file(key):
+        return 'fetched'
+    return f'on the Hub: {cfg.hf_hub_id}' if cfg.hf_hub_id else 'not here: timm-3g get'
+
+
+def get(key: str, file: Path | None = None) -> str:
+    """Fetch the weights `key`, or take them from `file`; check, convert, and keep them in the cache. One process at a time.
+
+    What is there and whole is not fetched again; what is there and damaged is replaced. An interrupted download is resumed.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        ValueError: unknown key; or a file that is not these weights.
+        FileNotFoundError: no such file.
+        OSError: the authors' server does not give the file.
+    """
+    known = known_weights()
+    if key not in known:
+        raise ValueError(f'{key!r} is none of the weights known here: {", ".join(known)}.')
+    cfg = known[key]
+    if cfg.file:
+        return f'{key} is in the package; there is nothing to fetch.'
+    folder = fetched_folder(key)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f'{folder}.lock'):
+        if folder.exists() and not file:
+            try:
+                check_folder(folder)
+                return f'{folder} has them already.'
+            except (ValueError, OSError) as error:
+                print(f'timm-3g get: fetching {key} again, since what is here is damaged: {error}', file=sys.stderr)
+        source = file or fetch(key, cfg)
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            export(source, key, cfg.num_classes, folder, with_card=False)
+        except ValueError as error:
+            raise ValueError(f'{source} is not the file of {key}. {error}') from error
+        finally:
+            if not file:
+                source.unlink(missing_ok=True)
+    licence = f'licence: {cfg.license}' if cfg.license != 'unknown' else 'their authors have granted no licence'
+    return f'{folder}: {key}, checked and converted ({licence}).'
+
+
+def fetch(key: str, cfg: Any) -> Path:
+    """The authors' file, as it is.
+
+    Raises:
+        OSError: it does not come, and what else one can do; or its sha256 does not begin as its name says.
+    """
+    url = cfg.origin_url
+    output = arriving_file(key)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    print(f'timm-3g get: {url}', file=sys.stderr)
+    try:
+        HOSTS.get(urlsplit(url).hostname or '', _from_url)(url, output)
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # gdown's own, those of its and of the Hub's HTTP library: they share no base
+        pages = ' '.join(cfg.notes or ())
+        raise OSError(
+            f'{url}, the file of {key}, cannot be fetched: {type(error).__name__}: {explain(error)}. What has arrived is kept, '
+            f'and the same command goes on from there. {pages} With the file at hand: `timm-3g get {key} --from FILE`.'
+        ) from error
+    named = HASH_REGEX.search(url)
+    if named and not sha256_of(output).startswith(named[1]):
+        output.unlink()
+        raise OSError(f'{url} gave another file than its name says (sha256 {named[1]}...). It was deleted; try again.')
+    return output
+
+
+def _from_url(url: str, output: Path) -> None:
+    """A plain address, by huggingface_hub's downloader: progress bar, retries; resumes what an earlier call left."""
+    if output.exists():
+        return
+    partial = output.with_suffix('.part')
+    with open(partial, 'ab') as stream:
+        http_get(url, stream, resume_size=stream.tell(), displayed_filename=output.stem)
+    partial.rename(output)
+
+
+def _from_drive(url: str, output: Path) -> None:
+    """Google Drive, whose large files answer with a page first, by gdown: progress bar; resumes what an earlier call left."""
+    import gdown  # an extra
+
+    (file_id,) = parse_qs(urlsplit(url).query)['id']
+    gdown.download(id=file_id, output=str(output), resume=True, use_cookies=False)
+
+
+HOSTS: dict[str, Callable[[str, Path], None]] = {'drive.google.com': _from_drive}
