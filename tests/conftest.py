@@ -1,5 +1,9 @@
 """Shared by all tests: the registries that tests iterate over, and tolerances with names."""
 
+# isort: off
+from local_hub import HUB  # first: before anything imports huggingface_hub
+# isort: on
+
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +12,13 @@ import numpy as np
 import pytest
 import timm
 import torch
+from fakehub import FakeHub
 from PIL import Image
 
 import timm_3g
 from timm_3g.cli import _timm_scripts
 from timm_3g.layers.create_pool import POOLS
+from timm_3g.models import _fetched
 
 MODELS = [name for name in timm.list_models() if timm.models.model_entrypoint(name).__module__.startswith('timm_3g.')]
 SMALL = 'resnet10_mini_3g'
@@ -30,6 +36,26 @@ assert timm_3g.list_pools()[: len(POOLS)] == list(POOLS)
 def _seed() -> None:
     torch.manual_seed(0)
     torch._dynamo.reset()
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _no_fetched_weights(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What `timm-3g get` has brought to this machine must not help; tests of it name a folder of their own."""
+    _fetched.cache_root = lambda: tmp_path_factory.getbasetemp() / 'nothing fetched'
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    """The local Hub, empty, with a cold cache and the token of `acme`; the client does not sleep between its retries."""
+    HUB.repos.clear()
+    HUB.lfs.clear()
+    HUB.requests.clear()
+    HUB.fail.clear()
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hub cache'))
+    monkeypatch.setenv('HF_TOKEN', 'hf_acme')
+    monkeypatch.setattr('huggingface_hub.utils._http.time.sleep', lambda seconds: None)
+    yield HUB
+    assert not HUB.errors, HUB.errors
 
 
 def features(batch: int = 2, channels: int = 12, height: int = 5, width: int = 4, **kwargs) -> torch.Tensor:

@@ -1,0 +1,400 @@
+"""`timm-3g export`, `card` and `publish`, with the real client against a local Hub (conftest's `hub`)."""
+
+import argparse
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+from conftest import SMALL
+from fakehub import CUT, DROP
+from safetensors.torch import load_file
+
+from timm_3g.__main__ import main
+from timm_3g.cli._card import END, REQUIRED, hand_written, merge, read_source, readdress, split_front_matter, write_card
+from timm_3g.cli.export import export
+from timm_3g.models import sha256_of
+
+REPO = f'acme/{SMALL}.birds'
+FILES = {'model.safetensors', 'config.json', 'golden.safetensors', 'README.md'}
+IMAGE = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope='module')
+def model():
+    torch.manual_seed(3)
+    return timm.create_model(SMALL, num_classes=4).eval()
+
+
+@pytest.fixture(scope='module')
+def checkpoint(model, tmp_path_factory):
+    """What train.py leaves, with EMA weights."""
+    torch.manual_seed(4)
+    plain = timm.create_model(SMALL, num_classes=4).state_dict()
+    args = argparse.Namespace(
+        model=SMALL, dataset='', data_dir='/data/birds', val_split='validation', seed=7, eval_metric='top1'
+    )
+    file = tmp_path_factory.mktemp('run') / 'model_best.pth.tar'
+    torch.save({'state_dict': plain, 'state_dict_ema': model.state_dict(), 'args': args, 'epoch': 11, 'metric': 61.25}, file)
+    return file
+
+
+@pytest.fixture(scope='module')
+def exported(checkpoint, tmp_path_factory):
+    return export(checkpoint, f'{SMALL}.birds', output=tmp_path_factory.mktemp('exported') / f'{SMALL}.birds')
+
+
+@pytest.fixture
+def folder(exported, tmp_path):
+    return Path(shutil.copytree(exported, tmp_path / exported.name))
+
+
+def publish(source, *options, repo=REPO):
+    return main(['publish', str(source), '--repo', repo, *options])
+
+
+def files(hub, revision='main', repo=REPO):
+    return hub.repos[repo].commits[hub.repos[repo].sha(revision)]['files']
+
+
+def test_from_the_training_run_to_the_hub_and_back(hub, checkpoint, model, capfd):
+    assert publish(checkpoint, '--license', 'apache-2.0') == 0
+    out, err = capfd.readouterr()
+    assert f"timm.create_model('hf-hub:{REPO}', pretrained=True)" in out and 'hf_acme' not in out + err
+    again = timm.create_model(f'hf-hub:{REPO}', pretrained=True).eval()
+    assert torch.equal(again(IMAGE), model(IMAGE)) and again.pretrained_cfg['tag'] == 'birds'
+
+    assert files(hub).keys() == FILES
+    assert all(files(hub)[name].lfs == name.endswith('.safetensors') for name in FILES)
+    weights = [path for method, path, *_ in hub.requests if method == 'PUT']
+    assert len(weights) == 2  # the two LFS files, each sent once
+    fields, body = split_front_matter(files(hub)['README.md'].data.decode())
+    assert fields['license'] == 'apache-2.0' and fields['library_name'] == 'timm' and 'transformers' not in fields['tags']
+    assert fields['model-index'][0]['results'][0]['metrics'][0]['value'] == 61.25
+    assert 'after epoch 11' in body and '**Seeds:** 7' in body and '| birds | validation |' in body
+
+
+def test_plain_weights_and_class_names(hub, checkpoint, tmp_path):
+    (tmp_path / 'classes.txt').write_text('auk\nbittern\ncrane\ndove\n')
+    assert publish(checkpoint, '--no-ema', '--class-map', str(tmp_path / 'classes.txt')) == 0
+    again = timm.create_model(f'hf-hub:{REPO}', pretrained=True).eval()
+    plain = torch.load(checkpoint, weights_only=False)['state_dict']
+    assert torch.equal(again.state_dict()['fc.weight'], plain['fc.weight'])
+    assert again.pretrained_cfg['label_names'] == ['auk', 'bittern', 'crane', 'dove']
+
+
+def test_golden_pair(exported, model):
+    golden = load_file(exported / 'golden.safetensors')
+    with torch.inference_mode():
+        assert torch.equal(model(golden['input']), golden['logits'])
+
+
+def test_three_channels_are_not_taken_for_granted(tmp_path):
+    """in_chans is not in model_args (transformers passes it again), so it must come from elsewhere."""
+    grey = timm.create_model(SMALL, in_chans=1, num_classes=2).eval()
+    torch.save(grey.state_dict(), tmp_path / 'grey.pth')
+    folder = tmp_path / 'out'
+    options = ['--model-kwargs', 'in_chans=1', '--output', str(folder)]
+    assert main(['export', str(tmp_path / 'grey.pth'), '--model', SMALL, *options]) == 0
+    x = IMAGE[:, :1]
+    assert torch.equal(timm.create_model(f'local-dir:{folder}', pretrained=True).eval()(x), grey(x))
+
+
+def test_dry_run_asks_no_network(hub, folder, capsys):
+    assert publish(folder, '--dry-run', '--private') == 0
+    out = capsys.readouterr().out
+    assert out.startswith('Nothing was pushed.') and sha256_of(folder / 'model.safetensors') in out
+    assert all(name in out for name in FILES) and 'states no licence' in out
+    assert not hub.requests
+
+
+def test_the_second_push_makes_no_commit(hub, folder, checkpoint, capsys):
+    assert publish(folder) == 0
+    commits = len(hub.repos[REPO].commits)
+    hub.requests.clear()
+    assert publish(folder) == 0
+    assert publish(checkpoint) == 0  # exported anew: the same bytes
+    assert 'nothing had changed' in capsys.readouterr().out
+    assert len(hub.repos[REPO].commits) == commits
+    assert not [r for r in hub.requests if r[0] == 'PUT']
+
+
+def test_only_four_files_are_ever_sent(hub, folder, capsys):
+    torch.save({}, folder / 'pytorch_model.bin')
+    assert publish(folder) == 0
+    assert files(hub).keys() == FILES and 'Not pushed: pytorch_model.bin' in capsys.readouterr().out
+
+
+def test_private(hub, folder, monkeypatch, capsys):
+    assert publish(folder, '--private') == 0
+    assert hub.repos[REPO].private
+    timm.create_model(f'hf-hub:{REPO}', pretrained=True)
+    monkeypatch.setenv('HF_TOKEN', 'hf_other')
+    assert publish(folder) == 1
+    assert "don't have the rights" in capsys.readouterr().err and len(hub.repos[REPO].commits) == 2
+
+
+def test_private_is_refused_for_a_public_repository(hub, folder, capsys):
+    assert publish(folder) == 0
+    commits = len(hub.repos[REPO].commits)
+    assert publish(folder, '--private') == 1
+    assert 'exists and is public; nothing was pushed' in capsys.readouterr().err
+    assert len(hub.repos[REPO].commits) == commits
+
+
+def test_branch(hub, folder, model):
+    assert publish(folder, '--branch', 'next') == 0
+    assert files(hub, 'next').keys() == FILES and not files(hub, 'main')
+    assert torch.equal(timm.create_model(f'hf-hub:{REPO}@next', pretrained=True).eval()(IMAGE), model(IMAGE))
+    assert publish(folder, '--revision', 'next') == 0  # it is there already
+
+
+def test_pull_request(hub, folder, model, capsys):
+    assert publish(folder, '--create-pr') == 0
+    assert f'{hub.url}/{REPO}/discussions/1' in capsys.readouterr().out
+    assert not files(hub, 'main') and files(hub, 'refs/pr/1').keys() == FILES
+
+
+@pytest.mark.parametrize('other', [['--tag', 'v1'], ['--revision', 'next']])
+def test_pull_request_goes_alone(hub, folder, other, capsys):
+    assert publish(folder, '--create-pr', *other) == 1
+    assert 'neither --tag nor --revision' in capsys.readouterr().err and not hub.requests
+
+
+def test_tags_are_set_and_never_moved(hub, folder, model, capsys):
+    assert publish(folder, '--tag', 'v1') == 0
+    assert publish(folder, '--tag', 'v1') == 0  # the same commit bears it already
+    first = hub.repos[REPO].tags['v1']
+    (folder / 'README.md').write_text((folder / 'README.md').read_text() + '\nMore.\n')
+    assert publish(folder, '--tag', 'v1') == 1
+    assert f"tag 'v1' stays at {first}" in capsys.readouterr().err
+    assert hub.repos[REPO].tags == {'v1': first} and hub.repos[REPO].refs['main'] != first
+    assert torch.equal(timm.create_model(f'hf-hub:{REPO}@v1', pretrained=True).eval()(IMAGE), model(IMAGE))
+
+
+@pytest.mark.parametrize(
+    ('token', 'repo', 'message'),
+    [
+        ('hf_wrong', REPO, 'Invalid'),
+        (None, REPO, 'Invalid'),
+        ('hf_acme', f'someone/{SMALL}.birds', 'rights'),
+    ],
+)
+def test_credentials(hub, folder, token, repo, message, monkeypatch, capfd):
+    monkeypatch.delenv('HF_TOKEN') if token is None else monkeypatch.setenv('HF_TOKEN', token)
+    assert publish(folder, repo=repo) == 1
+    out, err = capfd.readouterr()
+    assert 'was not published' in err and message.lower() in err.lower() and err.count('\n') == 1
+    assert not hub.repos and (not token or token not in out + err)
+
+
+FAULTS = [
+    ('POST /api/repos/create', 500),
+    ('POST .*/preupload/', 500),
+    ('POST .*/objects/batch', 500),
+    ('PUT /_lfs/', 500),
+    ('PUT /_lfs/', DROP),
+    ('POST /_lfs/verify', 500),
+    ('POST .*/commit/main', 500),
+    ('POST .*/commit/main', DROP),
+    ('POST .*/validate-yaml', DROP),
+    ('GET /api/models/', 500),
+]
+
+
+@pytest.mark.parametrize('fault', FAULTS, ids=lambda f: f'{f[0]} {f[1]}')
+def test_a_failure_on_the_way_leaves_nothing_half_published(hub, folder, model, fault, capfd):
+    hub.fail.append(fault)
+    assert publish(folder) == 1
+    assert 'was not published' in capfd.readouterr().err
+    assert not any(files(hub) for _ in hub.repos)
+    hub.fail.clear()
+    assert publish(folder) == 0
+    assert files(hub).keys() == FILES
+    assert torch.equal(timm.create_model(f'hf-hub:{REPO}', pretrained=True).eval()(IMAGE), model(IMAGE))
+
+
+def test_what_has_arrived_is_not_sent_twice(hub, folder):
+    hub.fail.append(('POST .*/commit/main', 500))
+    assert publish(folder) == 1
+    hub.fail.clear()
+    hub.requests.clear()
+    assert publish(folder) == 0
+    assert not [r for r in hub.requests if r[0] == 'PUT']
+
+
+def test_a_lost_answer_to_the_commit_is_found_out(hub, folder, capsys):
+    """The server has committed, and the connection breaks before it says so: the second run has nothing to do."""
+    hub.fail.append(('POST .*/commit/main', CUT))
+    assert publish(folder) == 1
+    assert files(hub).keys() == FILES
+    hub.fail.clear()
+    assert publish(folder) == 0
+    assert 'nothing had changed' in capsys.readouterr().out
+
+
+def test_text_written_on_the_hub_is_kept(hub, folder, capsys):
+    assert publish(folder) == 0
+    card = files(hub)['README.md'].data.decode()
+    edited = (
+        card.replace('library_name: timm\n', 'library_name: timm\nthumbnail: a.png\n')
+        + '\n## Who uses this\n\nThe zoo of Bern.\n'
+    )
+    edit(hub, edited)
+    write_card(folder, license='mit', repo=REPO)  # the card is made anew
+    assert publish(folder) == 0
+    fields, _ = split_front_matter(files(hub)['README.md'].data.decode())
+    assert fields['license'] == 'mit' and fields['thumbnail'] == 'a.png'
+    assert hand_written(files(hub)['README.md'].data.decode()) == '## Who uses this\n\nThe zoo of Bern.'
+
+    (folder / 'README.md').write_text((folder / 'README.md').read_text() + '\nSomething else.\n')
+    assert publish(folder) == 1
+    assert 'it differs; nothing was pushed' in capsys.readouterr().err
+    assert publish(folder, '--replace-text') == 0
+    assert hand_written(files(hub)['README.md'].data.decode()) == 'Something else.'
+
+
+def edit(hub, text, name='README.md'):
+    """As on the Hub's website."""
+    from huggingface_hub import HfApi
+
+    HfApi().upload_file(repo_id=REPO, path_or_fileobj=text.encode(), path_in_repo=name)
+
+
+def test_a_card_without_marks_is_kept_below_ours(hub, folder):
+    """As timm's push_to_hf_hub leaves it."""
+    publish(folder)
+    edit(hub, '---\ntags: [birds]\n---\n# Mine\n\nAll by hand.\n')
+    assert publish(folder) == 0
+    text = files(hub)['README.md'].data.decode()
+    assert hand_written(text) == '# Mine\n\nAll by hand.' and text.index(END) < text.index('# Mine')
+    assert split_front_matter(text)[0]['tags'] == ['image-classification', 'timm', 'timm_3g', 'birds']
+
+
+def test_snippets_name_the_repository(hub, folder):
+    assert publish(folder, repo='acme/another-name') == 0
+    text = files(hub, repo='acme/another-name')['README.md'].data.decode()
+    assert set(re.findall(r"hf-hub:([^']+)'", text)) == {'acme/another-name'}
+
+
+@pytest.mark.parametrize(
+    ('repo', 'message'),
+    [
+        ('justaname', 'must be ORG/NAME.TAG'),
+        ('acme/', 'must be ORG/NAME.TAG'),
+        ('acme/a/b', 'must be ORG/NAME.TAG'),
+        ('acme/bad name', 'must be ORG/NAME.TAG'),
+        ('acme/resnet50_3g.birds', f'is of {SMALL}, and the repository would be named'),
+    ],
+)
+def test_repository_names(hub, checkpoint, repo, message, capsys):
+    assert publish(checkpoint, repo=repo) == 1
+    assert message in capsys.readouterr().err and not hub.requests
+
+
+def test_a_checkpoint_that_does_not_say_what_it_is(hub, model, tmp_path, capsys):
+    torch.save(model.state_dict(), tmp_path / 'bare.pth')
+    assert publish(tmp_path / 'bare.pth', repo='acme/birds') == 1
+    assert 'Name it: --model NAME' in capsys.readouterr().err
+    assert publish(tmp_path / 'bare.pth', '--model', SMALL, '--num-classes', '5', repo='acme/birds') == 1
+    assert 'fc.weight has 4 rows' in capsys.readouterr().err
+    assert publish(tmp_path / 'bare.pth', '--model', SMALL, '--num-classes', '4', repo='acme/birds') == 0
+    assert timm.create_model('hf-hub:acme/birds', pretrained=True).num_classes == 4
+
+
+@pytest.mark.parametrize('name', ['model.safetensors', 'config.json', 'golden.safetensors'])
+def test_incomplete_folders_are_refused(hub, folder, name, capsys):
+    (folder / name).unlink()
+    assert publish(folder) == 1
+    assert name in capsys.readouterr().err and not hub.requests
+
+
+def test_a_damaged_folder_is_refused(hub, folder, capsys):
+    golden = load_file(folder / 'golden.safetensors')
+    from safetensors.torch import save_file
+
+    save_file({**golden, 'logits': golden['logits'] + 1}, folder / 'golden.safetensors')
+    assert publish(folder) == 1
+    assert 'gives other logits' in capsys.readouterr().err and not hub.requests
+
+
+# The card by itself.
+
+
+def test_card_keeps_prose_facts_and_text_without_its_source(folder, tmp_path, monkeypatch):
+    source = tmp_path / 'source.md'
+    facts = {
+        **dict.fromkeys(REQUIRED),
+        'license': 'mit',
+        'metrics': [{'dataset': 'Birds', 'top1': 50.0, 'measured_by': 'me'}],
+        'known_faults': ['Sees owls everywhere.'],
+    }
+    source.write_text(f'---\n{yaml.safe_dump(facts)}---\n\nProse by hand.\n')
+    first = write_card(folder, source)
+    assert 'Prose by hand.' in first and '- Sees owls everywhere.' in first and '| Birds |' in first
+    (folder / 'README.md').write_text(first + '\nBelow the mark.\n')
+    source.unlink()
+    again = write_card(folder)
+    assert again == first + '\nBelow the mark.\n'
+    assert write_card(folder) == again
+
+
+def test_card_source_in_the_current_folder(folder, tmp_path, monkeypatch):
+    (tmp_path / 'hub').mkdir()
+    text = '---\n' + yaml.safe_dump({**dict.fromkeys(REQUIRED), 'license': 'mit', 'metrics': []}) + '---\nFrom hub/.\n'
+    (tmp_path / 'hub' / f'{SMALL}.birds.md').write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert main(['card', str(folder)]) == 0
+    assert 'From hub/.' in (folder / 'README.md').read_text()
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'licence': 'mit'}, 'unknown facts: licence'),
+        ({'license': ...}, 'missing: license'),
+        ({'sha256': '0' * 64}, 'of other weights: it says sha256 000'),
+        ({'metrics': [{'dataset': 'Birds', 'top1': 50.0}]}, 'a metric has dataset, top1, measured_by'),
+        ({'license': 'gpl-3.0'}, '--license says mit'),
+    ],
+)
+def test_wrong_sources(folder, tmp_path, change, message):
+    facts = {**dict.fromkeys(REQUIRED), 'license': 'unknown', 'metrics': [], **change}
+    source = tmp_path / 'source.md'
+    source.write_text(f'---\n{yaml.safe_dump({k: v for k, v in facts.items() if v is not ...})}---\n')
+    before = (folder / 'README.md').read_text()
+    with pytest.raises(ValueError, match=message):
+        write_card(folder, source, license='mit')
+    assert (folder / 'README.md').read_text() == before
+
+
+@pytest.mark.parametrize(('text', 'message'), [('---\n- a\n---\n', 'must map names'), ('---\na: [\n---\n', 'is no YAML')])
+def test_front_matter_errors(text, message):
+    with pytest.raises(ValueError, match=message):
+        split_front_matter(text)
+
+
+def test_windows_line_ends(exported):
+    text = (exported / 'README.md').read_text()
+    assert split_front_matter(text.replace('\n', '\r\n')) == split_front_matter(text)
+    assert merge(text.replace('\n', '\r\n') + '\r\nMine.\r\n', text).endswith(f'{END}\n\nMine.\n')
+
+
+def test_readdress_leaves_other_peoples_text_alone(exported):
+    text = (exported / 'README.md').read_text() + "\nSee also 'hf-hub:them/theirs'.\n"
+    assert "'hf-hub:them/theirs'" in readdress(text, 'acme/ours') and "'hf-hub:acme/ours'" in readdress(text, 'acme/ours')
+
+
+def test_read_source_of_every_card():
+    for file in (Path(__file__).parents[1] / 'hub').glob('*.*_*.md'):
+        facts, prose = read_source(file)
+        assert facts['license'] and prose
+
+
+def test_a_failed_export_leaves_nothing(tmp_path, checkpoint, capsys):
+    assert main(['export', str(checkpoint), '--model', 'resnet18_3g', '--output', str(tmp_path / 'out')]) == 1
+    assert 'not weights of this network' in capsys.readouterr().err and not os.listdir(tmp_path)
