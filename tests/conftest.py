@@ -96,6 +96,20 @@ def timm_script(request: pytest.FixtureRequest) -> Callable[[str], Path]:
     return find
 
 
+_without_xet: set[str] = set()
+
+
+@pytest.fixture
+def skip_without_xet(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """What to call where hf_xet cannot transfer to the disk: the test ends as skipped, and the report with a red line."""
+
+    def skip(reason: str) -> None:
+        _without_xet.add(request.node.nodeid)
+        pytest.skip(reason)
+
+    return skip
+
+
 _without_gpu: set[str] = set()
 
 
@@ -109,7 +123,10 @@ def gpu(request: pytest.FixtureRequest) -> torch.device:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tests that did not run for want of timm's scripts or a GPU are no success; say it where everybody looks."""
+    """Tests that did not run for want of timm's scripts, a GPU or Xet are no success; say it where everybody looks."""
+    if _without_xet:
+        terminalreporter.section('NOT RUN: hf_xet is not here, or has dropped its local mode', sep='!', red=True, bold=True)
+        terminalreporter.write_line('Transfers through Xet were not tested; those through LFS were.')
     if _without_gpu:
         terminalreporter.section('NOT RUN: there is no GPU here', sep='!', red=True, bold=True)
         terminalreporter.write_line(f'{len(_without_gpu)} tests need one.')
