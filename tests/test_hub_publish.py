@@ -15,7 +15,17 @@ from fakehub import CUT, DROP
 from safetensors.torch import load_file
 
 from timm_3g.__main__ import main
-from timm_3g.cli._card import END, REQUIRED, hand_written, merge, read_source, readdress, split_front_matter, write_card
+from timm_3g.cli._card import (
+    END,
+    REQUIRED,
+    hand_written,
+    make_card,
+    merge,
+    read_source,
+    readdress,
+    split_front_matter,
+    write_card,
+)
 from timm_3g.cli.export import export
 from timm_3g.models import sha256_of
 
@@ -110,6 +120,20 @@ def test_dry_run_asks_no_network(hub, folder, capsys):
     assert out.startswith('Nothing was pushed.') and sha256_of(folder / 'model.safetensors') in out
     assert all(name in out for name in FILES) and 'states no licence' in out
     assert not hub.requests
+
+
+@pytest.mark.parametrize('option', [['--model', SMALL], ['--num-classes', '4'], ['--no-ema'], ['--class-map', 'x']])
+def test_options_of_files_are_refused_for_folders(hub, folder, option, capsys):
+    assert publish(folder, *option) == 1
+    assert 'is exported already' in capsys.readouterr().err and not hub.requests
+
+
+def test_a_folder_without_a_card_gets_one_and_stays_as_it_is(hub, folder):
+    """As `timm-3g get` leaves it."""
+    (folder / 'README.md').unlink()
+    assert publish(folder, '--license', 'mit') == 0
+    assert split_front_matter(files(hub)['README.md'].data.decode())[0]['license'] == 'mit'
+    assert not (folder / 'README.md').exists()
 
 
 def test_the_second_push_makes_no_commit(hub, folder, checkpoint, capsys):
@@ -288,7 +312,7 @@ def test_snippets_name_the_repository(hub, folder):
         ('acme/', 'must be ORG/NAME.TAG'),
         ('acme/a/b', 'must be ORG/NAME.TAG'),
         ('acme/bad name', 'must be ORG/NAME.TAG'),
-        ('acme/resnet50_3g.birds', f'is of {SMALL}, and the repository would be named'),
+        ('acme/resnet50_3g.birds', f'are of {SMALL}, and the repository would be named'),
     ],
 )
 def test_repository_names(hub, checkpoint, repo, message, capsys):
@@ -334,13 +358,11 @@ def test_card_keeps_prose_facts_and_text_without_its_source(folder, tmp_path, mo
         'known_faults': ['Sees owls everywhere.'],
     }
     source.write_text(f'---\n{yaml.safe_dump(facts)}---\n\nProse by hand.\n')
-    first = write_card(folder, source)
+    first = make_card(folder, source)
     assert 'Prose by hand.' in first and '- Sees owls everywhere.' in first and '| Birds |' in first
     (folder / 'README.md').write_text(first + '\nBelow the mark.\n')
     source.unlink()
-    again = write_card(folder)
-    assert again == first + '\nBelow the mark.\n'
-    assert write_card(folder) == again
+    assert make_card(folder) == first + '\nBelow the mark.\n'
 
 
 def test_card_source_in_the_current_folder(folder, tmp_path, monkeypatch):

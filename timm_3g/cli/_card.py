@@ -92,14 +92,19 @@ def read_source(file: Path) -> tuple[dict[str, Any], str]:
     return facts, prose.strip()
 
 
-def write_card(
+def write_card(folder: Path, *args: Any, **kwargs: Any) -> None:
+    """Write README.md of an exported folder, whole or not at all: `make_card` with the same arguments."""
+    write_text(folder / CARD, make_card(folder, *args, **kwargs))
+
+
+def make_card(
     folder: Path,
     source: Path | None = None,
     license: str | None = None,
     training: Mapping[str, Any] | None = None,
     repo: str = '',
 ) -> str:
-    """Write README.md of an exported folder, or write its part between the marks anew.
+    """README.md of an exported folder: the part between the marks anew, the rest as it is in the README that is there.
 
     Args:
         source: facts and prose; None for hub/<key>.md in the current folder, else for those in the README that is there, else
@@ -133,9 +138,7 @@ def write_card(
             f'Name the right --card, or correct it.'
         )
     facts['sha256'] = sha256
-    text = merge(existing, render(folder, key, facts, prose, repo or f'{PLACEHOLDER}/{key}'))
-    write_text(readme, text)
-    return text
+    return merge(existing, render(folder, key, facts, prose, repo or f'{PLACEHOLDER}/{key}'))
 
 
 def _facts_inside(readme: str) -> tuple[dict[str, Any], str] | None:

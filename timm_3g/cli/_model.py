@@ -10,12 +10,12 @@ import timm
 import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.data.readers.class_map import load_class_map
-from timm.models import load_checkpoint, model_entrypoint, resolve_pretrained_cfg
+from timm.models import load_checkpoint, resolve_pretrained_cfg
 from timm.utils import ParseKwargs
 from torch import Tensor, nn
 
 from timm_3g.layers import POOL_OPTIONS
-from timm_3g.models import checkpoint_filter_fn, read_description, read_record, read_weights
+from timm_3g.models import checkpoint_filter_fn, is_ours, read_description, read_record, read_weights
 
 RECORDED = POOL_OPTIONS | {'global_pool', 'reduce_dim', 'bn_eps'}
 
@@ -87,7 +87,7 @@ def create_loaded(
         raise FileNotFoundError(f'{checkpoint} does not exist.')
     if not timm.is_model(model):
         raise ValueError(f'{model!r} is no architecture of timm or timm_3g; a checkpoint needs one, e.g. resnet50_3g.')
-    if not model_entrypoint(model.split('.')[0]).__module__.startswith('timm_3g.'):
+    if not is_ours(model):
         net = timm.create_model(model, num_classes=num_classes, **given)
         load_checkpoint(net, str(checkpoint), use_ema)
         return net

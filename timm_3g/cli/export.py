@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
 from timm.utils import ParseKwargs
 
-from timm_3g.models import is_tag, read_training
+from timm_3g.models import is_ours, is_tag, read_training
 
 from ._card import add_card_options, write_card
 from ._folder import key_of, new_folder, write_folder
@@ -107,6 +108,8 @@ def export(
         FileNotFoundError, FileExistsError: no such file; an output that exists already.
         ValueError: weights that cannot be read or are not of this model, or that read back differently.
     """
+    if not is_ours(model):
+        raise ValueError(f'{model!r} is no architecture of timm_3g: {", ".join(filter(is_ours, timm.list_models()))}.')
     output = output or Path(model)
     with new_folder(output) as folder:
         arch, _, tag = model.partition('.')

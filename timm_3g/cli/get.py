@@ -14,10 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 import timm
 from filelock import FileLock
 from huggingface_hub.file_download import http_get
-from timm.models import model_entrypoint
 from torch.hub import HASH_REGEX
 
-from timm_3g.models import arriving_file, explain, fetched_file, fetched_folder, sha256_of
+from timm_3g.models import arriving_file, explain, fetched_file, fetched_folder, is_ours, sha256_of
 
 from ._folder import check_folder
 from .export import export
@@ -45,10 +44,7 @@ def run(args: argparse.Namespace) -> None:
 
 def known_weights() -> dict[str, Any]:
     """timm's pretrained_cfg of every key of this package that stands for weights somewhere."""
-    keys = [
-        k for k in timm.list_models(include_tags=True) if model_entrypoint(k.split('.')[0]).__module__.startswith('timm_3g.')
-    ]
-    cfgs = {key: timm.get_pretrained_cfg(key) for key in keys}
+    cfgs = {key: timm.get_pretrained_cfg(key) for key in timm.list_models(include_tags=True) if is_ours(key)}
     return {key: cfg for key, cfg in cfgs.items() if cfg.has_weights or cfg.origin_url}
 
 

@@ -13,7 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 from timm_3g import __version__
 from timm_3g.models import NETWORK_ERRORS, SHA256, WEIGHTS, explain, read_training
 
-from ._card import hand_written, merge, readdress, split_front_matter, write_card
+from ._card import hand_written, make_card, merge, readdress, split_front_matter
 from ._folder import CARD, FILES, check_folder, key_of, read_json
 from .export import add_export_options, export
 
@@ -40,18 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Export if a file was given, then push, and say what came of it.
+    """Export if a file was given, then push, and say what came of it. A folder that was given stays as it is.
 
     Raises:
-        ValueError, OSError: see `export` and `push`.
+        ValueError, OSError: see `check_request`, `export` and `push`.
     """
     name = check_request(args)
     with tempfile.TemporaryDirectory(prefix='timm_3g.') as scratch:
         folder = args.source
-        if folder.is_dir():
-            if args.card or args.license or not (folder / CARD).is_file():
-                write_card(folder, args.card, args.license, repo=args.repo)
-        else:
+        if not folder.is_dir():
             folder = export(
                 args.source,
                 _model_of(args.source, args.model, name),
@@ -64,10 +61,11 @@ def run(args: argparse.Namespace) -> None:
                 license=args.license,
             )
         check_folder(folder)
-        if args.dry_run:
-            print(describe(folder, args))
-            return
-        print(push(folder, args))
+        _require_name(key_of(folder), name)
+        anew = args.source.is_dir() and (args.card or args.license or not (folder / CARD).is_file())
+        card = make_card(folder, args.card, args.license) if anew else (folder / CARD).read_text(encoding='utf-8')
+        card = readdress(card, args.repo)
+        print(describe(folder, card, args) if args.dry_run else push(folder, card, args))
 
 
 def check_request(args: argparse.Namespace) -> str:
@@ -85,6 +83,10 @@ def check_request(args: argparse.Namespace) -> str:
         raise ValueError(f'--repo must be ORG/NAME.TAG; got {args.repo!r}: {error}') from error
     if not owner or not name:
         raise ValueError(f'--repo must be ORG/NAME.TAG, e.g. ORG/resnet50_3g.birds; got {args.repo!r}.')
+    if args.source.is_dir() and (args.model or args.num_classes or args.model_kwargs or args.no_ema or args.class_map):
+        raise ValueError(
+            f'{args.source} is exported already; --model, --num-classes, --model-kwargs, --no-ema, --class-map are for files.'
+        )
     if args.create_pr and (args.tag or args.revision):
         raise ValueError('--create-pr opens a pull request against main: neither --tag nor --revision goes with it.')
     return name
@@ -94,32 +96,36 @@ def _model_of(checkpoint: Path, given: str | None, name: str) -> str:
     """<arch>.<tag>: the architecture that is asked for, or that train.py recorded, or of the repository's name; its tag.
 
     Raises:
-        ValueError: they contradict each other, or there is none.
+        ValueError: there is none.
     """
     arch, _, tag = name.partition('.')
-    if given and '.' in given:
-        return given
     known = given or read_training(checkpoint).get('model', '').split('.')[0] or (arch if timm.is_model(arch) else '')
     if not known:
         raise ValueError(f'{checkpoint} does not say which architecture it is of, nor does {name!r}. Name it: --model NAME.')
-    if timm.is_model(arch) and arch != known:
+    return known if '.' in known or not tag else f'{known}.{tag}'
+
+
+def _require_name(key: str, name: str) -> None:
+    """Raise ValueError if the repository would bear the name of another architecture than the weights are of."""
+    arch, named = key.split('.')[0], name.split('.')[0]
+    if timm.is_model(named) and named != arch:
         raise ValueError(
-            f'{checkpoint} is of {known}, and the repository would be named {name!r}. Choose --repo ORG/{known}.TAG.'
+            f'These weights are of {arch}, and the repository would be named {name!r}. Choose --repo ORG/{arch}.TAG.'
         )
-    return f'{known}.{tag}' if tag else known
 
 
-def describe(folder: Path, args: argparse.Namespace) -> str:
+def describe(folder: Path, card: str, args: argparse.Namespace) -> str:
     """What `push` would send, and where to."""
     target = 'a pull request' if args.create_pr else args.revision or 'main'
     lines = [f'Nothing was pushed. {args.repo}, {target}{", private" if args.private else ""}, would get of {folder}:']
-    lines += [f'  {name:20} {(folder / name).stat().st_size:12,} bytes' for name in FILES]
-    lines += [f'sha256 of {WEIGHTS}: {read_json(folder)[SHA256]}', *_cautions(folder)]
+    sizes = {name: len(card.encode()) if name == CARD else (folder / name).stat().st_size for name in FILES}
+    lines += [f'  {name:20} {size:12,} bytes' for name, size in sizes.items()]
+    lines += [f'sha256 of {WEIGHTS}: {read_json(folder)[SHA256]}', *_cautions(folder, card)]
     return '\n'.join(lines)
 
 
-def _cautions(folder: Path) -> list[str]:
-    fields, _ = split_front_matter((folder / CARD).read_text(encoding='utf-8'))
+def _cautions(folder: Path, card: str) -> list[str]:
+    fields, _ = split_front_matter(card)
     found = (
         []
         if fields['license'] != 'unknown'
@@ -128,7 +134,7 @@ def _cautions(folder: Path) -> list[str]:
     return [*found, *(f'Not pushed: {f.name}' for f in sorted(folder.iterdir()) if f.name not in FILES)]
 
 
-def push(folder: Path, args: argparse.Namespace) -> str:
+def push(folder: Path, card: str, args: argparse.Namespace) -> str:
     """One commit with the four files of a checked folder, or none where nothing has changed. Then the tag.
 
     Text that people have written into the card on the Hub is kept. A failure on the way leaves the repository as it was.
@@ -149,7 +155,7 @@ def push(folder: Path, args: argparse.Namespace) -> str:
             )
         if args.revision:
             api.create_branch(args.repo, branch=args.revision, exist_ok=True)
-        card = _card_for(folder, args)
+        card = _with_their_text(card, args)
         before = api.model_info(args.repo, revision=args.revision).sha
         operations = [CommitOperationAdd(name, str(folder / name)) for name in FILES if name != CARD]
         commit = api.create_commit(
@@ -167,7 +173,7 @@ def push(folder: Path, args: argparse.Namespace) -> str:
         ]
         if args.tag:
             _set_tag(api, args.repo, args.tag, commit.oid)
-        lines += _cautions(folder)
+        lines += _cautions(folder, card)
         revision = '' if commit.oid == before or args.create_pr or not args.revision else f'@{args.revision}'
         return '\n'.join([*lines, f"timm.create_model('hf-hub:{args.repo}{revision}', pretrained=True)"])
     except CLIENT_ERRORS as error:
@@ -176,20 +182,19 @@ def push(folder: Path, args: argparse.Namespace) -> str:
         ) from error
 
 
-def _card_for(folder: Path, args: argparse.Namespace) -> str:
-    """The folder's card, addressed to this repository, with what people have written into the one on the Hub."""
-    text = readdress((folder / CARD).read_text(encoding='utf-8'), args.repo)
+def _with_their_text(card: str, args: argparse.Namespace) -> str:
+    """The card with what people have written into the one on the Hub."""
     try:
         theirs = Path(hf_hub_download(args.repo, CARD, revision=args.revision)).read_text(encoding='utf-8')
     except EntryNotFoundError:
-        return text
-    on_hub, here = hand_written(theirs), hand_written(text)
+        return card
+    on_hub, here = hand_written(theirs), hand_written(card)
     if on_hub and here not in ('', on_hub) and not args.replace_text:
         raise ValueError(
-            f'Both {folder / CARD} and the card of {args.repo} have text below the mark, and it differs; nothing was pushed. '
+            f'Both {args.source} and the card of {args.repo} have text below the mark, and it differs; nothing was pushed. '
             f"Take the Hub's text over into the folder, or give it up: --replace-text."
         )
-    return merge(theirs, text, here or on_hub)
+    return merge(theirs, card, here or on_hub)
 
 
 def _check_pushed(api: Any, folder: Path, repo: str, commit: str) -> None:

@@ -19,6 +19,7 @@ from ._read import read_record as read_record
 from ._read import read_training as read_training
 from ._read import read_weights as read_weights
 from ._read import stamp as stamp
+from ._source import is_ours as is_ours
 from ._source import is_tag as is_tag
 from .efficientnet_3g import EfficientNet3G as EfficientNet3G
 from .resnet_3g import ResNet3G as ResNet3G
