@@ -149,7 +149,7 @@ def test_offline(published, logits, monkeypatch):
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
     assert torch.equal(run(load(f'hf-hub:{REPO}')), logits)
     assert torch.equal(run(by_registry(**ON_HUB)), logits)
-    with pytest.raises(RuntimeError, match=rf'acme/other on the Hub: HF_HUB_OFFLINE is set.*Tags of {SMALL}: cifar10'):
+    with pytest.raises(RuntimeError, match=rf'acme/other on the Hub: .*Tags of {SMALL}: cifar10'):
         by_registry(**{**ON_HUB, 'hf_hub_id': 'acme/other'})
 
 
@@ -210,9 +210,7 @@ def test_the_owner_is_one_setting(monkeypatch):
     assert _hub.on_hub(cfgs)['a_3g.orig']['hf_hub_id'] == 'them/a_3g.orig'
 
 
-@pytest.mark.parametrize(
-    ('fault', 'said'), [(404, 'no such repository; or a private one'), (500, '500'), (DROP, 'disconnected')]
-)
+@pytest.mark.parametrize(('fault', 'said'), [(404, 'no such repository; or a private one'), (500, '500'), (DROP, 'onnect')])
 def test_a_hub_without_the_weights_is_asked_once(hub, fault, said):
     if fault != 404:
         hub.fail.append(('', fault))
@@ -322,6 +320,10 @@ def change_config(folder, change):
         (lambda c: c['model_args'].update(eps=0.0), 'contradicts the weights.*eps: 0.0, the file 1e-07'),
         (lambda c: c['model_args'].update(global_pool='isqrt'), "contradicts the weights.*global_pool: 'isqrt', the file '3g'"),
         (lambda c: c['model_args'].update(reduce_dim=32), 'contradicts the weights.*reduce_dim: 32, the file 64'),
+        (
+            lambda c: c['model_args'].pop('reduce_dim') and c['model_args'].update(num_reweights=1),
+            'num_reweights: 1, the file 3',
+        ),
         (lambda c: c.update(num_classes=1000), 'contradicts the weights.*num_classes: 1000, the file 4'),
         (lambda c: c.update(sha256='0' * 64), 'is not the published file'),
     ],
@@ -345,6 +347,23 @@ def test_a_caller_who_contradicts_the_weights(published, folder, change, message
     for name in (f'hf-hub:{REPO}', f'local-dir:{folder}'):
         with pytest.raises(ValueError, match=message):
             load(name, **change)
+
+
+def test_the_stamp_counts_for_other_architectures_too(folder):
+    """cov, isqrt and mpn have the same names and shapes; so have two architectures that differ in these alone."""
+    record = {'architecture': 'resnet10_mini_isqrt', 'num_classes': 4, 'model_args': {'global_pool': '3g', 'num_iters': 7}}
+    stamped = folder.parent / 'stamped.safetensors'
+    save_file(load_file(folder / 'model.safetensors'), stamped, metadata={'timm_3g': json.dumps(record)})
+    with pytest.raises(ValueError, match='num_iters: weights 7, model 5'):
+        by_registry(file=str(stamped))
+
+
+def test_commands_check_too(folder, capsys):
+    flip(folder / 'model.safetensors')
+    image = folder.parent / 'image.png'
+    Image.new('RGB', (32, 32)).save(image)
+    assert main(['predict', str(image), '--model', SMALL, '--checkpoint', str(folder / 'model.safetensors')]) == 1
+    assert 'is not the published file' in capsys.readouterr().err
 
 
 def test_num_classes_that_the_weights_do_not_have(folder):

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from timm.models import load_state_dict
 from torch import Tensor
 
-from ._integrity import CONFIG, read_config
+from ._integrity import CONFIG, check_integrity, read_config
 
 
 def read_weights(file: str | Path, use_ema: bool = True) -> dict[str, Tensor]:
@@ -22,8 +22,10 @@ def read_weights(file: str | Path, use_ema: bool = True) -> dict[str, Tensor]:
         use_ema: EMA weights where the file has both kinds, as timm's pretrained path does.
 
     Raises:
-        ValueError: truncated, not a state dict of tensors, or in need of pickled classes (they are never executed).
+        ValueError: not the published file (see `check_integrity`), truncated, not a state dict of tensors, or in need of
+            pickled classes (they are never executed).
     """
+    check_integrity(Path(file))
     try:
         state_dict = load_state_dict(str(file), use_ema)
     except Exception as error:  # whatever torch, pickle, zip or safetensors raise over a damaged file
@@ -53,13 +55,13 @@ def read_record(file: str | Path, variant: str) -> dict[str, Any]:
     """What is known about the function that the weights in `file` are of: global_pool, reduce_dim and the pooling's options.
 
     From the header of a safetensors file that `timm-3g export` wrote, from a config.json beside the file, or from the arguments
-    that timm's train.py keeps in its checkpoints; each counts if it names this architecture. Empty where none does.
+    that timm's train.py keeps in its checkpoints; the last two count if they name this architecture. Empty where none does.
 
     Raises:
         ValueError: a config.json beside the file that is not one, or that contradicts the header.
     """
     config = _config_beside(file, variant)
-    inside = _stamp_of(file, variant)
+    inside = _stamp_of(file)
     if config and inside:
         said = {**config['model_args'], 'num_classes': config.get('num_classes', inside['num_classes'])}
         found = {**inside['model_args'], 'num_classes': inside['num_classes']}
@@ -70,7 +72,7 @@ def read_record(file: str | Path, variant: str) -> dict[str, Any]:
                 f'({"; ".join(differing)}). It was changed, or is of other weights. Fetch or export both anew.'
             )
     if config or inside:
-        return dict((config or inside)['model_args'])
+        return dict((inside or config)['model_args'])
     args = _training_arguments(file, variant)
     if not args:
         return {}
@@ -78,14 +80,13 @@ def read_record(file: str | Path, variant: str) -> dict[str, Any]:
     return dict(timm.create_model(variant, device='meta', **options)._model_args)
 
 
-def _stamp_of(file: str | Path, variant: str) -> dict[str, Any]:
-    """What `stamp` wrote into this file, if it is of this architecture; else empty."""
+def _stamp_of(file: str | Path) -> dict[str, Any]:
+    """What `stamp` wrote into this file; else empty."""
     if not str(file).endswith('.safetensors'):
         return {}
     with safe_open(str(file), 'pt') as opened:
         text = (opened.metadata() or {}).get(STAMP)
-    record = json.loads(text) if text else {}
-    return record if record.get('architecture') == variant else {}
+    return json.loads(text) if text else {}
 
 
 PREPROCESSING = ('input_size', 'mean', 'std', 'crop_pct', 'interpolation')

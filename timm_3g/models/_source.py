@@ -10,7 +10,7 @@ from timm.models import PretrainedCfg, model_entrypoint, resolve_pretrained_cfg
 
 from ._fetched import fetched_file
 from ._hub import download
-from ._integrity import WEIGHTS, check_integrity
+from ._integrity import WEIGHTS
 from ._read import read_record, read_weights
 
 # In a folder, as timm itself prefers them.
@@ -21,8 +21,8 @@ def find_weights(variant: str, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any
     """Settle which file holds the weights that a model is asked for, fetch it from the Hub if it is there, and check it.
 
     In this order: what the caller names (state_dict, file, url, `local-dir:`, `hf-hub:`), what ships with the package, what
-    `timm-3g get` has fetched, what the owner of `_hub.py` has published. A safetensors file is compared with its published
-    sha256, and every file is read once.
+    `timm-3g get` has fetched, what the owner of `_hub.py` has published. The file is compared with its published sha256 and
+    read once (see `read_weights`) before timm does.
 
     Args:
         variant: name of the architecture.
@@ -41,7 +41,6 @@ def find_weights(variant: str, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any
     if cfg.state_dict or (not cfg.file and cfg.url) or cfg.hf_hub_filename not in (None, WEIGHTS):
         return {}, {}
     file = _locate(f'{variant}.{cfg.tag}' if cfg.tag else variant, cfg, kwargs.get('cache_dir'))
-    check_integrity(file)
     read_weights(file)
     return {'file': str(file), 'source': None}, read_record(file, variant)
 
@@ -102,7 +101,8 @@ def _in_folder(folder: Path) -> Path:
 def _remedy(name: str, cfg: PretrainedCfg) -> str:
     """What tags there are, and how to come by weights."""
     variant = name.split('.')[0]
-    tags = [key.partition('.')[2] for key in timm.list_models(f'{variant}.*', include_tags=True)]
+    keys = timm.list_models(f'{variant}.*', include_tags=True)
+    tags = [key.partition('.')[2] + (' (fetched)' if fetched_file(key) else '') for key in keys]
     listed = f'Tags of {variant}: {", ".join(tags)}. ' if tags else ''
     fetch = f'`timm-3g get {name}` fetches them from their authors ({cfg.origin_url}; licence: {cfg.license}). '
     return (
