@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 from torch import nn
 
-from timm_3g.models import CONFIG, SHA256, WEIGHTS, check_integrity, sha256_of, stamp
+from timm_3g.models import CONFIG, SHA256, WEIGHTS, sha256_of, stamp
 
 GOLDEN = 'golden.safetensors'  # an input (1, C, H, W), already normalised, and the logits (1, classes) it gives
 CARD = 'README.md'
@@ -101,10 +101,15 @@ def check_folder(folder: Path) -> nn.Module:
     missing = [name for name in (WEIGHTS, CONFIG, GOLDEN) if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f'{folder} is no folder of `timm-3g export`: it lacks {", ".join(missing)}.')
-    check_integrity(folder / WEIGHTS)
-    net = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
-    golden = load_file(str(folder / GOLDEN))
-    if not torch.allclose(net(golden['input']), golden['logits'], GOLDEN_RTOL, GOLDEN_ATOL):
+    try:
+        net = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+        golden = load_file(str(folder / GOLDEN))
+        logits, wanted = net(golden['input']), golden['logits']
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # whatever timm, safetensors and torch raise over damaged or foreign files
+        raise ValueError(f'{folder} is damaged: {type(error).__name__}: {error}. Export it again.') from error
+    if not torch.allclose(logits, wanted, GOLDEN_RTOL, GOLDEN_ATOL):
         raise ValueError(f'{folder}: the golden input gives other logits than {GOLDEN} has. Export it again.')
     return net
 

@@ -4,19 +4,22 @@ Nothing is redistributed: a file comes from its authors, under their terms. One 
 """
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import timm
 from filelock import FileLock
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 from torch.hub import HASH_REGEX
 
-from timm_3g.models import arriving_file, explain, fetched_file, fetched_folder, is_ours, sha256_of
+from timm_3g.models import NETWORK_ERRORS, arriving_file, explain, fetched_file, fetched_folder, is_ours, sha256_of
 
 from ._folder import check_folder
 from .export import export
@@ -94,14 +97,18 @@ def get(key: str, file: Path | None = None) -> str:
             except (ValueError, OSError) as error:
                 print(f'timm-3g get: fetching {key} again, since what is here is damaged: {error}', file=sys.stderr)
         source = file or fetch(key, cfg)
-        shutil.rmtree(folder, ignore_errors=True)
+        fresh = folder.with_name(f'{key}.new')
+        shutil.rmtree(fresh, ignore_errors=True)  # of a run that was killed
         try:
-            export(source, key, cfg.num_classes, folder, with_card=False)
+            export(source, key, cfg.num_classes, fresh, with_card=False)
         except ValueError as error:
-            raise ValueError(f'{source} is not the file of {key}. {error}') from error
-        finally:
             if not file:
-                source.unlink(missing_ok=True)
+                source.unlink()
+            raise ValueError(f'{source} is not the file of {key}. {error}') from error
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(fresh, folder)
+        if not file:
+            source.unlink()
     licence = f'licence: {cfg.license}' if cfg.license != 'unknown' else 'their authors have granted no licence'
     return f'{folder}: {key}, checked and converted ({licence}).'
 
@@ -121,12 +128,12 @@ def fetch(key: str, cfg: Any) -> Path:
     except ModuleNotFoundError:
         raise
     except Exception as error:  # gdown's own, those of its and of the Hub's HTTP library: they share no base
-        pages = ' '.join(cfg.notes or ())
+        reason = explain(error) if isinstance(error, NETWORK_ERRORS) else ' '.join(str(error).split())
         raise OSError(
-            f'{url}, the file of {key}, cannot be fetched: {type(error).__name__}: {explain(error)}. What has arrived is kept, '
-            f'and the same command goes on from there. {pages} With the file at hand: `timm-3g get {key} --from FILE`.'
+            f'{url}, the file of {key}, cannot be fetched: {type(error).__name__}: {reason}. What has arrived is kept, and the '
+            f'same command goes on from there. {" ".join(cfg.notes or ())} If you have it: `timm-3g get {key} --from FILE`.'
         ) from error
-    named = HASH_REGEX.search(url)
+    named = HASH_REGEX.search(Path(urlsplit(url).path).name)
     if named and not sha256_of(output).startswith(named[1]):
         output.unlink()
         raise OSError(f'{url} gave another file than its name says (sha256 {named[1]}...). It was deleted; try again.')
@@ -138,9 +145,19 @@ def _from_url(url: str, output: Path) -> None:
     if output.exists():
         return
     partial = output.with_suffix('.part')
-    with open(partial, 'ab') as stream:
-        http_get(url, stream, resume_size=stream.tell(), displayed_filename=output.stem)
+    try:
+        _append(url, partial)
+    except HfHubHTTPError as error:
+        if error.response is None or error.response.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        partial.unlink()  # it was whole already, or the file is another one now: start over
+        _append(url, partial)
     partial.rename(output)
+
+
+def _append(url: str, partial: Path) -> None:
+    with open(partial, 'ab') as stream:
+        http_get(url, stream, resume_size=stream.tell(), displayed_filename=partial.stem)
 
 
 def _from_drive(url: str, output: Path) -> None:
@@ -148,7 +165,23 @@ def _from_drive(url: str, output: Path) -> None:
     import gdown  # an extra
 
     (file_id,) = parse_qs(urlsplit(url).query)['id']
-    gdown.download(id=file_id, output=str(output), resume=True, use_cookies=False)
+    how: dict[str, Any] = {
+        'id': file_id,
+        'output': str(output),
+        'resume': True,
+        'use_cookies': False,
+        'timeout': 60,
+        'retries': 3,
+    }
+    try:
+        gdown.download(**how)
+    except Exception as error:
+        parts = list(output.parent.glob(f'{output.name}*.part'))
+        if 'byte range' not in str(error) or not parts:
+            raise
+        for part in parts:  # Drive does not go on from there: start over
+            part.unlink()
+        gdown.download(**how)
 
 
 HOSTS: dict[str, Callable[[str, Path], None]] = {'drive.google.com': _from_drive}
