@@ -171,7 +171,6 @@ def _from_drive(url: str, output: Path) -> None:
         'resume': True,
         'use_cookies': False,
         'timeout': 60,
-        'retries': 3,
     }
     try:
         gdown.download(**how)
