@@ -54,7 +54,7 @@ def test_numbers_say_whose_they_are(key):
         if ours:
             assert metric['measured_by'].startswith('timm_3g, 20')
         else:
-            errors = re.search(r'who state errors of (\S+) / (\S+) %; not measured by us', metric['measured_by'])
+            errors = re.search(r'who state errors of (\S+) / (\S+) %; not measured by timm_3g', metric['measured_by'])
             assert [float(e) for e in errors.groups()] == pytest.approx([100 - metric['top1'], 100 - metric['top5']])
     assert facts['known_faults'] and prose
     if ours:

@@ -165,13 +165,7 @@ def _from_drive(url: str, output: Path) -> None:
     import gdown  # an extra
 
     (file_id,) = parse_qs(urlsplit(url).query)['id']
-    how: dict[str, Any] = {
-        'id': file_id,
-        'output': str(output),
-        'resume': True,
-        'use_cookies': False,
-        'timeout': 60,
-    }
+    how: dict[str, Any] = {'id': file_id, 'output': str(output), 'resume': True, 'use_cookies': False, 'timeout': 60}
     try:
         gdown.download(**how)
     except Exception as error:
