@@ -293,6 +293,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.q.get('create_pr'):
             r.prs += 1
             branch, out = f'refs/pr/{r.prs}', {'pullRequestUrl': f'{self.hub.url}/{repo}/discussions/{r.prs}'}
+        self.hub.commit_hook(files)
         new = r.commit(branch, files, head['summary'], sha)
         self.send(
             200,
@@ -433,6 +434,7 @@ class FakeHub:
         self.requests = []  # (method, path, status, with a token, at the storage host)
         self.fail = []  # fault injection: (regex on 'METHOD path', a status, DROP or CUT)
         self.errors = []
+        self.commit_hook = lambda files: None  # may change what is committed
         self.lock = threading.RLock()
         handler = type('H', (Handler,), {'hub': self})
         # two hosts, as on the real Hub: the client must follow the LFS redirect without its token

@@ -320,10 +320,6 @@ def change_config(folder, change):
         (lambda c: c['model_args'].update(eps=0.0), 'contradicts the weights.*eps: 0.0, the file 1e-07'),
         (lambda c: c['model_args'].update(global_pool='isqrt'), "contradicts the weights.*global_pool: 'isqrt', the file '3g'"),
         (lambda c: c['model_args'].update(reduce_dim=32), 'contradicts the weights.*reduce_dim: 32, the file 64'),
-        (
-            lambda c: c['model_args'].pop('reduce_dim') and c['model_args'].update(num_reweights=1),
-            'num_reweights: 1, the file 3',
-        ),
         (lambda c: c.update(num_classes=1000), 'contradicts the weights.*num_classes: 1000, the file 4'),
         (lambda c: c.update(sha256='0' * 64), 'is not the published file'),
     ],
@@ -347,6 +343,15 @@ def test_a_caller_who_contradicts_the_weights(published, folder, change, message
     for name in (f'hf-hub:{REPO}', f'local-dir:{folder}'):
         with pytest.raises(ValueError, match=message):
             load(name, **change)
+
+
+def test_a_config_that_is_silent(tmp_path):
+    """Where it has lost an option, the model is built with the default; the stamp knows better."""
+    torch.save(timm.create_model(SMALL, num_iters=7).state_dict(), tmp_path / 'seven.pth')
+    folder = export(tmp_path / 'seven.pth', SMALL, output=tmp_path / 'out', model_kwargs={'num_iters': 7})
+    change_config(folder, lambda c: c['model_args'].pop('num_iters'))
+    with pytest.raises(ValueError, match='num_iters: weights 7, model 5'):
+        load(f'local-dir:{folder}')
 
 
 def test_the_stamp_counts_for_other_architectures_too(folder):

@@ -11,7 +11,7 @@ import timm
 import torch
 import yaml
 from conftest import SMALL
-from fakehub import CUT, DROP
+from fakehub import CUT, DROP, Blob
 from safetensors.torch import load_file
 
 from timm_3g.__main__ import main
@@ -259,6 +259,12 @@ def test_a_lost_answer_to_the_commit_is_found_out(hub, folder, capsys):
     hub.fail.clear()
     assert publish(folder) == 0
     assert 'nothing had changed' in capsys.readouterr().out
+
+
+def test_other_weights_than_were_sent_are_noticed(hub, folder, monkeypatch, capsys):
+    monkeypatch.setattr(hub, 'commit_hook', lambda files: files.update({'model.safetensors': Blob(b'others', True)}))
+    assert publish(folder) == 1
+    assert 'has other weights at' in capsys.readouterr().err
 
 
 def test_text_written_on_the_hub_is_kept(hub, folder, capsys):
