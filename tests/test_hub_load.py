@@ -139,7 +139,6 @@ def test_cold_and_warm_cache(published, logits, tmp_path):
     published.requests.clear()
     by_registry(**{**ON_HUB, 'hf_hub_id': f'{REPO}@{commit}'})
     assert not published.requests
-    by_registry(**ON_HUB, source=None)
     assert torch.equal(run(load(f'hf-hub:{REPO}', cache_dir=tmp_path / 'mine')), logits)
     assert (tmp_path / 'mine' / f'models--acme--{NAME}').is_dir()
 
@@ -296,6 +295,7 @@ class Payload:
 @pytest.mark.parametrize('name', ['pytorch_model.bin', 'model.safetensors'])
 def test_a_malicious_pickle_is_not_executed(folder, name, tmp_path):
     (folder / 'model.safetensors').unlink()
+    change_config(folder, lambda c: c.pop('sha256'))
     (folder / name).write_bytes(pickle.dumps({'fc.weight': Payload(tmp_path / 'trace')}))
     with pytest.raises(ValueError, match=r'cannot be read as weights|is not the published file'):
         load(f'local-dir:{folder}')
@@ -314,7 +314,13 @@ def change_config(folder, change):
     ('change', 'message'),
     [
         (lambda c: c['pretrained_cfg'].update(metrics={'top1': 99}), 'pretrained_cfg .* timm does not know: metrics'),
-        (lambda c: c['model_args'].update(num_itres=5), "model_args of config.json has 'num_itres', which"),
+        (lambda c: c['model_args'].update(num_itres=5), 'contradicts the weights.*num_itres: 5, the file None'),
+        (lambda c: c['model_args'].update(act_layer='silu'), "contradicts the weights.*act_layer: 'silu', the file None"),
+        (lambda c: c['model_args'].update(num_classes=7), 'declares num_classes 4, and model_args has 7'),
+        (lambda c: c.pop('num_classes') and c['pretrained_cfg'].update(num_classes=-1), 'declares num_classes -1'),
+        (lambda c: c['pretrained_cfg'].update(hf_hub_filename='x.bin'), 'has hf_hub_filename, which names other weights'),
+        (lambda c: c['pretrained_cfg'].update(state_dict={'a': 1}), 'has state_dict, which names other weights'),
+        (lambda c: c['pretrained_cfg'].update(url='http://127.0.0.1/x'), 'has url, which names other weights'),
         (lambda c: c['model_args'].update(triangle='upper'), "contradicts the weights.*triangle: 'upper', the file 'lower'"),
         (lambda c: c['model_args'].update(num_iters=7), 'contradicts the weights.*num_iters: 7, the file 5'),
         (lambda c: c['model_args'].update(eps=0.0), 'contradicts the weights.*eps: 0.0, the file 1e-07'),
@@ -350,7 +356,7 @@ def test_a_config_that_is_silent(tmp_path):
     torch.save(timm.create_model(SMALL, num_iters=7).state_dict(), tmp_path / 'seven.pth')
     folder = export(tmp_path / 'seven.pth', SMALL, output=tmp_path / 'out', model_kwargs={'num_iters': 7})
     change_config(folder, lambda c: c['model_args'].pop('num_iters'))
-    with pytest.raises(ValueError, match='num_iters: weights 7, model 5'):
+    with pytest.raises(ValueError, match='num_iters: None, the file 7'):
         load(f'local-dir:{folder}')
 
 
@@ -373,8 +379,8 @@ def test_commands_check_too(folder, capsys):
 
 def test_num_classes_that_the_weights_do_not_have(folder):
     """Without the stamp in the file, as from timm's save_for_hf: the rows of the classifier tell."""
-    save_file(load_file(folder / 'model.safetensors'), folder / 'model.safetensors')
-    change_config(folder, lambda c: (c.pop('sha256'), c.update(num_classes=1000), c['pretrained_cfg'].update(num_classes=1000)))
+    without_stamp(folder)
+    change_config(folder, lambda c: (c.update(num_classes=1000), c['pretrained_cfg'].update(num_classes=1000)))
     with pytest.raises(ValueError, match=r'fc.weight has 4 rows, but these weights are declared to have num_classes=1000'):
         load(f'local-dir:{folder}')
 
@@ -388,8 +394,53 @@ def test_broken_config_beside_a_file(folder, text):
 
 def test_an_empty_folder(folder):
     (folder / 'model.safetensors').unlink()
-    with pytest.raises(FileNotFoundError, match=r'holds no weights: none of model.safetensors, pytorch_model.bin'):
+    with pytest.raises(FileNotFoundError, match=r'holds no weights that can be told: none of model.safetensors'):
         load(f'local-dir:{folder}')
+
+
+def without_stamp(folder):
+    """As timm's save_for_hf leaves a folder."""
+    save_file(load_file(folder / 'model.safetensors'), folder / 'model.safetensors')
+    change_config(folder, lambda c: c.pop('sha256'))
+
+
+def test_unknown_options_of_a_config_without_stamp(folder):
+    without_stamp(folder)
+    change_config(folder, lambda c: c['model_args'].update(num_itres=5))
+    with pytest.raises(ValueError, match=r"model_args of config.json has 'num_itres', which"):
+        load(f'local-dir:{folder}')
+
+
+def test_other_weights_in_the_place_of_those_with_a_sha256(folder, model):
+    torch.save(timm.create_model(SMALL, num_classes=4).state_dict(), folder / 'pytorch_model.bin')
+    (folder / 'model.safetensors').unlink()
+    with pytest.raises(FileNotFoundError, match=r'none of model.safetensors; there are pytorch_model.bin'):
+        load(f'local-dir:{folder}')
+
+
+@pytest.mark.parametrize('name', ['weights.safetensors', 'checkpoint.bin', 'model_best.pth', 'model_best.pth.tar'])
+def test_other_names_in_a_folder(folder, name, model, logits):
+    without_stamp(folder)
+    (folder / 'model.safetensors').unlink()
+    save_file(model.state_dict(), folder / name) if name.endswith('s') else torch.save(model.state_dict(), folder / name)
+    assert torch.equal(run(load(f'local-dir:{folder}')), logits)
+    torch.save({}, folder / 'another.pth')
+    with pytest.raises(FileNotFoundError, match=rf'there are .*{name}'):
+        load(f'local-dir:{folder}')
+
+
+@pytest.mark.parametrize('header', ['{', '[]', '{"architecture": "x"}', '{"num_classes": 4, "model_args": 3}'])
+def test_a_header_that_is_not_ours(folder, header):
+    stamped = folder.parent / 'stamped.safetensors'
+    save_file(load_file(folder / 'model.safetensors'), stamped, metadata={'timm_3g': header})
+    with pytest.raises(ValueError, match=r"header 'timm_3g' of .* is not ours"):
+        by_registry(file=str(stamped))
+
+
+def test_a_state_dict_of_the_caller_is_taken_as_it_is(folder, model, logits):
+    assert torch.equal(run(by_registry(state_dict=model.state_dict())), logits)
+    with pytest.raises(ValueError, match='pretrained_cfg_overlay has keys that timm does not know: fille'):
+        by_registry(fille='x')
 
 
 def test_keys_at_the_top_level_are_nobodys_business(folder, logits):

@@ -1,6 +1,7 @@
 """`timm-3g export`, `card` and `publish`, with the real client against a local Hub (conftest's `hub`)."""
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -15,13 +16,16 @@ from fakehub import CUT, DROP, Blob
 from safetensors.torch import load_file
 
 from timm_3g.__main__ import main
+from timm_3g.cli import publish as publish_verb
 from timm_3g.cli._card import (
+    BEGIN,
     END,
     REQUIRED,
     hand_written,
     make_card,
     merge,
     read_source,
+    read_text,
     readdress,
     split_front_matter,
     write_card,
@@ -170,16 +174,19 @@ def test_private_is_refused_for_a_public_repository(hub, folder, capsys):
     assert len(hub.repos[REPO].commits) == commits
 
 
-def test_branch(hub, folder, model):
+def test_branch(hub, folder, model, capsys):
     assert publish(folder, '--branch', 'next') == 0
     assert files(hub, 'next').keys() == FILES and not files(hub, 'main')
     assert torch.equal(timm.create_model(f'hf-hub:{REPO}@next', pretrained=True).eval()(IMAGE), model(IMAGE))
     assert publish(folder, '--revision', 'next') == 0  # it is there already
+    assert capsys.readouterr().out.count(f"create_model('hf-hub:{REPO}@next', pretrained=True)") == 2
 
 
 def test_pull_request(hub, folder, model, capsys):
     assert publish(folder, '--create-pr') == 0
-    assert f'{hub.url}/{REPO}/discussions/1' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f'{hub.url}/{REPO}/discussions/1' in out and f"'hf-hub:{REPO}@refs/pr/1'" in out
+    assert torch.equal(timm.create_model(f'hf-hub:{REPO}@refs/pr/1', pretrained=True).eval()(IMAGE), model(IMAGE))
     assert not files(hub, 'main') and files(hub, 'refs/pr/1').keys() == FILES
 
 
@@ -195,8 +202,14 @@ def test_tags_are_set_and_never_moved(hub, folder, model, capsys):
     first = hub.repos[REPO].tags['v1']
     (folder / 'README.md').write_text((folder / 'README.md').read_text() + '\nMore.\n')
     assert publish(folder, '--tag', 'v1') == 1
-    assert f"tag 'v1' stays at {first}" in capsys.readouterr().err
-    assert hub.repos[REPO].tags == {'v1': first} and hub.repos[REPO].refs['main'] != first
+    assert f"Tag 'v1' stays at {first}" in capsys.readouterr().err
+    second = hub.repos[REPO].refs['main']
+    assert hub.repos[REPO].tags == {'v1': first} and second != first
+    (folder / 'README.md').write_text((folder / 'README.md').read_text() + '\nStill more.\n')
+    assert publish(folder, '--tag', 'v1', '--replace-text') == 1  # now it is known beforehand: nothing is pushed
+    assert hub.repos[REPO].refs['main'] == second
+    assert publish(folder, '--revision', 'v1') == 1
+    assert "--revision must be a branch; 'v1' is a tag" in capsys.readouterr().err
     assert torch.equal(timm.create_model(f'hf-hub:{REPO}@v1', pretrained=True).eval()(IMAGE), model(IMAGE))
 
 
@@ -217,6 +230,8 @@ def test_credentials(hub, folder, token, repo, message, monkeypatch, capfd):
 
 
 FAULTS = [
+    ('GET .*/refs', 500),
+    ('POST .*/paths-info', 500),
     ('POST /api/repos/create', 500),
     ('POST .*/preupload/', 500),
     ('POST .*/objects/batch', 500),
@@ -235,7 +250,7 @@ def test_a_failure_on_the_way_leaves_nothing_half_published(hub, folder, model, 
     hub.fail.append(fault)
     assert publish(folder) == 1
     assert 'was not published' in capfd.readouterr().err
-    assert not any(files(hub) for _ in hub.repos)
+    assert not any(commit['files'] for repo in hub.repos.values() for commit in repo.commits.values())
     hub.fail.clear()
     assert publish(folder) == 0
     assert files(hub).keys() == FILES
@@ -264,7 +279,7 @@ def test_a_lost_answer_to_the_commit_is_found_out(hub, folder, capsys):
 def test_other_weights_than_were_sent_are_noticed(hub, folder, monkeypatch, capsys):
     monkeypatch.setattr(hub, 'commit_hook', lambda files: files.update({'model.safetensors': Blob(b'others', True)}))
     assert publish(folder) == 1
-    assert 'has other weights at' in capsys.readouterr().err
+    assert 'has other files at' in capsys.readouterr().err
 
 
 def test_text_written_on_the_hub_is_kept(hub, folder, capsys):
@@ -286,6 +301,141 @@ def test_text_written_on_the_hub_is_kept(hub, folder, capsys):
     assert 'it differs; nothing was pushed' in capsys.readouterr().err
     assert publish(folder, '--replace-text') == 0
     assert hand_written(files(hub)['README.md'].data.decode()) == 'Something else.'
+
+
+@pytest.mark.parametrize('warm', [False, True])
+def test_text_on_the_hub_survives_a_card_that_cannot_be_read(hub, folder, warm, tmp_path):
+    assert publish(folder) == 0
+    if warm:
+        timm.create_model(f'hf-hub:{REPO}', pretrained=True)
+        assert publish(folder) == 0  # the card is in the cache, as it was
+    edit(hub, files(hub)['README.md'].data.decode() + '\nBy hand.\n')
+    write_card(folder, license='mit')
+    hub.fail.append(('(HEAD|GET) .*README.md', 500))
+    assert publish(folder) == 1
+    assert hand_written(files(hub)['README.md'].data.decode()) == 'By hand.'
+
+
+def test_a_commit_of_somebody_else_meanwhile_is_not_written_over(hub, folder, monkeypatch, capsys):
+    assert publish(folder) == 0
+    write_card(folder, license='mit')
+    plain = publish_verb._with_their_text
+
+    def slow(card, before, args):
+        edit(hub, files(hub)['README.md'].data.decode() + '\nMeanwhile.\n')
+        return plain(card, before, args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish_verb, '_with_their_text', slow)
+        assert publish(folder) == 1
+    assert 'A commit has happened since' in capsys.readouterr().err
+    assert publish(folder) == 0
+    assert hand_written(files(hub)['README.md'].data.decode()) == 'Meanwhile.'
+
+
+@pytest.mark.parametrize(
+    'break_marks',
+    [
+        lambda text: text.replace(END, '') + '\nMine.\n',
+        lambda text: re.sub('<!-- timm_3g: begin.*?-->', '', text),
+        lambda text: text + text.split('---\n', 2)[2],
+    ],
+    ids=['no end', 'no begin', 'twice'],
+)
+def test_broken_marks_lose_nothing(hub, folder, break_marks, capsys):
+    assert publish(folder) == 0
+    broken = break_marks(files(hub)['README.md'].data.decode())
+    edit(hub, broken)
+    write_card(folder, license='mit')
+    assert publish(folder) == 1
+    assert 'must stand there once each' in capsys.readouterr().err
+    assert files(hub)['README.md'].data.decode() == broken
+    assert publish(folder, '--replace-text') == 0
+    assert hand_written(files(hub)['README.md'].data.decode()) == ''
+
+
+def test_a_mark_of_another_release_is_known(exported):
+    text = (exported / 'README.md').read_text().replace('. `timm-3g card` writes anew', '; other words')
+    assert hand_written(text) == '' and make_card(exported).count('# Model card for') == 1
+
+
+def test_a_licence_set_on_the_website_is_not_taken_back(hub, folder, capsys):
+    assert publish(folder) == 0
+    edit(hub, files(hub)['README.md'].data.decode().replace('license: unknown', 'license: mit'))
+    assert publish(folder) == 1
+    assert 'Say which: --license mit' in capsys.readouterr().err
+    assert publish(folder, '--license', 'mit') == 0
+
+
+def test_front_matter_of_other_people():
+    ours = '---\ntags: [timm]\n---\n' + f'{BEGIN}\nours\n{END}\n'
+    theirs = '--- \ntags: birds\nlanguage: no\nweight: 12\n---\nMine.\n'
+    fields, _ = split_front_matter(merge(theirs, ours))
+    assert fields['tags'] == ['timm', 'birds'] and fields['language'] == 'no' and fields['weight'] == 12
+    assert split_front_matter('---\n# nothing\n---\nText.\n') == ({}, 'Text.\n') == split_front_matter('---\n---\nText.\n')
+
+
+def test_read_text(tmp_path):
+    (tmp_path / 'a.md').write_bytes('\ufeff---\r\na: 1\r\n---\r\nText.'.encode())
+    assert split_front_matter(read_text(tmp_path / 'a.md')) == ({'a': 1}, 'Text.')
+    (tmp_path / 'b.md').write_bytes(b'\xff')
+    with pytest.raises(ValueError, match=r'b\.md must be UTF-8'):
+        read_text(tmp_path / 'b.md')
+
+
+def test_a_folder_with_somebody_elses_readme(hub, folder):
+    (folder / 'README.md').write_text('# my own\n')
+    assert publish(folder) == 0
+    assert hand_written(files(hub)['README.md'].data.decode()) == '# my own'
+
+
+def test_own_weights_under_a_known_name_get_nobodys_licence(hub, checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # away from our hub/, whose card would be refused: it is of other weights
+    assert publish(checkpoint, '--dry-run', repo=f'acme/{SMALL}.cifar10') == 0
+    assert 'states no licence' in capsys.readouterr().out
+
+
+def test_an_exported_file_says_what_it_is(exported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(['export', str(exported / 'model.safetensors')]) == 0
+    assert (tmp_path / f'{SMALL}.birds' / 'model.safetensors').read_bytes() == (exported / 'model.safetensors').read_bytes()
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--class-map', '/nowhere'], '/nowhere does not exist'),
+        (['--license', 'not a licence!'], 'must be an identifier of the Hub'),
+        (['--model', f'{SMALL}.a/b'], 'A tag is made of letters'),
+        (['--model', 'resnet18'], 'is no architecture of timm_3g'),
+    ],
+)
+def test_export_options_that_cannot_be(checkpoint, options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(['export', str(checkpoint), *options]) == 1
+    assert message in capsys.readouterr().err and not os.listdir(tmp_path)
+
+
+def test_weights_that_are_not_finite(model, tmp_path, capsys):
+    state = {**model.state_dict(), 'fc.bias': torch.full((4,), torch.nan)}
+    torch.save(state, tmp_path / 'nan.pth')
+    assert main(['export', str(tmp_path / 'nan.pth'), '--model', SMALL, '--output', str(tmp_path / 'out')]) == 1
+    assert 'logits that are not finite' in capsys.readouterr().err
+
+
+def test_weights_without_classifier(model, tmp_path):
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith('fc.')}
+    torch.save(state, tmp_path / 'headless.pth')
+    folder = export(tmp_path / 'headless.pth', SMALL, output=tmp_path / 'out')
+    assert 'topk' not in (folder / 'README.md').read_text() and '### Image Embeddings' in (folder / 'README.md').read_text()
+
+
+def test_a_folder_of_timms_own_making_is_refused(hub, folder, capsys):
+    config = json.loads((folder / 'config.json').read_text())
+    config.pop('sha256')
+    (folder / 'config.json').write_text(json.dumps(config))
+    assert publish(folder, '--dry-run') == 1
+    assert 'config.json has no sha256. Export the weights in it' in capsys.readouterr().err
 
 
 def edit(hub, text, name='README.md'):
@@ -386,8 +536,10 @@ def test_card_source_in_the_current_folder(folder, tmp_path, monkeypatch):
         ({'licence': 'mit'}, 'unknown facts: licence'),
         ({'license': ...}, 'missing: license'),
         ({'sha256': '0' * 64}, 'of other weights: it says sha256 000'),
-        ({'metrics': [{'dataset': 'Birds', 'top1': 50.0}]}, 'a metric has dataset, top1, measured_by'),
+        ({'metrics': [{'dataset': 'Birds', 'top1': 50.0}]}, 'a metric has dataset, top1 .a number., measured_by'),
         ({'license': 'gpl-3.0'}, '--license says mit'),
+        ({'datasets': 'birds'}, 'datasets must be a list'),
+        ({'metrics': [{'dataset': 'Birds', 'top1': '50', 'measured_by': 'me'}]}, 'top1 .a number.'),
     ],
 )
 def test_wrong_sources(folder, tmp_path, change, message):
@@ -406,10 +558,10 @@ def test_front_matter_errors(text, message):
         split_front_matter(text)
 
 
-def test_windows_line_ends(exported):
+def test_windows_line_ends(exported, tmp_path):
     text = (exported / 'README.md').read_text()
-    assert split_front_matter(text.replace('\n', '\r\n')) == split_front_matter(text)
-    assert merge(text.replace('\n', '\r\n') + '\r\nMine.\r\n', text).endswith(f'{END}\n\nMine.\n')
+    (tmp_path / 'README.md').write_bytes((text + '\nMine.\n').replace('\n', '\r\n').encode())
+    assert merge(read_text(tmp_path / 'README.md'), text).endswith(f'{END}\n\nMine.\n')
 
 
 def test_readdress_leaves_other_peoples_text_alone(exported):

@@ -34,6 +34,8 @@ METRIC = ('dataset', 'dataset_id', 'split', 'protocol', 'top1', 'top5', 'measure
 
 BEGIN = '<!-- timm_3g: begin. `timm-3g card` writes anew what is between these marks; text below the last one is kept. -->'
 END = '<!-- timm_3g: end -->'
+_BLOCK = re.compile(r'<!-- timm_3g: begin\b.*?-->(.*?)<!-- timm_3g: end -->', re.DOTALL)
+_MARK = re.compile(r'<!-- timm_3g: (?:begin\b.*?|end )-->', re.DOTALL)
 # Fields of the front matter that are ours; all others in a README are other people's, and are kept.
 OWNED = {'license', 'datasets', 'library_name', 'pipeline_tag', 'model_name', 'model-index', 'timm_3g', 'tags'}
 PROSE = ('<!-- timm_3g: prose -->', '<!-- timm_3g: end of prose -->')
@@ -52,23 +54,45 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--license', metavar='ID', help='licence of the weights, where no source states it, e.g. apache-2.0')
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which `no` is Norwegian: only true and false are booleans."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != 'tag:yaml.org,2002:bool']
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver('tag:yaml.org,2002:bool', re.compile(r'^(?:true|false)$'), list('tf'))
+
+
+def read_text(file: Path) -> str:
+    """A Markdown file as text, without byte order mark and carriage returns.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    try:
+        return file.read_text(encoding='utf-8-sig').replace('\r\n', '\n')
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{file} must be UTF-8: {error}') from error
+
+
 def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     """(fields, body) of a Markdown file. ({}, text) where it does not open with front matter.
 
     Raises:
         ValueError: front matter that is no YAML mapping.
     """
-    text = text.replace('\r\n', '\n')
-    match = re.match(r'---\n(.*?\n)---\n?(.*)', text, re.DOTALL)
+    match = re.match(r'---[ \t]*\n(.*?)^---[ \t]*(?:\n(.*)|\Z)', text, re.DOTALL | re.MULTILINE)
     if not match:
         return {}, text
     try:
-        fields = yaml.safe_load(match[1])
+        fields = yaml.load(match[1], _Loader)
     except yaml.YAMLError as error:
         raise ValueError(f'The front matter is no YAML: {error}') from error
-    if not isinstance(fields, dict):
+    if not isinstance(fields, dict | None):
         raise ValueError(f'The front matter must map names to values; got {type(fields).__name__}.')
-    return fields, match[2]
+    return fields or {}, match[2] or ''
 
 
 def read_source(file: Path) -> tuple[dict[str, Any], str]:
@@ -77,17 +101,22 @@ def read_source(file: Path) -> tuple[dict[str, Any], str]:
     Raises:
         ValueError: a fact that is unknown or missing, or a metric without who measured it.
     """
-    facts, prose = split_front_matter(file.read_text(encoding='utf-8'))
+    facts, prose = split_front_matter(read_text(file))
     unknown, missing = facts.keys() - set(FACTS), set(REQUIRED) - facts.keys()
     if unknown or missing:
         raise ValueError(
             f'{file}: unknown facts: {", ".join(sorted(unknown)) or "none"}; missing: {", ".join(sorted(missing)) or "none"}. '
             f'A source states {", ".join(REQUIRED)}, and may state {", ".join(FACTS[len(REQUIRED) :])}.'
         )
-    for metric in facts['metrics']:
-        if metric.keys() - set(METRIC) or not {'dataset', 'top1', 'measured_by'} <= metric.keys():
+    for name in ('datasets', 'metrics', 'seeds', 'known_faults'):
+        if not isinstance(facts[name], list | None):
+            raise ValueError(f'{file}: {name} must be a list or null; got {facts[name]!r}.')
+    for metric in facts['metrics'] or []:
+        numbers = [metric[k] for k in ('top1', 'top5') if k in metric] if isinstance(metric, dict) else ['']
+        named = isinstance(metric, dict) and {'dataset', 'top1', 'measured_by'} <= metric.keys() <= set(METRIC)
+        if not named or not all(isinstance(n, int | float) for n in numbers):
             raise ValueError(
-                f'{file}: a metric has dataset, top1, measured_by, and may have {", ".join(METRIC)}; got {metric}.'
+                f'{file}: a metric has dataset, top1 (a number), measured_by, and may have {", ".join(METRIC)}; got {metric}.'
             )
     return facts, prose.strip()
 
@@ -109,7 +138,7 @@ def make_card(
     Args:
         source: facts and prose; None for hub/<key>.md in the current folder, else for those in the README that is there, else
             for what config.json and the training run tell.
-        license: of the weights, where the source states none ('unknown').
+        license: of the weights: identifier on the Hub. A source may state none ('unknown'), or the same.
         training: what train.py recorded (see `read_training`).
         repo: ORG/NAME for the snippets; '' for ORG/<key>.
 
@@ -122,14 +151,16 @@ def make_card(
     """
     key = key_of(folder)
     readme = folder / CARD
-    existing = readme.read_text(encoding='utf-8') if readme.is_file() else ''
+    existing = read_text(readme) if readme.is_file() else ''
+    if license and not re.fullmatch(r'[a-z0-9][a-z0-9.+-]*', license):
+        raise ValueError(f'--license must be an identifier of the Hub, e.g. apache-2.0; got {license!r}.')
     source = source or next((f for f in [SOURCES / f'{key}.md'] if f.is_file()), None)
     if source:
         facts, prose = read_source(source)
     else:
         facts, prose = _facts_inside(existing) or (_facts_of_run(folder, training or {}), '')
-    if license and facts['license'] not in ('unknown', license):
-        raise ValueError(f'The card says license: {facts["license"]}; --license says {license}. Settle it in the source.')
+    if license and source and facts['license'] not in ('unknown', license):
+        raise ValueError(f'{source} says license: {facts["license"]}; --license says {license}. Settle it there.')
     facts['license'] = license or facts['license']
     sha256 = read_json(folder)[SHA256]
     if facts['sha256'] not in (None, 'unknown', sha256):
@@ -176,29 +207,51 @@ def merge(existing: str, rendered: str, text: str | None = None) -> str:
 
     Args:
         text: instead of the existing card's text outside the marks.
+
+    Raises:
+        ValueError: marks that do not pair (see `hand_written`).
     """
     theirs, _ = split_front_matter(existing)
     ours, body = split_front_matter(rendered)
-    tags = list(dict.fromkeys([*ours['tags'], *(theirs.get('tags') or [])]))
+    their_tags = theirs.get('tags') or []
+    tags = list(dict.fromkeys([*ours['tags'], *([their_tags] if isinstance(their_tags, str) else their_tags)]))
     fields = {**{name: value for name, value in theirs.items() if name not in OWNED}, **ours, 'tags': tags}
     front = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)
-    block = body[body.index(BEGIN) : body.index(END)] + END
+    block = _BLOCK.search(body)
+    assert block, 'what render or export wrote has its marks'
     kept = hand_written(existing) if text is None else text
-    return f'---\n{front}---\n{block}\n' + (f'\n{kept}\n' if kept else '')
+    return f'---\n{front}---\n{block[0]}\n' + (f'\n{kept}\n' if kept else '')
 
 
 def hand_written(readme: str) -> str:
-    """What stands outside the marks; everything after the front matter where there are none."""
+    """What stands outside the marks; everything after the front matter where there are none.
+
+    Raises:
+        ValueError: marks that do not make one pair, so that nobody can tell whose text is whose.
+    """
     _, body = split_front_matter(readme)
-    before, begin, rest = body.partition(BEGIN)
-    return '\n\n'.join(filter(None, (before.strip(), rest.partition(END)[2].strip() if begin else '')))
+    marks = len(_MARK.findall(body))
+    block = _BLOCK.search(body)
+    if marks not in (0, 2) or (marks and not block):
+        raise ValueError(
+            f'The marks of the card ({BEGIN} and {END}) must stand there once each, in this order, or not at all; '
+            f'found {marks}. Mend them by hand, or give up the text on the Hub: --replace-text.'
+        )
+    parts = (body[: block.start()], body[block.end() :]) if block else (body,)
+    return '\n\n'.join(filter(None, (part.strip() for part in parts)))
 
 
 def readdress(readme: str, repo: str) -> str:
-    """The card with its snippets naming another repository."""
-    before, begin, rest = readme.partition(BEGIN)
-    inside, end, after = rest.partition(END)
-    return before + begin + re.sub(r"'hf-hub:[^'@]+'", f"'hf-hub:{repo}'", inside) + end + after
+    """The card with its snippets naming another repository; prose and other people's text stay as they are."""
+
+    def rename(text: str) -> str:
+        return re.sub(r"'hf-hub:[^'@]+'", f"'hf-hub:{repo}'", text)
+
+    block = _BLOCK.search(readme)
+    if not block:
+        return readme
+    snippets, mark, rest = block[0].partition(PROSE[0])
+    return readme[: block.start()] + rename(snippets) + mark + rest + readme[block.end() :]
 
 
 def render(folder: Path, key: str, facts: Mapping[str, Any], prose: str, repo: str) -> str:
@@ -307,6 +360,7 @@ def _percent(metric: Mapping[str, Any], name: str) -> str:
 
 
 def _usage(net: Any, repo: str) -> str:
+    """Snippets that run as they stand. Classification only where there is a classifier."""
     height, width = net.pretrained_cfg['input_size'][1:]
     maps = ''.join(
         f'\n    #   (1, {info["num_chs"]}, {math.ceil(height / info["reduction"])}, {math.ceil(width / info["reduction"])})'
@@ -314,11 +368,7 @@ def _usage(net: Any, repo: str) -> str:
     )
     last = net.feature_info[-1]['reduction']
     features = f'(1, {net.num_features}, {math.ceil(height / last)}, {math.ceil(width / last)})'
-    return f"""## Model Usage
-
-`pip install timm_3g`, and import it: that registers the architecture in timm.
-
-### Image Classification
+    classification = f"""### Image Classification
 
 ```python
 {_open(repo, '')}
@@ -327,7 +377,12 @@ with torch.inference_mode():
 percent, classes = logits.softmax(dim=1).mul(100).topk({min(5, net.num_classes)})
 ```
 
-### Feature Map Extraction
+"""
+    return f"""## Model Usage
+
+`pip install timm_3g`, and import it: that registers the architecture in timm.
+
+{classification if net.num_classes else ''}### Feature Map Extraction
 
 ```python
 {_open(repo, ', features_only=True')}

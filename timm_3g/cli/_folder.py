@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 from torch import nn
 
-from timm_3g.models import CONFIG, SHA256, WEIGHTS, sha256_of, stamp
+from timm_3g.models import CONFIG, GOLDEN, SHA256, WEIGHTS, sha256_of, stamp
 
-GOLDEN = 'golden.safetensors'  # an input (1, C, H, W), already normalised, and the logits (1, classes) it gives
 CARD = 'README.md'
 FILES = (WEIGHTS, CONFIG, GOLDEN, CARD)  # all that is ever pushed
 
@@ -54,11 +53,13 @@ def _umask() -> int:
 def write_folder(net: Any, folder: Path) -> None:
     """Write model.safetensors, config.json and golden.safetensors of a model in eval mode, and prove that they read back.
 
+    The golden pair is an input (1, C, H, W), already normalised, and the logits (1, classes) that it gives.
+
     The header of model.safetensors says which function its tensors are of; config.json has its sha256, and num_classes and
     in_chans only where both timm and transformers read them.
 
     Raises:
-        ValueError: the folder reads back with other logits.
+        ValueError: the logits are not finite, or the folder reads back with others.
     """
     save_for_hf(net, str(folder), safe_serialization=True)
     config = json.loads((folder / CONFIG).read_text(encoding='utf-8'))
@@ -72,6 +73,8 @@ def write_folder(net: Any, folder: Path) -> None:
 
     image = torch.randn(1, *config['pretrained_cfg']['input_size'], generator=torch.Generator().manual_seed(0))
     golden = {'input': image, 'logits': net(image)}
+    if not golden['logits'].isfinite().all():
+        raise ValueError('These weights give logits that are not finite; nothing is kept.')
     save_file(golden, str(folder / GOLDEN))
     if not torch.equal(timm.create_model(f'local-dir:{folder}', pretrained=True).eval()(image), golden['logits']):
         raise ValueError('The folder reads back with other logits than the model it was written from; nothing is kept.')
@@ -102,14 +105,18 @@ def check_folder(folder: Path) -> nn.Module:
     if missing:
         raise FileNotFoundError(f'{folder} is no folder of `timm-3g export`: it lacks {", ".join(missing)}.')
     try:
+        if SHA256 not in read_json(folder):
+            raise ValueError(
+                f'{folder} is no folder of `timm-3g export`: its {CONFIG} has no {SHA256}. Export the weights in it.'
+            )
         net = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
         golden = load_file(str(folder / GOLDEN))
-        logits, wanted = net(golden['input']), golden['logits']
+        same = torch.allclose(net(golden['input']), golden['logits'], GOLDEN_RTOL, GOLDEN_ATOL)
     except (ValueError, OSError):
         raise
     except Exception as error:  # whatever timm, safetensors and torch raise over damaged or foreign files
         raise ValueError(f'{folder} is damaged: {type(error).__name__}: {error}. Export it again.') from error
-    if not torch.allclose(logits, wanted, GOLDEN_RTOL, GOLDEN_ATOL):
+    if not same:
         raise ValueError(f'{folder}: the golden input gives other logits than {GOLDEN} has. Export it again.')
     return net
 

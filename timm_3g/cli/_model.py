@@ -121,10 +121,13 @@ def class_names(model: Any, class_map: str = '') -> list[str]:
     """A name for each class: from a file, from the weights' config, ImageNet's where the model is of it, else the index.
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: a file or a config with another number of names than the model has classes.
     """
     cfg, number = model.pretrained_cfg, model.num_classes
     if class_map:
+        if not Path(class_map).is_file():
+            raise FileNotFoundError(f'{class_map} does not exist.')
         by_index = {index: name for name, index in load_class_map(class_map).items()}
         names = [by_index[index] for index in sorted(by_index)]
     else:

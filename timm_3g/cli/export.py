@@ -1,6 +1,7 @@
 """`timm-3g export`: any weight file that the filter takes, to the folder that timm's `local-dir:` and the Hub read."""
 
 import argparse
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import timm
 from timm.utils import ParseKwargs
 
-from timm_3g.models import is_ours, is_tag, read_training
+from timm_3g.models import is_ours, is_tag, read_key, read_training
 
 from ._card import add_card_options, write_card
 from ._folder import key_of, new_folder, write_folder
@@ -43,33 +44,37 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export, and say where the result is and how to load it."""
-    model = model_name(args.checkpoint, args.model)
-    folder = export(
-        args.checkpoint,
-        model,
-        args.num_classes,
-        args.output,
-        args.model_kwargs,
-        use_ema=not args.no_ema,
-        class_map=args.class_map,
-        card=args.card,
-        license=args.license,
-    )
+    folder = export(args.checkpoint, model_name(args.checkpoint, args.model), output=args.output, **export_options(args))
     print(f'{folder}/ written: model.safetensors, config.json, golden.safetensors, README.md; read back, logits equal.')
     print(f"import timm, timm_3g; timm.create_model('local-dir:{folder}', pretrained=True)")
     print(f'timm-3g publish {folder} --repo ORG/{key_of(folder)}')
 
 
-def model_name(checkpoint: Path, given: str | None) -> str:
-    """The architecture that is asked for, else the one that train.py recorded in the checkpoint.
+def export_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments of `export` from the options of `add_export_options`."""
+    return {
+        'num_classes': args.num_classes,
+        'model_kwargs': args.model_kwargs,
+        'use_ema': not args.no_ema,
+        'class_map': args.class_map,
+        'card': args.card,
+        'license': args.license,
+    }
+
+
+def model_name(checkpoint: Path, given: str | None, otherwise: str = '') -> str:
+    """The architecture that is asked for, else what the file says it is of (see `read_key`), else `otherwise`.
 
     Raises:
-        ValueError: neither.
+        FileNotFoundError: no such file.
+        ValueError: none of them.
     """
-    recorded = given or read_training(checkpoint).get('model')
-    if not recorded:
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f'{checkpoint} does not exist.')
+    name = given or read_key(checkpoint) or otherwise
+    if not name:
         raise ValueError(f'{checkpoint} does not say which architecture it is of. Name it: --model NAME[.TAG].')
-    return recorded
+    return name
 
 
 def export(
@@ -83,6 +88,7 @@ def export(
     card: Path | None = None,
     license: str | None = None,
     with_card: bool = True,
+    tag: str = '',
 ) -> Path:
     """Write model.safetensors, config.json, a golden input with its logits, and the model card; prove that they read back.
 
@@ -92,7 +98,7 @@ def export(
 
     Args:
         checkpoint: train.py's, the authors', or any state dict that the filter takes.
-        model: <arch> or <arch>.<tag>; the tag may be a new one.
+        model: <arch> or <arch>.<tag>. The tag may be a new one; of one in timm's registry, licence, origin and labels are kept.
         num_classes: None for the rows of the classifier.
         output: the new folder; None for one of the model's name in the current folder.
         model_kwargs: options of the model, where nothing recorded them.
@@ -100,6 +106,7 @@ def export(
         class_map: a file of class names in the order of their index, or timm's other forms; '' for those of the config.
         card, license: see `write_card`.
         with_card: False leaves README.md out.
+        tag: of the result, instead of the model's; says nothing about the weights.
 
     Returns:
         The folder.
@@ -110,14 +117,16 @@ def export(
     """
     if not is_ours(model):
         raise ValueError(f'{model!r} is no architecture of timm_3g: {", ".join(filter(is_ours, timm.list_models()))}.')
+    if not re.fullmatch(r'[\w.-]*', tag or model.partition('.')[2]):
+        raise ValueError(f'A tag is made of letters, digits, _, - and dots; got {tag or model!r}.')
     output = output or Path(model)
     with new_folder(output) as folder:
-        arch, _, tag = model.partition('.')
+        arch, _, own = model.partition('.')
         net: Any = create_loaded(
             model if is_tag(model) else arch, checkpoint, num_classes, use_ema, options=model_kwargs
         ).eval()
-        if tag:
-            net.pretrained_cfg['tag'] = tag
+        if tag or own:
+            net.pretrained_cfg['tag'] = tag or own
         if class_map:
             net.pretrained_cfg['label_names'] = tuple(class_names(net, class_map))
             net.pretrained_cfg.pop('label_descriptions', None)

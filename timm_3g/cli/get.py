@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Fetch, or list."""
-    if args.list == bool(args.key):
+    if args.list == bool(args.key) or (args.list and args.file):
         raise ValueError('Name one set of weights (timm-3g get NAME.TAG), or ask for all of them (timm-3g get --list).')
     if args.list:
         print(table())
@@ -65,7 +65,7 @@ def _state(key: str, cfg: Any) -> str:
         return 'in the package'
     if fetched_file(key):
         return 'fetched'
-    return f'on the Hub: {cfg.hf_hub_id}' if cfg.hf_hub_id else 'not here: timm-3g get'
+    return f'not here: {cfg.hf_hub_id} on the Hub, if published' if cfg.hf_hub_id else 'not here: timm-3g get'
 
 
 def get(key: str, file: Path | None = None) -> str:

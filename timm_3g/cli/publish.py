@@ -1,21 +1,22 @@
 """`timm-3g publish`: an exported folder, or a weight file that is exported first, to a repository of the Hugging Face Hub."""
 
 import argparse
+import hashlib
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import timm
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from timm_3g import __version__
-from timm_3g.models import NETWORK_ERRORS, SHA256, WEIGHTS, explain, read_training
+from timm_3g.models import NETWORK_ERRORS, SHA256, WEIGHTS, explain
 
-from ._card import hand_written, make_card, merge, readdress, split_front_matter
+from ._card import hand_written, make_card, merge, read_text, readdress, split_front_matter
 from ._folder import CARD, FILES, check_folder, key_of, read_json
-from .export import add_export_options, export
+from .export import add_export_options, export, export_options, model_name
 
 # RuntimeError is the client's word around an upload that failed.
 CLIENT_ERRORS: tuple[type[Exception], ...] = (*NETWORK_ERRORS, RuntimeError)
@@ -26,7 +27,9 @@ EXAMPLE = 'timm-3g publish output/train/RUN/model_best.pth.tar --repo ORG/resnet
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb. Credentials are huggingface_hub's: `hf auth login`, or HF_TOKEN."""
     parser.add_argument('source', type=Path, metavar='DIR|FILE', help='a folder of `timm-3g export`, or a file to export first')
-    parser.add_argument('--repo', required=True, metavar='ORG/NAME.TAG', help='made if it is not there')
+    parser.add_argument(
+        '--repo', required=True, metavar='ORG/NAME.TAG', help='made if it is not there (credentials: `hf auth login`, HF_TOKEN)'
+    )
     parser.add_argument('--private', action='store_true', help='the repository must be, or is made, private')
     parser.add_argument('--revision', '--branch', metavar='BRANCH', help='push there (made if need be; default: main)')
     parser.add_argument('--create-pr', action='store_true', help='open a pull request instead of pushing')
@@ -49,23 +52,22 @@ def run(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix='timm_3g.') as scratch:
         folder = args.source
         if not folder.is_dir():
-            folder = export(
-                args.source,
-                _model_of(args.source, args.model, name),
-                args.num_classes,
-                Path(scratch, name),
-                args.model_kwargs,
-                use_ema=not args.no_ema,
-                class_map=args.class_map,
-                card=args.card,
-                license=args.license,
-            )
+            arch, _, tag = name.partition('.')
+            model = model_name(folder, args.model, arch if timm.is_model(arch) else '')
+            folder = export(folder, model, output=Path(scratch, name), tag=tag, **export_options(args))
         check_folder(folder)
         _require_name(key_of(folder), name)
-        anew = args.source.is_dir() and (args.card or args.license or not (folder / CARD).is_file())
-        card = make_card(folder, args.card, args.license) if anew else (folder / CARD).read_text(encoding='utf-8')
-        card = readdress(card, args.repo)
+        card = readdress(_card_of(folder, args), args.repo)
         print(describe(folder, card, args) if args.dry_run else push(folder, card, args))
+
+
+def _card_of(folder: Path, args: argparse.Namespace) -> str:
+    """The folder's card; made where it has none of ours, or where --card or --license ask for it."""
+    readme = folder / CARD
+    text = read_text(readme) if readme.is_file() else ''
+    if args.source.is_dir() and (args.card or args.license or 'timm_3g' not in split_front_matter(text)[0]):
+        return make_card(folder, args.card, args.license)
+    return text
 
 
 def check_request(args: argparse.Namespace) -> str:
@@ -90,19 +92,6 @@ def check_request(args: argparse.Namespace) -> str:
     if args.create_pr and (args.tag or args.revision):
         raise ValueError('--create-pr opens a pull request against main: neither --tag nor --revision goes with it.')
     return name
-
-
-def _model_of(checkpoint: Path, given: str | None, name: str) -> str:
-    """<arch>.<tag>: the architecture that is asked for, or that train.py recorded, or of the repository's name; its tag.
-
-    Raises:
-        ValueError: there is none.
-    """
-    arch, _, tag = name.partition('.')
-    known = given or read_training(checkpoint).get('model', '').split('.')[0] or (arch if timm.is_model(arch) else '')
-    if not known:
-        raise ValueError(f'{checkpoint} does not say which architecture it is of, nor does {name!r}. Name it: --model NAME.')
-    return known if '.' in known or not tag else f'{known}.{tag}'
 
 
 def _require_name(key: str, name: str) -> None:
@@ -137,13 +126,15 @@ def _cautions(folder: Path, card: str) -> list[str]:
 def push(folder: Path, card: str, args: argparse.Namespace) -> str:
     """One commit with the four files of a checked folder, or none where nothing has changed. Then the tag.
 
-    Text that people have written into the card on the Hub is kept. A failure on the way leaves the repository as it was.
+    Text that people have written into the card on the Hub is kept, and a commit of theirs meanwhile is not written over. A
+    failure on the way may leave an empty repository or branch, never a part of the files.
 
     Returns:
         What was done, in words.
 
     Raises:
-        ValueError: a public repository where --private is asked for; hand-written texts that differ; a tag that is elsewhere.
+        ValueError: a public repository where --private is asked for; hand-written texts or licences that differ; a tag that is
+            elsewhere, or that --revision names.
         OSError: the Hub refuses or cannot be reached.
     """
     api: Any = HfApi(library_name='timm_3g', library_version=__version__)
@@ -151,65 +142,84 @@ def push(folder: Path, card: str, args: argparse.Namespace) -> str:
         api.create_repo(args.repo, private=args.private, exist_ok=True)
         if args.private and not api.model_info(args.repo).private:
             raise ValueError(
-                f'{args.repo} exists and is public; nothing was pushed. Make it private on the Hub, or leave out --private.'
+                f'{args.repo} exists and is public; nothing was pushed. Make it private there, or leave out --private.'
             )
+        tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(args.repo).tags}
+        if args.revision in tags:
+            raise ValueError(f'--revision must be a branch; {args.revision!r} is a tag of {args.repo}.')
         if args.revision:
             api.create_branch(args.repo, branch=args.revision, exist_ok=True)
-        card = _with_their_text(card, args)
-        before = api.model_info(args.repo, revision=args.revision).sha
-        operations = [CommitOperationAdd(name, str(folder / name)) for name in FILES if name != CARD]
-        commit = api.create_commit(
-            args.repo,
-            [*operations, CommitOperationAdd(CARD, card.encode())],
-            commit_message=args.message or f'Add {key_of(folder)} by timm_3g {__version__}',
-            revision=args.revision,
-            create_pr=args.create_pr,
-        )
-        _check_pushed(api, folder, args.repo, commit.oid)
-        lines = [
-            f'{args.repo}: nothing had changed.'
-            if commit.oid == before
-            else f'{args.repo}: {commit.pr_url or commit.commit_url}'
-        ]
-        if args.tag:
-            _set_tag(api, args.repo, args.tag, commit.oid)
-        lines += _cautions(folder, card)
-        revision = '' if commit.oid == before or args.create_pr or not args.revision else f'@{args.revision}'
-        return '\n'.join([*lines, f"timm.create_model('hf-hub:{args.repo}{revision}', pretrained=True)"])
+        before = api.model_info(args.repo, revision=args.revision)
+        _require_tag(tags, args.tag, before.sha)
+        contents: dict[str, bytes | Path] = {name: folder / name for name in FILES}
+        contents[CARD] = _with_their_text(card, before, args).encode()
+        commit, revision = before.sha, args.revision
+        done = f'{args.repo}: nothing had changed.'
+        if _differs(api, args.repo, before.sha, contents):
+            made = api.create_commit(
+                args.repo,
+                [
+                    CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
+                    for name, content in contents.items()
+                ],
+                commit_message=args.message or f'Add {key_of(folder)} by timm_3g {__version__}',
+                revision=args.revision,
+                create_pr=args.create_pr,
+                parent_commit=before.sha,
+            )
+            commit, revision = made.oid, made.pr_revision or args.revision
+            done = f'{args.repo}: {made.pr_url or made.commit_url}'
+            if _differs(api, args.repo, commit, contents):
+                raise OSError(f'the Hub has other files at {commit} than were sent')
+        if args.tag and args.tag not in tags:
+            api.create_tag(args.repo, tag=args.tag, revision=commit)
+        else:
+            _require_tag(tags, args.tag, commit)
     except CLIENT_ERRORS as error:
-        raise OSError(
-            f'{args.repo} was not published: {explain(error)}. Run the command again: what has arrived is not sent twice.'
-        ) from error
+        status = getattr(getattr(error, 'response', None), 'status_code', None) or 0
+        again = '' if status in (400, 401, 403, 404) else ' Run the command again: what has arrived is not sent twice.'
+        raise OSError(f'{args.repo} was not published: {explain(error)}.{again}') from error
+    load = f"timm.create_model('hf-hub:{args.repo}{f'@{revision}' if revision else ''}', pretrained=True)"
+    return '\n'.join([done, *_cautions(folder, card), load])
 
 
-def _with_their_text(card: str, args: argparse.Namespace) -> str:
-    """The card with what people have written into the one on the Hub."""
-    try:
-        theirs = Path(hf_hub_download(args.repo, CARD, revision=args.revision)).read_text(encoding='utf-8')
-    except EntryNotFoundError:
+def _with_their_text(card: str, before: Any, args: argparse.Namespace) -> str:
+    """The card with what people have written into the one on the Hub, as of the commit `before`."""
+    if CARD not in [file.rfilename for file in before.siblings]:
         return card
+    theirs = read_text(Path(hf_hub_download(args.repo, CARD, revision=before.sha)))
+    if args.replace_text:
+        return merge(theirs, card, hand_written(card))
     on_hub, here = hand_written(theirs), hand_written(card)
-    if on_hub and here not in ('', on_hub) and not args.replace_text:
+    if on_hub and here not in ('', on_hub):
         raise ValueError(
-            f'Both {args.source} and the card of {args.repo} have text below the mark, and it differs; nothing was pushed. '
+            f'Both {args.source} and the card of {args.repo} have text outside the marks, and it differs; nothing was pushed. '
             f"Take the Hub's text over into the folder, or give it up: --replace-text."
+        )
+    licences = [split_front_matter(text)[0].get('license', 'unknown') for text in (theirs, card)]
+    if licences[0] != 'unknown' and licences[1] == 'unknown':
+        raise ValueError(
+            f'The card of {args.repo} says license: {licences[0]}, the one of {args.source} states none; nothing was pushed. '
+            f'Say which: --license {licences[0]}.'
         )
     return merge(theirs, card, here or on_hub)
 
 
-def _check_pushed(api: Any, folder: Path, repo: str, commit: str) -> None:
-    """Raise OSError unless the commit holds the weights of the folder."""
-    (weights,) = api.get_paths_info(repo, [WEIGHTS], revision=commit)
-    if weights.lfs and weights.lfs.sha256 != read_json(folder)[SHA256]:
-        raise OSError(f'{repo} has other weights at {commit} than were sent: sha256 {weights.lfs.sha256}. Push again.')
+def _differs(api: Any, repo: str, commit: str, contents: dict[str, bytes | Path]) -> bool:
+    """Whether the files at a commit are others than these: by sha256 where Git LFS keeps them, else by Git's own hash."""
+    there = {file.path: file for file in api.get_paths_info(repo, list(contents), revision=commit)}
+    for name, content in contents.items():
+        if name not in there:
+            return True
+        data = content if isinstance(content, bytes) else content.read_bytes()
+        lfs = there[name].lfs
+        ours = hashlib.sha256(data) if lfs else hashlib.sha1(b'blob %d\0' % len(data) + data)
+        if ours.hexdigest() != (lfs.sha256 if lfs else there[name].blob_id):
+            return True
+    return False
 
 
-def _set_tag(api: Any, repo: str, tag: str, commit: str) -> None:
-    """Name the commit; do nothing where it bears the name already. A tag is never moved."""
-    placed = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo).tags}
-    if placed.get(tag, commit) != commit:
-        raise ValueError(
-            f'Pushed as {commit}, but tag {tag!r} stays at {placed[tag]}: tags are not moved. Choose another --tag.'
-        )
-    if tag not in placed:
-        api.create_tag(repo, tag=tag, revision=commit)
+def _require_tag(tags: dict[str, str], tag: str | None, commit: str) -> None:
+    """Raise ValueError if the tag names another commit: it is never moved."""
+    if tag and tags.get(tag, commit) != commit:
+        raise ValueError(f'Tag {tag!r} stays at {tags[tag]}, not {commit}: tags are not moved. Choose another --tag.')

@@ -15,10 +15,12 @@ from ._integrity import WEIGHTS as WEIGHTS
 from ._integrity import check_integrity as check_integrity
 from ._integrity import sha256_of as sha256_of
 from ._read import read_description as read_description
+from ._read import read_key as read_key
 from ._read import read_record as read_record
 from ._read import read_training as read_training
 from ._read import read_weights as read_weights
 from ._read import stamp as stamp
+from ._source import GOLDEN as GOLDEN
 from ._source import is_ours as is_ours
 from ._source import is_tag as is_tag
 from .efficientnet_3g import EfficientNet3G as EfficientNet3G

@@ -26,7 +26,7 @@ NETWORK_ERRORS: tuple[type[Exception], ...] = (OSError, HfHubHTTPError.__mro__[1
 
 # In words; the first class that fits counts. Private and gated repositories look absent to those who may not see them.
 _REASONS: dict[type[Exception], str] = {
-    OfflineModeIsEnabled: 'HF_HUB_OFFLINE is set, and the cache does not hold it',
+    OfflineModeIsEnabled: 'HF_HUB_OFFLINE is set, and the cache does not hold what is asked for',
     LocalEntryNotFoundError: 'it cannot be reached, and the cache does not hold it whole',
     RepositoryNotFoundError: 'no such repository; or a private one, and no token that may see it (`hf auth login`)',
     RevisionNotFoundError: 'no such revision',
@@ -85,4 +85,7 @@ def explain(error: BaseException) -> str:
     if getattr(getattr(error, 'response', None), 'status_code', None) == 401:
         return 'invalid token, or none (`hf auth login`, or HF_TOKEN)'
     said = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip('.')
+    server: str | None = getattr(error, 'server_message', None)
+    if server and server.rstrip('.') not in said:
+        said += f': {server.rstrip(".")}'
     return f'{said}: {explain(error.__cause__)}' if type(error) is RuntimeError and error.__cause__ else said

@@ -41,25 +41,27 @@ def read_config(file: Path) -> dict[str, Any]:
     return content
 
 
-def expected_sha256(file: Path) -> tuple[str, str]:
-    """(sha256 that the file should have, who says so); ('', '') where nobody does."""
-    if file.name == WEIGHTS:
-        stated = read_config(file).get(SHA256)
-        if stated:
-            return str(stated), f'{CONFIG} beside it'
+def expected_sha256(file: Path) -> tuple[str, str, str]:
+    """(sha256 that the file should have, who says so, what to do if it has another); ('', '', '') where nobody does."""
+    stated = read_config(file).get(SHA256) if file.name == WEIGHTS else None
     # One step only: the blob may itself be a link into a store with other names.
     blob = os.path.basename(os.readlink(file)) if file.is_symlink() else ''
-    return (blob, 'the name that the Hub gave it') if _BLOB.fullmatch(blob) else ('', '')
+    if _BLOB.fullmatch(blob):
+        again = f'Delete {str(file.resolve())!r} and load again.'
+        return (str(stated), f'{CONFIG} beside it', again) if stated else (blob, 'the name that the Hub gave it', again)
+    if stated:
+        again = f'Fetch or export it anew; if you have changed it yourself, remove {SHA256} from {CONFIG}.'
+        return str(stated), f'{CONFIG} beside it', again
+    return '', '', ''
 
 
 def check_integrity(file: Path) -> None:
     """Raise ValueError if the sha256 of the file is known and is another one: bytes flipped, cut off or exchanged."""
-    expected, source = expected_sha256(file)
-    if not expected:
+    expected, source, remedy = expected_sha256(file)
+    if not expected or not file.is_file():
         return
     found = sha256_of(file)
     if found != expected:
         raise ValueError(
-            f'{str(file)!r} is not the published file: its sha256 is {found}, and {source} says {expected}. It was damaged or '
-            f'exchanged. Delete {str(file.resolve())!r} and load again, or fetch it anew.'
+            f'{str(file)!r} is not the published file: its sha256 is {found}, and {source} says {expected}. {remedy}'
         )

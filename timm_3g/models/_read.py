@@ -62,15 +62,8 @@ def read_record(file: str | Path, variant: str) -> dict[str, Any]:
     """
     config = _config_beside(file, variant)
     inside = _stamp_of(file)
-    if config and inside:
-        said = {**config['model_args'], 'num_classes': config.get('num_classes', inside['num_classes'])}
-        found = {**inside['model_args'], 'num_classes': inside['num_classes']}
-        differing = [f'{k}: {said[k]!r}, the file {v!r}' for k, v in found.items() if k in said and said[k] != v]
-        if differing:
-            raise ValueError(
-                f'config.json beside {str(file)!r} contradicts the weights, which know what they were made for '
-                f'({"; ".join(differing)}). It was changed, or is of other weights. Fetch or export both anew.'
-            )
+    if config:
+        _check_config(file, config, inside)
     if config or inside:
         return dict((inside or config)['model_args'])
     args = _training_arguments(file, variant)
@@ -80,13 +73,61 @@ def read_record(file: str | Path, variant: str) -> dict[str, Any]:
     return dict(timm.create_model(variant, device='meta', **options)._model_args)
 
 
+def _check_config(file: str | Path, config: Mapping[str, Any], inside: Mapping[str, Any]) -> None:
+    """Raise ValueError where config.json contradicts itself or the weights beside it."""
+    declared = config.get('num_classes', (config.get('pretrained_cfg') or {}).get('num_classes'))  # as timm reads it
+    built = config['model_args'].get('num_classes', declared)
+    if built != declared or (declared is not None and declared < 0):
+        raise ValueError(
+            f'config.json beside {str(file)!r} declares num_classes {declared!r}, and model_args has {built!r}: the classifier '
+            f'would be random. Fetch or export it anew.'
+        )
+    if not inside:
+        return
+    said = {key: value for key, value in config['model_args'].items() if key not in ('num_classes', 'in_chans')}
+    said |= {'num_classes': declared}
+    found = {**inside['model_args'], 'num_classes': inside['num_classes']}
+    differing = [
+        f'{key}: {said.get(key)!r}, the file {found.get(key)!r}'
+        for key in sorted(said.keys() | found.keys())
+        if said.get(key) != found.get(key)
+    ]
+    if differing:
+        raise ValueError(
+            f'config.json beside {str(file)!r} contradicts the weights, which know what they were made for '
+            f'({"; ".join(differing)}). It was changed, or is of other weights. Fetch or export both anew.'
+        )
+
+
 def _stamp_of(file: str | Path) -> dict[str, Any]:
-    """What `stamp` wrote into this file; else empty."""
+    """What `stamp` wrote into this file; else empty.
+
+    Raises:
+        ValueError: something else stands there.
+    """
     if not str(file).endswith('.safetensors'):
         return {}
     with safe_open(str(file), 'pt') as opened:
         text = (opened.metadata() or {}).get(STAMP)
-    return json.loads(text) if text else {}
+    if not text:
+        return {}
+    try:
+        record = json.loads(text)
+        return {**record, 'num_classes': int(record['num_classes']), 'model_args': dict(record['model_args'])}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f'The header {STAMP!r} of {str(file)!r} is not ours: {error!r}. Export the weights anew.') from error
+
+
+def read_key(file: str | Path) -> str:
+    """<arch> or <arch>.<tag> that a file is of, by its header, config.json beside it, or train.py; '' where none says it.
+
+    Raises:
+        ValueError: a header, config.json or checkpoint that cannot be read.
+    """
+    config = read_config(Path(file))
+    recorded = _stamp_of(file).get('architecture') or config.get('architecture') or read_training(file).get('model', '')
+    tag = (config.get('pretrained_cfg') or {}).get('tag')
+    return f'{recorded}.{tag}' if tag and recorded == config.get('architecture') else recorded
 
 
 PREPROCESSING = ('input_size', 'mean', 'std', 'crop_pct', 'interpolation')

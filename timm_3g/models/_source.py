@@ -10,14 +10,19 @@ from timm.models import PretrainedCfg, model_entrypoint, resolve_pretrained_cfg
 
 from ._fetched import fetched_file
 from ._hub import download
-from ._integrity import WEIGHTS
+from ._integrity import SHA256, WEIGHTS, read_config
 from ._read import read_record, read_weights
 
-# In a folder, as timm itself prefers them.
+# In a folder: the names that timm prefers, then any file that ends so, if it is the only one.
 LOCAL_NAMES = (WEIGHTS, 'pytorch_model.bin', 'pytorch_model.pth', 'model.pth')
+LOCAL_ENDINGS = ('.safetensors', '.pth', '.pth.tar', '.bin')
+GOLDEN = 'golden.safetensors'  # what `timm-3g export` puts beside the weights
+
+FROM_CONFIG = ('hf-hub', 'local-dir')  # sources whose pretrained_cfg is a config.json
+ELSEWHERE = ('state_dict', 'url', 'hf_hub_filename', 'custom_load')  # what would send timm to other weights than its folder's
 
 
-def find_weights(variant: str, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def find_weights(variant: str, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Settle which file holds the weights that a model is asked for, fetch it from the Hub if it is there, and check it.
 
     In this order: what the caller names (state_dict, file, url, `local-dir:`, `hf-hub:`), what ships with the package, what
@@ -29,8 +34,9 @@ def find_weights(variant: str, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any
         kwargs: of its entry point, as timm.create_model passes them.
 
     Returns:
-        What timm must be told (an overlay of its pretrained_cfg that names the file; empty where timm reads a state dict or a
-        url by itself), and what is recorded about the function of the weights (see `read_record`).
+        What timm must be told (an overlay of its pretrained_cfg that names the file), and what is recorded about the function
+        of the weights (see `read_record`). ({}, None) where the caller names a state dict, a url or another file of a
+        repository: those timm reads by itself.
 
     Raises:
         RuntimeError: there are no weights, and what to do.
@@ -38,24 +44,33 @@ def find_weights(variant: str, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any
         ValueError: the file is truncated, damaged, exchanged or no state dict of tensors; or its config.json is not timm's.
     """
     cfg = _resolve(variant, kwargs)
-    if cfg.state_dict or (not cfg.file and cfg.url) or cfg.hf_hub_filename not in (None, WEIGHTS):
-        return {}, {}
+    by_caller = cfg.state_dict or (not cfg.file and cfg.url) or cfg.hf_hub_filename not in (None, WEIGHTS)
+    if by_caller and cfg.source not in FROM_CONFIG:
+        return {}, None
     file = _locate(f'{variant}.{cfg.tag}' if cfg.tag else variant, cfg, kwargs.get('cache_dir'))
     read_weights(file)
-    return {'file': str(file), 'source': None}, read_record(file, variant)
+    return {'file': str(file), 'source': None, 'state_dict': None}, read_record(file, variant)
 
 
 def _resolve(variant: str, kwargs: Mapping[str, Any]) -> PretrainedCfg:
-    """timm's own resolution, with a clear word on keys that it does not know."""
-    given = kwargs.get('pretrained_cfg')
-    if isinstance(given, dict):
-        unknown = given.keys() - {field.name for field in fields(PretrainedCfg)}
+    """timm's own resolution, with a clear word on keys that it does not know, and on a config.json that names other weights."""
+    given, overlay = kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay')
+    known = {field.name for field in fields(PretrainedCfg)}
+    for where, keys in (('pretrained_cfg (of config.json)', given), ('pretrained_cfg_overlay', overlay)):
+        unknown = keys.keys() - known if isinstance(keys, dict) else set()
         if unknown:
             raise ValueError(
-                f'pretrained_cfg (of config.json) has keys that timm does not know: {", ".join(sorted(unknown))}. Remove them, '
-                f'or move them to the top level of config.json, where timm ignores what it does not know.'
+                f'{where} has keys that timm does not know: {", ".join(sorted(unknown))}. Remove them; at the top level of '
+                f'config.json, timm ignores what it does not know.'
             )
-    return resolve_pretrained_cfg(variant, given, kwargs.get('pretrained_cfg_overlay'))
+    if isinstance(given, dict) and given.get('source') in FROM_CONFIG:
+        elsewhere = [key for key in ELSEWHERE if given.get(key)]
+        if elsewhere:
+            raise ValueError(
+                f'pretrained_cfg of config.json has {", ".join(elsewhere)}, which names other weights than those beside it. '
+                f'Remove it from config.json; a caller may pass it as pretrained_cfg_overlay.'
+            )
+    return resolve_pretrained_cfg(variant, given, overlay)
 
 
 def _locate(name: str, cfg: PretrainedCfg, cache_dir: str | Path | None) -> Path:
@@ -92,10 +107,16 @@ def is_tag(name: str) -> bool:
 
 
 def _in_folder(folder: Path) -> Path:
-    found = next((folder / name for name in LOCAL_NAMES if (folder / name).is_file()), None)
-    if not found:
-        raise FileNotFoundError(f'{str(folder)!r} holds no weights: none of {", ".join(LOCAL_NAMES)}.')
-    return found
+    """The weights in a folder. Where config.json has the sha256 of model.safetensors, that file and no other."""
+    names = LOCAL_NAMES[:1] if read_config(folder / WEIGHTS).get(SHA256) else LOCAL_NAMES
+    found = next((folder / name for name in names if (folder / name).is_file()), None)
+    if found:
+        return found
+    others = [f for f in sorted(folder.glob('*')) if f.name.endswith(LOCAL_ENDINGS) and f.name != GOLDEN]
+    if len(others) != 1 or names != LOCAL_NAMES:
+        listed = f'; there are {", ".join(f.name for f in others)}' if others else ''
+        raise FileNotFoundError(f'{str(folder)!r} holds no weights that can be told: none of {", ".join(names)}{listed}.')
+    return others[0]
 
 
 def _remedy(name: str, cfg: PretrainedCfg) -> str:
