@@ -10,7 +10,7 @@ import torch
 from conftest import SMALL
 
 from timm_3g.__main__ import main
-from timm_3g.cli import _card
+from timm_3g.cli import _card, _card_text
 from timm_3g.cli._card import read_source
 from timm_3g.cli.get import known_weights
 from timm_3g.models import SHA256, _shipped
@@ -76,7 +76,7 @@ def test_the_card_of_foreign_weights_says_that_no_licence_was_granted(tmp_path, 
     folder = tmp_path / 'out'
     assert main(['export', str(tmp_path / 'theirs.pth'), '--model', SMALL, '--output', str(folder), '--card', str(source)]) == 0
     card = (folder / 'README.md').read_text()
-    assert _card.NO_LICENCE in card and 'license: unknown' in card and '| ImageNet-1k | validation |' in card
+    assert _card_text.NO_LICENCE in card and 'license: unknown' in card and '| ImageNet-1k | validation |' in card
     assert 'value: 78.66' in card and 'url: https://github.com/csqlwang/3G-Net' in card
     assert 'The margin of 3G over a well-trained iSQRT-COV is 0.1 points' in card
 

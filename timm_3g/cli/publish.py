@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,10 @@ def run(args: argparse.Namespace) -> None:
     name = check_request(args)
     with tempfile.TemporaryDirectory(prefix='timm_3g.') as scratch:
         folder = args.source
-        if not folder.is_dir():
+        if args.source.is_file():
             arch, _, tag = name.partition('.')
-            model = model_name(folder, args.model, arch if timm.is_model(arch) else '')
-            folder = export(folder, model, output=Path(scratch, name), tag=tag, **export_options(args))
+            model = model_name(args.source, args.model, otherwise=arch if timm.is_model(arch) else '')
+            folder = export(args.source, model, output=Path(scratch, name), tag=tag, **export_options(args))
         check_folder(folder)
         _require_name(key_of(folder), name)
         card = readdress(_card_of(folder, args), args.repo)
@@ -115,12 +116,10 @@ def describe(folder: Path, card: str, args: argparse.Namespace) -> str:
 
 def _cautions(folder: Path, card: str) -> list[str]:
     fields, _ = split_front_matter(card)
-    found = (
-        []
-        if fields['license'] != 'unknown'
-        else ['The card states no licence. Whether you may publish these weights is yours to know.']
-    )
-    return [*found, *(f'Not pushed: {f.name}' for f in sorted(folder.iterdir()) if f.name not in FILES)]
+    lines = [f'Not pushed: {file.name}' for file in sorted(folder.iterdir()) if file.name not in FILES]
+    if fields['license'] == 'unknown':
+        lines.append('The card states no licence. Whether you may publish these weights is yours to know.')
+    return lines
 
 
 def push(folder: Path, card: str, args: argparse.Namespace) -> str:
@@ -158,10 +157,7 @@ def push(folder: Path, card: str, args: argparse.Namespace) -> str:
         if _differs(api, args.repo, before.sha, contents):
             made = api.create_commit(
                 args.repo,
-                [
-                    CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
-                    for name, content in contents.items()
-                ],
+                [CommitOperationAdd(name, content) for name, content in contents.items()],
                 commit_message=args.message or f'Add {key_of(folder)} by timm_3g {__version__}',
                 revision=args.revision,
                 create_pr=args.create_pr,
@@ -205,7 +201,7 @@ def _with_their_text(card: str, before: Any, args: argparse.Namespace) -> str:
     return merge(theirs, card, here or on_hub)
 
 
-def _differs(api: Any, repo: str, commit: str, contents: dict[str, bytes | Path]) -> bool:
+def _differs(api: Any, repo: str, commit: str, contents: Mapping[str, bytes | Path]) -> bool:
     """Whether the files at a commit are others than these: by sha256 where Git LFS keeps them, else by Git's own hash."""
     there = {file.path: file for file in api.get_paths_info(repo, list(contents), revision=commit)}
     for name, content in contents.items():
