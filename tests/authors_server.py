@@ -142,9 +142,10 @@ class AuthorsServer:
         import requests.adapters
 
         def send(adapter, request, *args, **kwargs):
-            request = request.copy()
             url = urlsplit(request.url)
-            request.url = f'{self.url}/{url.netloc}{url.path}?{url.query}'
+            if f'{url.scheme}://{url.netloc}' != self.url:
+                request = request.copy()
+                request.url = f'{self.url}/{url.netloc}{url.path}?{url.query}'
             return original(adapter, request, *args, **{**kwargs, 'proxies': {}})
 
         original = requests.adapters.HTTPAdapter.send
