@@ -110,6 +110,7 @@ class HubError(Exception):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
+    disable_nagle_algorithm = True  # else head and body of every answer wait 40 ms for each other
     hub: 'FakeHub'
     cut = False
 

@@ -16,6 +16,7 @@ from fakehub import CUT, DROP, Blob
 from safetensors.torch import load_file
 
 from timm_3g.__main__ import main
+from timm_3g.cli import _folder
 from timm_3g.cli import publish as publish_verb
 from timm_3g.cli._card import (
     BEGIN,
@@ -30,6 +31,7 @@ from timm_3g.cli._card import (
     split_front_matter,
     write_card,
 )
+from timm_3g.cli._folder import write_text
 from timm_3g.cli.export import export
 from timm_3g.models import sha256_of
 
@@ -202,12 +204,12 @@ def test_tags_are_set_and_never_moved(hub, folder, model, capsys):
     first = hub.repos[REPO].tags['v1']
     (folder / 'README.md').write_text((folder / 'README.md').read_text() + '\nMore.\n')
     assert publish(folder, '--tag', 'v1') == 1
-    assert f"Tag 'v1' stays at {first}" in capsys.readouterr().err
+    assert f"Tag 'v1' stays at {first}, and is not moved to what would be pushed; nothing was" in capsys.readouterr().err
+    assert hub.repos[REPO].refs['main'] == first
+    assert publish(folder) == 0
     second = hub.repos[REPO].refs['main']
-    assert hub.repos[REPO].tags == {'v1': first} and second != first
-    (folder / 'README.md').write_text((folder / 'README.md').read_text() + '\nStill more.\n')
-    assert publish(folder, '--tag', 'v1', '--replace-text') == 1  # now it is known beforehand: nothing is pushed
-    assert hub.repos[REPO].refs['main'] == second
+    assert publish(folder, '--tag', 'v1') == 1
+    assert hub.repos[REPO].tags == {'v1': first} and hub.repos[REPO].refs['main'] == second != first
     assert publish(folder, '--revision', 'v1') == 1
     assert "--revision must be a branch; 'v1' is a tag" in capsys.readouterr().err
     assert torch.equal(timm.create_model(f'hf-hub:{REPO}@v1', pretrained=True).eval()(IMAGE), model(IMAGE))
@@ -274,6 +276,42 @@ def test_a_lost_answer_to_the_commit_is_found_out(hub, folder, capsys):
     hub.fail.clear()
     assert publish(folder) == 0
     assert 'nothing had changed' in capsys.readouterr().out
+
+
+def test_the_licence_of_timms_default_tag_is_not_that_of_other_weights(tmp_path, monkeypatch):
+    """timm's save_for_hf writes it into every config.json."""
+    monkeypatch.chdir(tmp_path)
+    timm.models.save_for_hf(timm.create_model(SMALL, num_classes=3), 'saved', safe_serialization=True)
+    assert json.loads(Path('saved/config.json').read_text())['pretrained_cfg']['license'] == 'apache-2.0'
+    assert main(['export', 'saved/model.safetensors', '--output', 'out']) == 0
+    fields, _ = split_front_matter(Path('out/README.md').read_text())
+    assert fields['license'] == 'unknown' and f'# Model card for {SMALL}\n' in Path('out/README.md').read_text()
+
+
+def test_text_that_only_grew_on_the_hub(hub, folder):
+    write_text(folder / 'README.md', (folder / 'README.md').read_text() + '\nMine.\n')
+    assert publish(folder) == 0
+    edit(hub, files(hub)['README.md'].data.decode() + '\nTheirs.\n')
+    assert publish(folder) == 0
+    assert hand_written(files(hub)['README.md'].data.decode()) == 'Mine.\n\nTheirs.'
+
+
+def test_broken_marks_of_the_folder_are_found_first(hub, folder, capsys):
+    write_text(folder / 'README.md', (folder / 'README.md').read_text().replace(END, ''))
+    assert publish(folder, '--dry-run') == 1
+    assert f'The marks of {folder / "README.md"}' in capsys.readouterr().err
+    assert publish(folder) == 1 and not hub.requests
+
+
+def test_a_damaged_config_is_named(folder, capsys):
+    (folder / 'config.json').write_text('{')
+    for verb in (['card', str(folder)], ['publish', str(folder), '--repo', REPO, '--dry-run']):
+        assert main(verb) == 1
+        assert f'{folder / "config.json"} is damaged' in capsys.readouterr().err
+
+
+def test_files_can_be_read_by_others(exported):
+    assert {oct(file.stat().st_mode & 0o777) for file in exported.iterdir()} == {oct(0o666 & ~_folder._umask())}
 
 
 def test_other_weights_than_were_sent_are_noticed(hub, folder, monkeypatch, capsys):
@@ -363,7 +401,8 @@ def test_a_licence_set_on_the_website_is_not_taken_back(hub, folder, capsys):
     assert publish(folder) == 0
     edit(hub, files(hub)['README.md'].data.decode().replace('license: unknown', 'license: mit'))
     assert publish(folder) == 1
-    assert 'Say which: --license mit' in capsys.readouterr().err
+    assert publish(folder, '--replace-text') == 1
+    assert capsys.readouterr().err.count('Say which: --license mit') == 2
     assert publish(folder, '--license', 'mit') == 0
 
 
@@ -435,7 +474,9 @@ def test_a_folder_of_timms_own_making_is_refused(hub, folder, capsys):
     config.pop('sha256')
     (folder / 'config.json').write_text(json.dumps(config))
     assert publish(folder, '--dry-run') == 1
-    assert 'config.json has no sha256. Export the weights in it' in capsys.readouterr().err
+    assert 'config.json has no sha256. `timm-3g export' in capsys.readouterr().err
+    assert main(['card', str(folder)]) == 1
+    assert 'config.json has no sha256. `timm-3g export' in capsys.readouterr().err
 
 
 def edit(hub, text, name='README.md'):
@@ -534,7 +575,7 @@ def test_card_source_in_the_current_folder(folder, tmp_path, monkeypatch):
     ('change', 'message'),
     [
         ({'licence': 'mit'}, 'unknown facts: licence'),
-        ({'license': ...}, 'missing: license'),
+        ({'license': ...}, 'missing facts: license'),
         ({'sha256': '0' * 64}, 'of other weights: it says sha256 000'),
         ({'metrics': [{'dataset': 'Birds', 'top1': 50.0}]}, 'a metric has dataset, top1 .a number., measured_by'),
         ({'license': 'gpl-3.0'}, '--license says mit'),

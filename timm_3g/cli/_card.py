@@ -7,6 +7,7 @@ README is its own source where there is no other.
 
 import argparse
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import yaml
 from timm_3g.models import SHA256, WEIGHTS
 
 from ._card_text import BEGIN, END, PROSE, render
-from ._folder import CARD, key_of, read_json, write_text
+from ._folder import CARD, key_of, read_json, require_exported, write_text
 
 SOURCES = Path('hub')  # in a checkout of timm_3g, one file a key
 PLACEHOLDER = 'ORG'  # for the owner, until a folder is published
@@ -88,12 +89,16 @@ def read_source(file: Path) -> tuple[dict[str, Any], str]:
     Raises:
         ValueError: a fact that is unknown or missing, or a metric without who measured it.
     """
-    facts, prose = split_front_matter(read_text(file))
+    try:
+        facts, prose = split_front_matter(read_text(file))
+    except ValueError as error:
+        raise ValueError(f'{file}: {error}') from error
     unknown, missing = facts.keys() - set(FACTS), set(REQUIRED) - facts.keys()
     if unknown or missing:
+        pairs = (('unknown', unknown), ('missing', missing))
+        wrong = '; '.join(f'{what} facts: {", ".join(sorted(names))}' for what, names in pairs if names)
         raise ValueError(
-            f'{file}: unknown facts: {", ".join(sorted(unknown)) or "none"}; missing: {", ".join(sorted(missing)) or "none"}. '
-            f'A source states {", ".join(REQUIRED)}, and may state {", ".join(FACTS[len(REQUIRED) :])}.'
+            f'{file}: {wrong}. A source states {", ".join(REQUIRED)}, and may state {", ".join(FACTS[len(REQUIRED) :])}.'
         )
     for name in ('datasets', 'metrics', 'seeds', 'known_faults'):
         if not isinstance(facts[name], list | None):
@@ -136,12 +141,17 @@ def make_card(
         FileNotFoundError: no such source.
         ValueError: the source contradicts the folder (sha256) or the licence that is asked for; or see `read_source`.
     """
+    require_exported(folder)
     key = key_of(folder)
     readme = folder / CARD
     existing = read_text(readme) if readme.is_file() else ''
     if license and not re.fullmatch(r'[a-z0-9][a-z0-9.+-]*', license):
         raise ValueError(f'--license must be an identifier of the Hub, e.g. apache-2.0; got {license!r}.')
     source = source or next((f for f in [SOURCES / f'{key}.md'] if f.is_file()), None)
+    said = source or (
+        f'{readme} itself' if 'timm_3g' in split_front_matter(existing)[0] else 'config.json and the training run'
+    )
+    print(f'timm-3g: facts of the card from {said}', file=sys.stderr)
     if source:
         facts, prose = read_source(source)
     else:
@@ -181,7 +191,6 @@ def _facts_of_run(folder: Path, training: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **dict.fromkeys(REQUIRED),
         'license': cfg.get('license') or 'unknown',
-        'datasets': [data] if data else [],
         'metrics': metrics,
         'seeds': [training['seed']] if 'seed' in training else None,
         'known_faults': ['This card was made without a source: nobody has written down what these weights are bad at.'],
@@ -210,7 +219,7 @@ def merge(existing: str, rendered: str, text: str | None = None) -> str:
     return f'---\n{front}---\n{block[0]}\n' + (f'\n{kept}\n' if kept else '')
 
 
-def hand_written(readme: str) -> str:
+def hand_written(readme: str, whose: str = 'the card') -> str:
     """What stands outside the marks; everything after the front matter where there are none.
 
     Raises:
@@ -221,7 +230,7 @@ def hand_written(readme: str) -> str:
     block = _BLOCK.search(body)
     if marks not in (0, 2) or (marks and not block):
         raise ValueError(
-            f'The marks of the card ({BEGIN} and {END}) must stand there once each, in this order, or not at all; '
+            f'The marks of {whose} ({BEGIN} and {END}) must stand there once each, in this order, or not at all; '
             f'found {marks}. Mend them by hand, or give up the text on the Hub: --replace-text.'
         )
     parts = (body[: block.start()], body[block.end() :]) if block else (body,)

@@ -151,7 +151,7 @@ percent, classes = logits.softmax(dim=1).mul(100).topk({min(5, net.num_classes)}
 """
     return f"""## Model Usage
 
-`pip install timm_3g`, and import it: that registers the architecture in timm.
+With the package timm_3g installed: importing it registers the architecture in timm.
 
 {classification if net.num_classes else ''}### Feature Map Extraction
 

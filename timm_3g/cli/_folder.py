@@ -38,6 +38,8 @@ def new_folder(output: Path) -> Iterator[Path]:
     try:
         yield partial
         partial.chmod(0o777 & ~_umask())
+        for file in partial.iterdir():  # safetensors writes for the owner alone
+            file.chmod(0o666 & ~_umask())
         os.rename(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -101,14 +103,8 @@ def check_folder(folder: Path) -> nn.Module:
         FileNotFoundError: a file is missing.
         ValueError: damaged, or the golden input gives other logits.
     """
-    missing = [name for name in (WEIGHTS, CONFIG, GOLDEN) if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(f'{folder} is no folder of `timm-3g export`: it lacks {", ".join(missing)}.')
+    require_exported(folder)
     try:
-        if SHA256 not in read_json(folder):
-            raise ValueError(
-                f'{folder} is no folder of `timm-3g export`: its {CONFIG} has no {SHA256}. Export the weights in it.'
-            )
         net = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
         golden = load_file(str(folder / GOLDEN))
         same = torch.allclose(net(golden['input']), golden['logits'], GOLDEN_RTOL, GOLDEN_ATOL)
@@ -121,9 +117,26 @@ def check_folder(folder: Path) -> nn.Module:
     return net
 
 
+def require_exported(folder: Path) -> None:
+    """Raise FileNotFoundError or ValueError unless `write_folder` has written all its files here."""
+    missing = [name for name in (WEIGHTS, CONFIG, GOLDEN) if not (folder / name).is_file()]
+    remedy = f'`timm-3g export {folder / WEIGHTS}` makes one of the weights.'
+    if missing:
+        raise FileNotFoundError(f'{folder} is no folder of `timm-3g export`: it lacks {", ".join(missing)}. {remedy}')
+    if SHA256 not in read_json(folder):
+        raise ValueError(f'{folder} is no folder of `timm-3g export`: its {CONFIG} has no {SHA256}. {remedy}')
+
+
 def read_json(folder: Path) -> dict[str, Any]:
-    """The content of config.json."""
-    return json.loads((folder / CONFIG).read_text(encoding='utf-8'))
+    """The content of config.json.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    try:
+        return json.loads((folder / CONFIG).read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ValueError(f'{folder / CONFIG} is damaged: {error}. Fetch or export the folder anew.') from error
 
 
 def key_of(folder: Path) -> str:

@@ -4,6 +4,7 @@ Nothing is redistributed: a file comes from its authors, under their terms. One 
 """
 
 import argparse
+import difflib
 import os
 import shutil
 import sys
@@ -83,7 +84,8 @@ def get(key: str, file: Path | None = None) -> str:
     """
     known = known_weights()
     if key not in known:
-        raise ValueError(f'{key!r} is none of the weights known here: {", ".join(known)}.')
+        near = difflib.get_close_matches(key, known, n=3) or known
+        raise ValueError(f'{key!r} is none of the weights known here. Did you mean {", ".join(near)}? All: timm-3g get --list.')
     cfg = known[key]
     if cfg.file:
         return f'{key} is in the package; there is nothing to fetch.'
@@ -129,9 +131,11 @@ def fetch(key: str, cfg: Any) -> Path:
         raise
     except Exception as error:  # gdown's own, those of its and of the Hub's HTTP library: they share no base
         reason = explain(error) if isinstance(error, NETWORK_ERRORS) else ' '.join(str(error).split())
+        arrived = any(part.stat().st_size for part in output.parent.glob(f'{key}*'))
+        kept = 'What has arrived is kept, and the same command goes on from there. ' if arrived else ''
         raise OSError(
-            f'{url}, the file of {key}, cannot be fetched: {type(error).__name__}: {reason}. What has arrived is kept, and the '
-            f'same command goes on from there. {" ".join(cfg.notes or ())} If you have it: `timm-3g get {key} --from FILE`.'
+            f'{url}, the file of {key}, cannot be fetched: {type(error).__name__}: {reason}. {kept}{" ".join(cfg.notes or ())} '
+            f'If you have it: `timm-3g get {key} --from FILE`.'
         ) from error
     named = HASH_REGEX.search(Path(urlsplit(url).path).name)
     if named and not sha256_of(output).startswith(named[1]):

@@ -68,6 +68,7 @@ def _card_of(folder: Path, args: argparse.Namespace) -> str:
     text = read_text(readme) if readme.is_file() else ''
     if args.source.is_dir() and (args.card or args.license or 'timm_3g' not in split_front_matter(text)[0]):
         return make_card(folder, args.card, args.license)
+    hand_written(text, str(readme))  # for its marks, before anything leaves
     return text
 
 
@@ -107,7 +108,7 @@ def _require_name(key: str, name: str) -> None:
 def describe(folder: Path, card: str, args: argparse.Namespace) -> str:
     """What `push` would send, and where to."""
     target = 'a pull request' if args.create_pr else args.revision or 'main'
-    lines = [f'Nothing was pushed. {args.repo}, {target}{", private" if args.private else ""}, would get of {folder}:']
+    lines = [f'Nothing was pushed. {args.repo}, {target}{", private" if args.private else ""}, would get of {args.source}:']
     sizes = {name: len(card.encode()) if name == CARD else (folder / name).stat().st_size for name in FILES}
     lines += [f'  {name:20} {size:12,} bytes' for name, size in sizes.items()]
     lines += [f'sha256 of {WEIGHTS}: {read_json(folder)[SHA256]}', *_cautions(folder, card)]
@@ -155,6 +156,7 @@ def push(folder: Path, card: str, args: argparse.Namespace) -> str:
         commit, revision = before.sha, args.revision
         done = f'{args.repo}: nothing had changed.'
         if _differs(api, args.repo, before.sha, contents):
+            _require_tag(tags, args.tag, 'what would be pushed')
             made = api.create_commit(
                 args.repo,
                 [CommitOperationAdd(name, content) for name, content in contents.items()],
@@ -169,13 +171,12 @@ def push(folder: Path, card: str, args: argparse.Namespace) -> str:
                 raise OSError(f'the Hub has other files at {commit} than were sent')
         if args.tag and args.tag not in tags:
             api.create_tag(args.repo, tag=args.tag, revision=commit)
-        else:
-            _require_tag(tags, args.tag, commit)
     except CLIENT_ERRORS as error:
         status = getattr(getattr(error, 'response', None), 'status_code', None) or 0
         again = '' if status in (400, 401, 403, 404) else ' Run the command again: what has arrived is not sent twice.'
         raise OSError(f'{args.repo} was not published: {explain(error)}.{again}') from error
-    load = f"timm.create_model('hf-hub:{args.repo}{f'@{revision}' if revision else ''}', pretrained=True)"
+    at = args.tag or revision
+    load = f"import timm, timm_3g; timm.create_model('hf-hub:{args.repo}{f'@{at}' if at else ''}', pretrained=True)"
     return '\n'.join([done, *_cautions(folder, card), load])
 
 
@@ -184,21 +185,22 @@ def _with_their_text(card: str, before: Any, args: argparse.Namespace) -> str:
     if CARD not in [file.rfilename for file in before.siblings]:
         return card
     theirs = read_text(Path(hf_hub_download(args.repo, CARD, revision=before.sha)))
-    if args.replace_text:
-        return merge(theirs, card, hand_written(card))
-    on_hub, here = hand_written(theirs), hand_written(card)
-    if on_hub and here not in ('', on_hub):
-        raise ValueError(
-            f'Both {args.source} and the card of {args.repo} have text outside the marks, and it differs; nothing was pushed. '
-            f"Take the Hub's text over into the folder, or give it up: --replace-text."
-        )
     licences = [split_front_matter(text)[0].get('license', 'unknown') for text in (theirs, card)]
     if licences[0] != 'unknown' and licences[1] == 'unknown':
         raise ValueError(
             f'The card of {args.repo} says license: {licences[0]}, the one of {args.source} states none; nothing was pushed. '
             f'Say which: --license {licences[0]}.'
         )
-    return merge(theirs, card, here or on_hub)
+    here = hand_written(card, f'the card of {args.source}')
+    if args.replace_text:
+        return merge(theirs, card, here)
+    on_hub = hand_written(theirs, f'the card of {args.repo}')
+    if here not in on_hub and on_hub not in here:
+        raise ValueError(
+            f'Both {args.source} and the card of {args.repo} have text outside the marks, and it differs; nothing was pushed. '
+            f"Take the Hub's over (`hf download {args.repo} README.md` brings it), or give it up: --replace-text."
+        )
+    return merge(theirs, card, max(here, on_hub, key=len))
 
 
 def _differs(api: Any, repo: str, commit: str, contents: Mapping[str, bytes | Path]) -> bool:
@@ -218,4 +220,6 @@ def _differs(api: Any, repo: str, commit: str, contents: Mapping[str, bytes | Pa
 def _require_tag(tags: dict[str, str], tag: str | None, commit: str) -> None:
     """Raise ValueError if the tag names another commit: it is never moved."""
     if tag and tags.get(tag, commit) != commit:
-        raise ValueError(f'Tag {tag!r} stays at {tags[tag]}, not {commit}: tags are not moved. Choose another --tag.')
+        raise ValueError(
+            f'Tag {tag!r} stays at {tags[tag]}, and is not moved to {commit}; nothing was pushed. Choose another --tag.'
+        )

@@ -50,8 +50,7 @@ def expected_sha256(file: Path) -> tuple[str, str, str]:
         again = f'Delete {str(file.resolve())!r} and load again.'
         return (str(stated), f'{CONFIG} beside it', again) if stated else (blob, 'the name that the Hub gave it', again)
     if stated:
-        again = f'Fetch or export it anew; if you have changed it yourself, remove {SHA256} from {CONFIG}.'
-        return str(stated), f'{CONFIG} beside it', again
+        return str(stated), f'{CONFIG} beside it', 'Fetch or export it anew.'
     return '', '', ''
 
 

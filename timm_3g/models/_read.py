@@ -12,7 +12,7 @@ from safetensors import safe_open
 from timm.models import load_state_dict
 from torch import Tensor
 
-from ._integrity import CONFIG, check_integrity, read_config
+from ._integrity import CONFIG, SHA256, check_integrity, read_config
 
 
 def read_weights(file: str | Path, use_ema: bool = True) -> dict[str, Tensor]:
@@ -126,7 +126,7 @@ def read_key(file: str | Path) -> str:
     """
     config = read_config(Path(file))
     recorded = _stamp_of(file).get('architecture') or config.get('architecture') or read_training(file).get('model', '')
-    tag = (config.get('pretrained_cfg') or {}).get('tag')
+    tag = (config.get('pretrained_cfg') or {}).get('tag') if SHA256 in config else None  # timm writes the default one
     return f'{recorded}.{tag}' if tag and recorded == config.get('architecture') else recorded
 
 
@@ -147,6 +147,8 @@ def read_description(file: str | Path, variant: str) -> dict[str, Any]:
     config = _config_beside(file, variant)
     if config:
         known = {**config.get('pretrained_cfg', {}), **config}
+        if SHA256 not in config:  # not ours: timm writes the default tag and its licence over whatever was trained
+            known |= {'license': None, 'tag': None}
         return {name: _plain(known[name]) for name in DESCRIPTION if known.get(name) is not None}
     args = _training_arguments(file, variant)
     given = {name: args.get(name) for name in PREPROCESSING}

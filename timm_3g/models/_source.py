@@ -122,7 +122,7 @@ def _in_folder(folder: Path) -> Path:
 def _remedy(name: str, cfg: PretrainedCfg) -> str:
     """What tags there are, and how to come by weights."""
     variant = name.split('.')[0]
-    keys = timm.list_models(f'{variant}.*', include_tags=True)
+    keys = [k for k in timm.list_models(f'{variant}.*', include_tags=True) if not k.endswith('.untrained')]
     tags = [key.partition('.')[2] + (' (fetched)' if fetched_file(key) else '') for key in keys]
     listed = f'Tags of {variant}: {", ".join(tags)}. ' if tags else ''
     fetch = f'`timm-3g get {name}` fetches them from their authors ({cfg.origin_url}; licence: {cfg.license}). '
