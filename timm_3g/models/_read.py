@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,13 @@ def read_training(file: str | Path) -> dict[str, Any]:
     """
     if str(file).endswith('.safetensors'):
         return {}
+    found = Path(file).stat()
+    return dict(_read_training(str(file), found.st_mtime_ns, found.st_size))
+
+
+@lru_cache(maxsize=4)
+def _read_training(file: str, modified: int, size: int) -> dict[str, Any]:
+    """Kept for as long as the file is the same: a command asks several times, and each time would read it all."""
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             checkpoint = torch.load(file, map_location='cpu', weights_only=True)
