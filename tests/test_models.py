@@ -326,7 +326,7 @@ def test_unknown_arguments(backbone):
 
 
 def test_pretrained_without_weights_says_where_they_are():
-    link = 'drive.google.com/open.id=1hN8Q5rlIOQa0YYkcen9jpN9YatPB1j4D '
+    link = 'drive.google.com/open.id=1hN8Q5rlIOQa0YYkcen9jpN9YatPB1j4D; '
     with pytest.raises(RuntimeError, match=rf'No pretrained weights exist for resnet50_3g.orig_in1k .*{link}'):
         timm.create_model('resnet50_3g', pretrained=True)
 
