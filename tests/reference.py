@@ -342,6 +342,19 @@ def upper(m: npt.ArrayLike) -> Array:
     return np.array(entries)
 
 
+def robust_covariance(x: Array, beta: float, lam: float, steps: int = 300) -> Array:
+    """Minimum over Sigma of (1 - lam) log|Sigma| + mean(u^beta) + lam tr Sigma, x centred, by majorise-minimise."""
+    x = x - x.mean(1, keepdims=True)
+    sigma = np.eye(len(x))
+    for _ in range(steps):
+        u = np.einsum('dn,dn->n', x, np.linalg.solve(sigma, x))
+        second = (x * (beta * u ** (beta - 1))) @ x.T / x.shape[1]
+        values, vectors = np.linalg.eigh(second)
+        half = (1 - lam) / (2 * lam)
+        sigma = (vectors * (np.sqrt(half**2 + values / lam) - half)) @ vectors.T
+    return sigma
+
+
 def gaussian_embedding(x: npt.ArrayLike) -> Array:
     """[[cov + mean mean^T, mean], [mean^T, 1]] of shape (d + 1, d + 1), block by block (cov is the centred one)."""
     x = np.asarray(x, dtype=np.float64)

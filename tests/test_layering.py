@@ -1,4 +1,4 @@
-"""Imports point down: ops, layers, models, command line. And every op has its test file."""
+"""Imports point down: ops, mggd, layers, models, command line. And every op has its test file."""
 
 import ast
 from pathlib import Path
@@ -8,9 +8,14 @@ import pytest
 import timm_3g
 
 PACKAGE = Path(timm_3g.__file__).parent
-TIERS = ['ops', 'layers', 'models', 'cli']
+TIERS = ['ops', 'mggd', 'layers', 'models', 'cli']
 # What each tier may import, beside the standard library and the tiers below.
-THIRD_PARTY = {'ops': {'torch'}, 'layers': {'torch', 'timm'}, 'models': {'torch', 'timm', 'safetensors', 'huggingface_hub'}}
+THIRD_PARTY = {
+    'ops': {'torch'},
+    'mggd': {'torch'},
+    'layers': {'torch', 'timm'},
+    'models': {'torch', 'timm', 'safetensors', 'huggingface_hub'},
+}
 
 
 def imports(file: Path) -> set[str]:

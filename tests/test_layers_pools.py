@@ -52,6 +52,7 @@ DEFINITIONS = {
     'cov': lambda x, pool: reference.upper(reference.covariance(x)),
     'cbp': cbp,
     'dropcov': lambda x, pool: reference.upper(reference.covariance(x)),
+    'mggd': lambda x, pool: reference.upper(reference.robust_covariance(x, beta=0.5, lam=1.1)),
 }
 
 

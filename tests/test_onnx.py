@@ -11,7 +11,7 @@ from timm.utils.onnx import onnx_export
 from timm_3g.layers.create_pool import POOLS
 
 EXPORTED = ['3g', 'isqrt', 'cov', '3g_nosqrt', 'urm_v1', 'urm_v2', 'dropcov', 'bcnn', 'g2de']
-REFUSED = [('mpn', {}), ('cbp', {}), ('g2de', {'root': 'eigh'})]
+REFUSED = [('mpn', {}), ('cbp', {}), ('mggd', {}), ('g2de', {'root': 'eigh'})]
 
 
 def export(model, file, dynamo: bool, **kwargs) -> None:

@@ -1,4 +1,4 @@
-"""Pooling layers, (B, C, H, W) -> (B, D). The second of the four tiers: they import ops, and nothing above."""
+"""Pooling layers, (B, C, H, W) -> (B, D). The third of the five tiers: they import ops and mggd, and nothing above."""
 
 from .bilinear_pool import BilinearPool2d as BilinearPool2d
 from .compact_bilinear_pool import CompactBilinearPool2d as CompactBilinearPool2d
@@ -10,6 +10,7 @@ from .dropcov_pool import DropCovPool2d as DropCovPool2d
 from .gaussian_pool import GaussianPool2d as GaussianPool2d
 from .matrix_root import EighRoot as EighRoot
 from .matrix_root import NewtonSchulzRoot as NewtonSchulzRoot
+from .mggd_pool import MGGDPool2d as MGGDPool2d
 from .precision import HeadLinear as HeadLinear
 from .reduce import Reduce2d as Reduce2d
 from .reweight import Reweight2d as Reweight2d

@@ -12,6 +12,7 @@ from .compact_bilinear_pool import CompactBilinearPool2d
 from .cov_pool import CovPool2d
 from .dropcov_pool import DropCovPool2d
 from .gaussian_pool import GaussianPool2d
+from .mggd_pool import MGGDPool2d
 from .second_order_pool import SecondOrderPool2d, checked_reduce_dim
 
 PlainData = str | int | float | bool
@@ -43,6 +44,7 @@ POOLS: dict[str, PoolEntry] = {
     'cov': PoolEntry(CovPool2d, {**_COV, 'centered': True}, {'root': 'none'}),
     'cbp': PoolEntry(CompactBilinearPool2d, {'sketch_dim': 8192, 'eps': 1e-5, 'sketch_seed': 0}),
     'dropcov': PoolEntry(DropCovPool2d, {'triangle': 'upper'}),
+    'mggd': PoolEntry(MGGDPool2d, {'beta': 0.5, 'lam': 1.1, 'weights': 'mm', 'centered': True, 'triangle': 'upper'}),
 }
 
 # timm's own, with timm's meaning: no reduction. '' is timm's "no pooling, 4-D features" and stays out of the list.

@@ -1,4 +1,4 @@
-"""timm models. Importing this package registers them. The third of the four tiers: they import layers, not the command line."""
+"""timm models. Importing this package registers them. The fourth of the five tiers: they import layers, not cli."""
 
 from . import resnet_gcp as resnet_gcp
 from ._fetched import arriving_file as arriving_file

@@ -1,4 +1,4 @@
-"""Pure functions of tensors: no parameters, no state, no timm. The first of the four tiers (ops, layers, models, cli)."""
+"""Pure functions of tensors: no parameters, no state, no timm. The first of the five tiers (ops, mggd, layers, models, cli)."""
 
 from .count_sketch import count_sketch as count_sketch
 from .covariance import append_ones as append_ones

@@ -1,0 +1,200 @@
+"""The steps of `regularized_covariance`, their fixed point and its gradient, on samples (B, N, d) minus their location."""
+
+import math
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._samples import require_full_rank
+
+MAX_STEPS = 300
+TOL = 1e-10
+
+
+def estimator_weights(u: Tensor, dim: int, beta: float, pascal: bool) -> Tensor:
+    """w (..., N) of squared distances u (..., N), by the formulae of `regularized_covariance`; 0 for a sample at loc."""
+    inside = torch.where(u > 0, u, 1.0)
+    power = torch.where(u > 0, inside.pow(beta - 1), 0.0)
+    if pascal:
+        total = torch.where(u > 0, inside.pow(beta), 0.0).sum(-1, keepdim=True)
+        return dim * u.shape[-1] * power / torch.where(total > 0, total, 1.0)
+    return beta * power
+
+
+def squared_distances(samples: Tensor, scatter: Tensor) -> Tensor:
+    """u (B, N): x^T Sigma^-1 x of samples (B, N, d) and scatter (B, d, d)."""
+    white = torch.linalg.solve_triangular(torch.linalg.cholesky(scatter), samples.transpose(-2, -1), upper=False)
+    return white.square().sum(-2)
+
+
+def weighted_covariance(samples: Tensor, weight: Tensor) -> Tensor:
+    """S (B, d, d): (1/N) sum_n w_n x_n x_n^T of samples (B, N, d) and weights (B, N)."""
+    return torch.matmul((samples * (weight / samples.shape[-2]).unsqueeze(-1)).transpose(-2, -1), samples)
+
+
+def shrink(cov: Tensor, lam: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Eq. (6) with 2 lam of cov (..., d, d): the result, its eigenvectors, and sqrt(a^2 + sigma / lam) of each eigenvalue."""
+    a = (1 - lam) / (2 * lam)
+    sigma, vectors = torch.linalg.eigh(cov)
+    sigma = sigma.clamp(min=0.0)
+    root = (a * a + sigma / lam).sqrt()
+    # root - a would cancel for small eigenvalues where a > 0: (root - a) (root + a) = sigma / lam.
+    s = sigma / lam / (root + a) if a > 0 else root - a
+    return torch.matmul(vectors * s.unsqueeze(-2), vectors.transpose(-2, -1)), vectors, root
+
+
+def robust_step(samples: Tensor, scatter: Tensor, beta: float, lam: float, pascal: bool) -> Tensor:
+    """F(Sigma), one step of eqs. (3) and (6): samples (B, N, d) and scatter (B, d, d) to (B, d, d)."""
+    weight = estimator_weights(squared_distances(samples, scatter), samples.shape[-1], beta, pascal)
+    return shrink(weighted_covariance(samples, weight), lam)[0]
+
+
+def regularized_loss(samples: Tensor, scatter: Tensor, beta: float, lam: float) -> Tensor:
+    """J of eq. (5), (...), of samples (..., N, d) minus their location and scatter (..., d, d)."""
+    log_det = torch.linalg.slogdet(scatter).logabsdet
+    power = squared_distances(samples, scatter).pow(beta).mean(-1)
+    return (1 - lam) * log_det + power + lam * (scatter.diagonal(dim1=-2, dim2=-1).sum(-1) - samples.shape[-1])
+
+
+def unrolled_covariance(samples: Tensor, beta: float, lam: float, pascal: bool, num_steps: int = 100) -> Tensor:
+    """`robust_covariance` by a fixed number of steps and the autograd of eigh, for TorchScript and tracing."""
+    scatter = shrink(weighted_covariance(samples, torch.ones_like(samples[..., 0])), lam)[0]
+    dim = samples.shape[-1]
+    length = min(1.0, (dim + 2) / (dim + 2 * beta))  # see `fit_mggd`
+    for _ in range(num_steps):
+        scatter = scatter + length * (robust_step(samples, scatter, beta, lam, pascal) - scatter)
+    return scatter
+
+
+# One opaque operator, for torch.compile and torch.export too: it looks at the data.
+
+
+@torch.library.custom_op('timm_3g::robust_covariance', mutates_args=())
+def robust_covariance(
+    samples: Tensor, beta: float, lam: float, pascal: bool, max_steps: int = MAX_STEPS, tol: float = TOL
+) -> Tensor:
+    """The fixed point of `robust_step`, (B, N, d) to (B, d, d), in the dtype of the samples.
+
+    NaN or infinite samples give NaN for their own set. Raises ValueError for lam <= 1 and samples in a subspace.
+    """
+    out = samples.new_full((samples.shape[0], samples.shape[2], samples.shape[2]), math.nan)
+    finite = torch.isfinite(samples).flatten(1).all(1)
+    if bool(finite.any()):
+        out[finite] = _solve(samples[finite], beta, lam, pascal, max_steps, tol)
+    return out
+
+
+def _solve(samples: Tensor, beta: float, lam: float, pascal: bool, max_steps: int, tol: float) -> Tensor:
+    cov = weighted_covariance(samples, torch.ones_like(samples[..., 0]))
+    if lam <= 1:
+        require_full_rank(cov)
+    scatter = shrink(cov, lam)[0]
+    damping = torch.ones_like(scatter[:, 0, 0])
+    loss = torch.full_like(damping, math.inf)
+    before, step, residual = scatter, torch.zeros_like(scatter), loss
+    for _ in range(max_steps + 1):
+        now = loss if pascal else regularized_loss(samples, scatter, beta, lam)
+        risen = now > loss + 1e-11 * (1 + loss.abs())
+        if bool(risen.any()):  # back, and half as far
+            scatter = torch.where(risen[:, None, None], before, scatter)
+            damping = torch.where(risen, damping / 2, damping)
+            now = torch.where(risen, loss, now)
+        loss, last = now, step
+        step = robust_step(samples, scatter, beta, lam, pascal) - scatter
+        residual = torch.linalg.matrix_norm(step) / torch.linalg.matrix_norm(scatter)
+        if bool((residual <= tol).all()):
+            return scatter
+        damping = torch.where(risen, damping, _damped(damping, step, last))
+        before = scatter
+        scatter = scatter + damping[:, None, None] * step
+    warnings.warn(
+        f'regularized_covariance did not converge in {max_steps} steps for {int((residual > tol).sum())} of {len(samples)} '
+        f'sets of samples; largest residual {float(residual.max()):.1e}. Give max_steps, or a beta nearer to 1.',
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return before
+
+
+def _damped(damping: Tensor, gap: Tensor, last: Tensor) -> Tensor:
+    """Shorter where a step undoes more than half of the one before."""
+    along = (gap * last).sum((-2, -1)) / last.square().sum((-2, -1)).clamp(min=1e-300)
+    return torch.where(along < -0.5, damping / (1 - along), 1.05 * damping).clamp(max=1)
+
+
+@torch.library.custom_op('timm_3g::robust_covariance_backward', mutates_args=())
+def robust_covariance_backward(
+    grad: Tensor, samples: Tensor, scatter: Tensor, beta: float, lam: float, pascal: bool, max_steps: int, tol: float
+) -> Tensor:
+    """(B, N, d): the gradient with respect to the samples of Sigma = F(Sigma, x), by the implicit function theorem.
+
+    v = grad + (dF/dSigma)^T v is solved by steps as the forward is; (dF/dx)^T v is the result. Nothing of the way to the fixed
+    point is needed.
+    """
+    out = torch.full_like(samples, math.nan)
+    finite = torch.isfinite(scatter).flatten(1).all(1) & torch.isfinite(grad).flatten(1).all(1)
+    if bool(finite.any()):
+        out[finite] = _adjoint(grad[finite], samples[finite], scatter[finite], beta, lam, pascal, max_steps, tol)
+    return out
+
+
+def _adjoint(
+    grad: Tensor, x: Tensor, scatter: Tensor, beta: float, lam: float, pascal: bool, max_steps: int, tol: float
+) -> Tensor:
+    num, dim = x.shape[-2:]
+    grad = 0.5 * (grad + grad.mT)
+    solved = torch.cholesky_solve(x.mT, torch.linalg.cholesky(scatter)).mT  # Sigma^-1 x_n, (B, N, d)
+    u = (x * solved).sum(-1)
+    weight = estimator_weights(u, dim, beta, pascal)
+    _, vectors, root = shrink(weighted_covariance(x, weight), lam)
+    loewner = 1 / (lam * (root.unsqueeze(-1) + root.unsqueeze(-2)))  # divided differences of s(sigma), without a division by 0
+    per_u = torch.where(u > 0, 1 / torch.where(u > 0, u, 1.0), 0.0)
+
+    def pull(v: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients with respect to the weighted covariance and to u, of sum(v * F)."""
+        to_cov = vectors @ (loewner * (vectors.mT @ v @ vectors)) @ vectors.mT
+        to_weight = ((x @ to_cov) * x).sum(-1) / num
+        to_u = (beta - 1) * to_weight * weight * per_u
+        if pascal:
+            to_u = to_u - beta * weight / (dim * num) * (to_weight * weight).sum(-1, keepdim=True)
+        return to_cov, to_u
+
+    v, gap = grad, torch.zeros_like(grad)
+    damping = torch.ones_like(grad[:, 0, 0])
+    size = torch.linalg.matrix_norm(grad).clamp(min=1e-300)
+    for _ in range(max_steps + 1):
+        to_cov, to_u = pull(v)
+        last, gap = gap, grad - (solved * to_u.unsqueeze(-1)).mT @ solved - v
+        if bool((torch.linalg.matrix_norm(gap) <= tol * size).all()):
+            break
+        damping = _damped(damping, gap, last)
+        v = v + damping[:, None, None] * gap
+    else:
+        warnings.warn(
+            f'the gradient of regularized_covariance did not converge in {max_steps} steps.', RuntimeWarning, stacklevel=2
+        )
+    return 2 * ((x * (weight / num).unsqueeze(-1)) @ to_cov + solved * to_u.unsqueeze(-1))
+
+
+@robust_covariance.register_fake
+def _(samples: Tensor, *options: Any) -> Tensor:
+    return samples.new_empty(samples.shape[0], samples.shape[2], samples.shape[2])
+
+
+@robust_covariance_backward.register_fake
+def _(grad: Tensor, samples: Tensor, *rest: Any) -> Tensor:
+    return torch.empty_like(samples)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    samples, *ctx.options = inputs
+    ctx.save_for_backward(samples, output)
+
+
+def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+    return robust_covariance_backward(grad, *ctx.saved_tensors, *ctx.options), None, None, None, None, None
+
+
+robust_covariance.register_autograd(_gradient, setup_context=_keep)

@@ -1,0 +1,61 @@
+"""What both estimators ask of their samples."""
+
+import torch
+from torch import Tensor
+
+
+def centred_samples(x: Tensor, loc: Tensor | float | None) -> tuple[Tensor, Tensor]:
+    """Samples minus their location, (B, N, d), in float64; and the location, (..., d), in the dtype of x. Both with gradient.
+
+    float64 because the weights are powers of distances to an inverse matrix; Apple's mps devices, which have none, compute in
+    float32.
+
+    Args:
+        x: (..., N, d), float32 or float64.
+        loc: broadcastable to (..., d), or None for the sample mean.
+
+    Raises:
+        TypeError: x is of another type or dtype.
+        ValueError: fewer than two dimensions, an empty one, or a number that is not finite.
+    """
+    if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f'x must be a float32 or float64 tensor; got {getattr(x, "dtype", type(x).__name__)}.')
+    if x.ndim < 2 or 0 in x.shape:
+        raise ValueError(f'x must be (..., N, d), N samples of dimension d, and not empty; got {tuple(x.shape)}.')
+    finite = torch.isfinite(x).flatten(-2).all(-1)
+    if not bool(finite.all()):
+        raise ValueError(f'x must be finite; {which(~finite)} NaN or infinite entries. Remove or replace them.')
+    x64 = x if x.device.type == 'mps' else x.double()
+    centre = x64.mean(-2) if loc is None else torch.as_tensor(loc, dtype=x64.dtype, device=x.device)
+    if not bool(torch.isfinite(centre).all()):
+        raise ValueError(f'loc must be finite; got {loc}.')
+    centre = centre.expand(*x.shape[:-2], x.shape[-1])
+    return (x64 - centre.unsqueeze(-2)).reshape(-1, *x.shape[-2:]), centre.to(x.dtype)
+
+
+def require_full_rank(cov: Tensor) -> Tensor:
+    """The Cholesky factor of (B, d, d) covariances.
+
+    Raises:
+        ValueError: one is singular to rounding, whatever the scales of its channels.
+    """
+    deviation = cov.diagonal(dim1=-2, dim2=-1).sqrt()
+    positive = (deviation > 0).all(-1)
+    safe = torch.where(positive.unsqueeze(-1), deviation, 1.0)
+    correlation = cov / (safe.unsqueeze(-1) * safe.unsqueeze(-2))
+    smallest = torch.linalg.eigvalsh(correlation)[:, 0]
+    singular = ~positive | (smallest <= 10 * cov.shape[-1] * torch.finfo(cov.dtype).eps)
+    if bool(singular.any()):
+        raise ValueError(
+            f'x must not lie in a subspace (constant, duplicated or linearly dependent channels, too few different samples); '
+            f'{which(singular)} a singular covariance. Leave channels out, or use regularized_covariance with lam > 1.'
+        )
+    return torch.linalg.cholesky(cov)
+
+
+def which(bad: Tensor) -> str:
+    """'2 of 8 sets of samples, the first at index (3,), have' for a mask of the batch."""
+    if bad.numel() == 1:
+        return 'it has'
+    first = tuple(torch.nonzero(bad)[0].tolist())
+    return f'{int(bad.sum())} of {bad.numel()} sets of samples, the first at index {first}, have'

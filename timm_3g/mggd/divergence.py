@@ -1,0 +1,67 @@
+"""Kullback-Leibler divergences between generalized Gaussians that have a closed form, registered in torch."""
+
+import torch
+from torch import Tensor
+from torch.distributions import MultivariateNormal, register_kl
+
+from .distribution import MultivariateGeneralizedGaussian
+
+
+@register_kl(MultivariateGeneralizedGaussian, MultivariateGeneralizedGaussian)
+def kl_mggd_mggd(p: MultivariateGeneralizedGaussian, q: MultivariateGeneralizedGaussian) -> Tensor:
+    """KL(p || q), (...), in nats, where it has a closed form.
+
+        KL = -entropy(p) - log_normalizer(q) + E_p[(u_q / delta_q)^beta_q] / 2
+
+    The expectation is a second moment if q is Gaussian (shape 1), whatever p is; and a radial moment if p and q have the same
+    loc and proportional scatter (always so for d = 1 and the same loc), whatever their shapes are. The rest needs
+    Lauricella's function (Bouhlel and Dziri, IEEE Signal Processing Letters 26(7), 2019), and is not offered.
+
+    Raises:
+        NotImplementedError: an element of the batch has no closed form; or a gradient is wanted for a shape of q that has one
+            at shape = 1 alone.
+    """
+    p, q = _on_one_batch(p, q)
+    white = torch.linalg.solve_triangular(q._scatter_tril, p._scatter_tril, upper=False)
+    relative = torch.matmul(white, white.mT)  # q's L^-1 Sigma_p L^-T
+    ratio = relative.diagonal(dim1=-2, dim2=-1).mean(-1)
+    eye = torch.eye(p.dim, dtype=p.loc.dtype, device=p.loc.device)
+    rounding = 100 * p.dim * torch.finfo(p.loc.dtype).eps
+    deviation = (relative - ratio[..., None, None] * eye).abs().amax((-2, -1))
+    radial = (p.loc == q.loc).all(-1) & (deviation <= rounding * ratio)
+    gaussian = q.shape == 1
+    if not bool((radial | gaussian).all()):
+        raise NotImplementedError(
+            'KL(p || q) of generalized Gaussians has a closed form where q.shape is 1, or where p and q have the same loc and '
+            'proportional scatter. Estimate it: p.log_prob(x) - q.log_prob(x), averaged over x = p.rsample((n,)).'
+        )
+    if torch.is_grad_enabled() and q.shape.requires_grad and not bool(radial.all()):
+        raise NotImplementedError('KL(p || q) at q.shape = 1 has no closed derivative with respect to q.shape; detach it.')
+    second = (p.scale * p.radial_moment(1.0) * ratio + q.squared_distance(p.loc)) / q.scale
+    power = (ratio * p.scale / q.scale).pow(q.shape) * p.radial_moment(q.shape)
+    return -p.entropy() - q.log_normalizer + 0.5 * torch.where(radial, power, second)
+
+
+@register_kl(MultivariateGeneralizedGaussian, MultivariateNormal)
+def kl_mggd_normal(p: MultivariateGeneralizedGaussian, q: MultivariateNormal) -> Tensor:
+    """KL(p || q), (...), in nats: always closed."""
+    return kl_mggd_mggd(p, _as_mggd(q))
+
+
+@register_kl(MultivariateNormal, MultivariateGeneralizedGaussian)
+def kl_normal_mggd(p: MultivariateNormal, q: MultivariateGeneralizedGaussian) -> Tensor:
+    """KL(p || q), (...), in nats, under the conditions of `kl_mggd_mggd`."""
+    return kl_mggd_mggd(_as_mggd(p), q)
+
+
+def _as_mggd(normal: MultivariateNormal) -> MultivariateGeneralizedGaussian:
+    return MultivariateGeneralizedGaussian(normal.loc, normal.covariance_matrix, 1.0, validate_args=False)
+
+
+def _on_one_batch(
+    p: MultivariateGeneralizedGaussian, q: MultivariateGeneralizedGaussian
+) -> tuple[MultivariateGeneralizedGaussian, MultivariateGeneralizedGaussian]:
+    if p.event_shape != q.event_shape:
+        raise ValueError(f'KL(p || q) needs distributions on the same R^d; got d = {p.dim} and {q.dim}.')
+    batch_shape = torch.broadcast_shapes(p.batch_shape, q.batch_shape)
+    return p.expand(batch_shape), q.expand(batch_shape)
