@@ -17,6 +17,7 @@ from conftest import EXACT, FLOAT32, SMALL, features
 from timm_3g import create_global_pool
 from timm_3g.__main__ import main
 from timm_3g.cli import benchmark
+from timm_3g.cli._benchmark_fit import plain_fixed_point
 from timm_3g.cli._benchmark_growth import fit_growth, predict
 from timm_3g.cli._benchmark_head import kept_bytes
 from timm_3g.cli._benchmark_precision import is_real, products_in
@@ -31,13 +32,14 @@ from timm_3g.cli._textbook import (
     has_textbook_reweighting,
     textbook,
 )
+from timm_3g.mggd import fit_mggd
 
 CPU = torch.device('cpu')
 TRIANGLES = {'lower': reference.lower, 'upper': reference.upper}
 TINY = ['--dim', '6', '--size', '3', '--batch-size', '2', '3', '--device', 'cpu', '--runs', '2', '--seconds', '0.01']
 NETWORK = ['--model', SMALL, '--compile-model', SMALL, '--compile-img-size', '32', '--compile-backend', 'eager']
 GROWTH = ['--growth-dims', '4', '8', '--growth-sizes', '2', '3']
-TINY += [*NETWORK, *GROWTH, '--batch-size-model', '2', '--growth-batch-size', '2']
+TINY += [*NETWORK, *GROWTH, '--batch-size-model', '2', '--growth-batch-size', '2', '--fit-images', '3', '--fit-dim', '2']
 
 
 def vector_and_gradient(form, x, grad):
@@ -343,6 +345,24 @@ def test_head_compares_three_forms_idle_and_busy(whole):
     expected = {(f, p, c) for f in ('textbook', 'handwritten', 'ours') for p in phases for c in cases}
     for quantity in ('median', 'min', 'IQR', 'rounds', 'speed-up over textbook', 'speed-up over handwritten'):
         assert figures(whole[0], 'head', quantity).keys() == expected
+
+
+def test_the_plain_fixed_point_is_the_same_estimate():
+    x = (
+        torch.randn(40, 3, generator=torch.Generator().manual_seed(0)).double()
+        @ torch.diag(torch.tensor([1.0, 2.0, 5.0])).double()
+    )
+    torch.testing.assert_close(plain_fixed_point(x, 0.5), fit_mggd(x, 0.5)[0].scatter, rtol=1e-6, atol=1e-8)
+
+
+def test_fit_compares_the_forms_and_says_how_they_ended(whole):
+    known, unknown = (f'images=3 dim=2 positions=9 shape={shape}' for shape in ('known', 'unknown'))
+    forms = {
+        ('plain fixed point, one by one', known),
+        *((form, case) for form in ('one by one', 'ours') for case in (known, unknown)),
+    }
+    assert {(form, case) for form, _, case in figures(whole[0], 'fit', 'median')} == forms
+    assert figures(whole[0], 'fit', 'converged')['ours', 'fit', known] == 1.0
 
 
 def test_precision_tells_the_formats_apart(whole):

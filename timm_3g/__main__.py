@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 # Packages that only some verbs need, and the extra that brings them.
-EXTRAS = {'matplotlib': 'demo', 'skimage': 'demo', 'sklearn': 'demo', 'gdown': 'get'}
+EXTRAS = {'matplotlib': 'demo', 'skimage': 'demo', 'sklearn': 'demo', 'scipy': 'demo', 'gdown': 'get'}
 
 VERBS = {
     'train': "timm's own train.py with these models: one process, or many under torchrun",
@@ -18,6 +18,7 @@ VERBS = {
     'export': "a weight file, the authors' or ours, to a folder with model.safetensors, config.json and a model card",
     'card': 'the model card of such a folder, written anew',
     'publish': 'such a folder, or a weight file, to the Hugging Face Hub',
+    'figure1': 'are activations long-tailed, and do learned weights follow the exact estimator? On a model and images',
     'benchmark': 'time, memory and precision of the pooling on this machine, against its textbook forms',
     'demo': 'train the small network on real images that a pip package ships, and print what came out',
 }

@@ -23,6 +23,11 @@ RECORDED = POOL_OPTIONS | {'global_pool', 'reduce_dim', 'bn_eps'}
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Which model, which weights, and where it computes. Names as in timm's scripts."""
     parser.add_argument('--model', '-m', required=True, metavar='NAME[.TAG]', help='any model of timm, ours included')
+    add_weight_options(parser)
+
+
+def add_weight_options(parser: argparse.ArgumentParser) -> None:
+    """The same without the model."""
     parser.add_argument('--checkpoint', type=Path, metavar='FILE', help="weights: train.py's, the authors', safetensors")
     parser.add_argument('--use-ema', action='store_true', help="the checkpoint's EMA weights instead of the plain ones")
     parser.add_argument('--num-classes', type=int, metavar='N', help='(default: those of the weights)')

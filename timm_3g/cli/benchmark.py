@@ -9,6 +9,7 @@ import timm
 import torch
 
 from ._benchmark_case import Bench, create_pool
+from ._benchmark_fit import measure_fit
 from ._benchmark_growth import measure_growth
 from ._benchmark_head import measure_head, measure_memory, measure_reweighting
 from ._benchmark_model import measure_compile, measure_model, require_second_order
@@ -29,6 +30,7 @@ SECTIONS: dict[str, Callable[[Bench], list[str]]] = {
     'growth': measure_growth,
     'precision': measure_precision,
     'compile': measure_compile,
+    'fit': measure_fit,
 }
 
 
@@ -63,6 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     growth.add_argument('--growth-dims', type=int, nargs='+', default=[64, 128, 256, 512, 1024, 2048], metavar='N', help='d')
     growth.add_argument('--growth-sizes', type=int, nargs='+', default=[7, 14, 28, 56], metavar='N', help='N = size^2')
     growth.add_argument('--growth-batch-size', type=int, metavar='N', help='(default: 4, on a GPU 32)')
+
+    fit = parser.add_argument_group('fit')
+    fit.add_argument('--fit-images', type=int, default=256, metavar='N', help='sets of size^2 samples (256)')
+    fit.add_argument('--fit-dim', type=int, default=64, metavar='N', help='dimensions (64)')
 
     model = parser.add_argument_group('model, compile')
     model.add_argument('--model', default='resnet50_3g', metavar='NAME', help='(default: %(default)s)')

@@ -1,7 +1,6 @@
 """`timm-3g predict`: top-k classes of images, and pictures of what the re-weighting looks at."""
 
 import argparse
-import glob
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from timm.data import create_transform, resolve_data_config
-from timm.data.readers.img_extensions import is_img_extension
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from timm_3g.layers import record_weights
 
+from ._images import Images, find_images
 from ._model import add_model_options, class_names, forward, model_of
 
 EXAMPLE = 'timm-3g predict photo.jpg holidays/ --model resnet10_mini_3g.cifar10 --topk 3 --explain pictures'
@@ -73,47 +71,6 @@ def run(args: argparse.Namespace) -> None:
     failed = [p for p in predictions if p.error]
     if failed:
         raise ValueError(f'{len(failed)} of {len(predictions)} images could not be read, the first {failed[0].file}.')
-
-
-def find_images(patterns: Sequence[str]) -> list[Path]:
-    """Files as they are, images below folders, matches of globs: each once, in the order given, sorted within a pattern.
-
-    Raises:
-        FileNotFoundError: a pattern that gives no file.
-    """
-    found: dict[Path, None] = {}
-    for pattern in patterns:
-        path = Path(pattern)
-        matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
-        files: list[Path] = []
-        for match in matches:
-            inside = (
-                sorted(f for f in match.rglob('*') if f.is_file() and is_img_extension(f.suffix.lower()))
-                if match.is_dir()
-                else [match]
-            )
-            files.extend(inside)
-        if not files:
-            raise FileNotFoundError(f'{pattern!r} is no file, no folder with images, and no pattern that matches any.')
-        found.update(dict.fromkeys(files))
-    return list(found)
-
-
-class Images(Dataset):
-    """(index, transformed image or None, why it could not be read) of each file."""
-
-    def __init__(self, files: Sequence[Path], transform: Any, mode: str) -> None:
-        self.files, self.transform, self.mode = files, transform, mode
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, i: int) -> tuple[int, Tensor | None, str]:
-        try:
-            with Image.open(self.files[i]) as image:
-                return i, self.transform(image.convert(self.mode)), ''
-        except Exception as error:  # whatever Pillow's many decoders raise over a damaged file
-            return i, None, f'{type(error).__name__}: {error}'
 
 
 @torch.inference_mode()

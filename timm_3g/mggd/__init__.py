@@ -12,6 +12,7 @@ from ._robust import squared_distances as squared_distances
 from ._robust import unrolled_covariance as unrolled_covariance
 from .distribution import MultivariateGeneralizedGaussian as MultivariateGeneralizedGaussian
 from .fit import FitRecord as FitRecord
+from .fit import can_fit as can_fit
 from .fit import fit_mggd as fit_mggd
 from .regularized import check_options as check_options
 from .regularized import regularized_covariance as regularized_covariance

@@ -33,24 +33,23 @@ def centred_samples(x: Tensor, loc: Tensor | float | None) -> tuple[Tensor, Tens
     return (x64 - centre.unsqueeze(-2)).reshape(-1, *x.shape[-2:]), centre.to(x.dtype)
 
 
-def require_full_rank(cov: Tensor) -> Tensor:
-    """The Cholesky factor of (B, d, d) covariances.
-
-    Raises:
-        ValueError: one is singular to rounding, whatever the scales of its channels.
-    """
+def full_rank(cov: Tensor) -> Tensor:
+    """(B,), bool: which of the covariances (B, d, d) are regular to rounding, whatever the scales of their channels."""
     deviation = cov.diagonal(dim1=-2, dim2=-1).sqrt()
     positive = (deviation > 0).all(-1)
     safe = torch.where(positive.unsqueeze(-1), deviation, 1.0)
     correlation = cov / (safe.unsqueeze(-1) * safe.unsqueeze(-2))
-    smallest = torch.linalg.eigvalsh(correlation)[:, 0]
-    singular = ~positive | (smallest <= 10 * cov.shape[-1] * torch.finfo(cov.dtype).eps)
+    return positive & (torch.linalg.eigvalsh(correlation)[:, 0] > 10 * cov.shape[-1] * torch.finfo(cov.dtype).eps)
+
+
+def require_full_rank(cov: Tensor) -> None:
+    """Raise ValueError if one of the covariances (B, d, d) is singular."""
+    singular = ~full_rank(cov)
     if bool(singular.any()):
         raise ValueError(
             f'x must not lie in a subspace (constant, duplicated or linearly dependent channels, too few different samples); '
             f'{which(singular)} a singular covariance. Leave channels out, or use regularized_covariance with lam > 1.'
         )
-    return torch.linalg.cholesky(cov)
 
 
 def which(bad: Tensor) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from ._samples import centred_samples, require_full_rank, which
+from ._samples import centred_samples, full_rank, require_full_rank, which
 from ._shape import SHAPE_MAX, SHAPE_MIN, profile, shape_by_kurtosis
 from .distribution import MultivariateGeneralizedGaussian
 
@@ -110,6 +110,16 @@ def fit_mggd(
     return final.distribution(centre, x.dtype, batch_shape), record
 
 
+@torch.no_grad()
+def can_fit(x: Tensor) -> Tensor:
+    """(B,), bool: for which sets of samples x (B, N, d) `fit_mggd(x)` is defined, location and shape unknown."""
+    samples, _ = centred_samples(torch.where(torch.isfinite(x), x, 0.0), None)
+    enough = x.shape[1] >= x.shape[2] + 2
+    finite = torch.isfinite(x).flatten(1).all(1)
+    at_loc = (samples == 0).all(-1).any(-1)
+    return finite & ~at_loc & full_rank(samples.mT @ samples / x.shape[1]) & enough
+
+
 def _known(shape: Tensor | float, batch_shape: torch.Size, samples: Tensor) -> Tensor:
     """(B,), float64. Raises ValueError unless positive and finite."""
     known = torch.as_tensor(shape, dtype=samples.dtype, device=samples.device)
@@ -179,7 +189,9 @@ class _State:
 def _start(samples: Tensor, shape: Tensor | None) -> _State:
     """At the sample covariance, and the shape that its kurtosis tells."""
     count, num, dim = samples.shape
-    tril = require_full_rank(samples.mT @ samples / num)
+    cov = samples.mT @ samples / num
+    require_full_rank(cov)
+    tril = torch.linalg.cholesky(cov)
     white = torch.linalg.solve_triangular(tril, samples.mT, upper=False).mT
     estimate = shape is None
     if shape is None:
@@ -217,9 +229,10 @@ def _advance(state: _State, estimate: bool) -> _State:
         estimate,
     )
     accepted = trial.loss <= state.loss + 1e-11 * (1 + state.loss.abs())  # a NaN is not
-    # The factor by which the gap shrinks along itself; near -1 the steps go to and fro, and 1 / (1 - factor) is the cure.
-    factor_along = (trial.gap * state.gap).sum((-2, -1)) / state.gap.square().sum((-2, -1)).clamp(min=1e-300)
-    calm = torch.where(factor_along < -0.5, 1 / (1 - factor_along), 1.05)
+    # The factor by which the gap shrinks along itself: near -1 the steps go to and fro, and 1 / (1 - factor) is the cure.
+    size = state.gap.square().sum((-2, -1))
+    along = torch.where(size > 1e-20, (trial.gap * state.gap).sum((-2, -1)) / size, 0.0)  # below is rounding
+    calm = torch.where(along < -0.5, 1 / (1 - along), 1.05)
     state = trial if bool(accepted.all()) else trial.where(accepted, state)
     state.damping = torch.where(accepted, state.damping * calm, state.damping / 2).clamp(max=1)
     return state
