@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from timm_3g.mggd import check_options, robust_covariance, unrolled_covariance
+from timm_3g.mggd import check_options, robust_covariance, subtract, unrolled_covariance
 
 from .precision import as_float64
 from .second_order_pool import SecondOrderPool2d
@@ -66,7 +66,7 @@ class MGGDPool2d(SecondOrderPool2d):
         samples = as_float64(x).transpose(1, 2)
         pascal = self.weights == 'pascal'
         if self.centered:
-            samples = samples - samples.mean(1, keepdim=True)
+            samples = subtract(samples, samples.mean(1, keepdim=True))
         if torch.jit.is_scripting() or torch.jit.is_tracing():  # neither knows operators that look at the data
             finite = torch.isfinite(samples).flatten(1).all(1)[:, None, None]
             scatter = unrolled_covariance(torch.where(finite, samples, 0.0), self.beta, self.lam, pascal)

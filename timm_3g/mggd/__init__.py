@@ -10,6 +10,7 @@ from ._robust import robust_covariance as robust_covariance
 from ._robust import robust_step as robust_step
 from ._robust import squared_distances as squared_distances
 from ._robust import unrolled_covariance as unrolled_covariance
+from ._samples import subtract as subtract
 from .distribution import MultivariateGeneralizedGaussian as MultivariateGeneralizedGaussian
 from .fit import FitRecord as FitRecord
 from .fit import can_fit as can_fit

@@ -24,9 +24,10 @@ def estimator_weights(u: Tensor, dim: int, beta: float, pascal: bool) -> Tensor:
 
 
 def squared_distances(samples: Tensor, scatter: Tensor) -> Tensor:
-    """u (B, N): x^T Sigma^-1 x of samples (B, N, d) and scatter (B, d, d)."""
-    white = torch.linalg.solve_triangular(torch.linalg.cholesky(scatter), samples.transpose(-2, -1), upper=False)
-    return white.square().sum(-2)
+    """u (..., N): x^T Sigma^-1 x of samples (..., N, d) and scatter (..., d, d); NaN where that is not positive definite."""
+    tril, info = torch.linalg.cholesky_ex(scatter)
+    white = torch.linalg.solve_triangular(tril, samples.transpose(-2, -1), upper=False)
+    return torch.where((info > 0).unsqueeze(-1), float('nan'), white.square().sum(-2))
 
 
 def weighted_covariance(samples: Tensor, weight: Tensor) -> Tensor:
@@ -51,11 +52,17 @@ def robust_step(samples: Tensor, scatter: Tensor, beta: float, lam: float, pasca
     return shrink(weighted_covariance(samples, weight), lam)[0]
 
 
-def regularized_loss(samples: Tensor, scatter: Tensor, beta: float, lam: float) -> Tensor:
-    """J of eq. (5), (...), of samples (..., N, d) minus their location and scatter (..., d, d)."""
-    log_det = torch.linalg.slogdet(scatter).logabsdet
+def regularized_loss(samples: Tensor, scatter: Tensor, beta: float, lam: float, pascal: bool = False) -> Tensor:
+    """J of eq. (5), (...), of samples (..., N, d) minus their location and scatter (..., d, d).
+
+    With pascal, (d / beta) log of the mean of u^beta in place of that mean: what the weights of eq. (3) are the derivative of.
+    """
+    dim = samples.shape[-1]
     power = squared_distances(samples, scatter).pow(beta).mean(-1)
-    return (1 - lam) * log_det + power + lam * (scatter.diagonal(dim1=-2, dim2=-1).sum(-1) - samples.shape[-1])
+    if pascal:
+        power = dim / beta * power.clamp(min=torch.finfo(power.dtype).tiny).log()
+    log_det = torch.linalg.slogdet(scatter).logabsdet
+    return (1 - lam) * log_det + power + lam * (scatter.diagonal(dim1=-2, dim2=-1).sum(-1) - dim)
 
 
 def unrolled_covariance(samples: Tensor, beta: float, lam: float, pascal: bool, num_steps: int = 100) -> Tensor:
@@ -89,14 +96,14 @@ def robust_covariance(
 def _solve(samples: Tensor, beta: float, lam: float, pascal: bool, max_steps: int, tol: float) -> Tensor:
     cov = weighted_covariance(samples, torch.ones_like(samples[..., 0]))
     if lam <= 1:
-        require_full_rank(cov)
+        require_full_rank(cov, cov.shape[:1])
     scatter = shrink(cov, lam)[0]
     damping = torch.ones_like(scatter[:, 0, 0])
-    loss = torch.full_like(damping, math.inf)
+    loss = torch.full_like(damping, 1e300)
     before, step, residual = scatter, torch.zeros_like(scatter), loss
     for _ in range(max_steps + 1):
-        now = loss if pascal else regularized_loss(samples, scatter, beta, lam)
-        risen = now > loss + 1e-11 * (1 + loss.abs())
+        now = regularized_loss(samples, scatter, beta, lam, pascal)
+        risen = ~(now <= loss + 1e-11 * (1 + loss.abs()))  # or NaN
         if bool(risen.any()):  # back, and half as far
             scatter = torch.where(risen[:, None, None], before, scatter)
             damping = torch.where(risen, damping / 2, damping)

@@ -29,8 +29,24 @@ def centred_samples(x: Tensor, loc: Tensor | float | None) -> tuple[Tensor, Tens
     centre = x64.mean(-2) if loc is None else torch.as_tensor(loc, dtype=x64.dtype, device=x.device)
     if not bool(torch.isfinite(centre).all()):
         raise ValueError(f'loc must be finite; got {loc}.')
-    centre = centre.expand(*x.shape[:-2], x.shape[-1])
-    return (x64 - centre.unsqueeze(-2)).reshape(-1, *x.shape[-2:]), centre.to(x.dtype)
+    centre = broadcast('loc', centre, (*x.shape[:-2], x.shape[-1]))
+    return subtract(x64, centre.unsqueeze(-2)).reshape(-1, *x.shape[-2:]), centre.to(x.dtype)
+
+
+def subtract(x: Tensor, centre: Tensor) -> Tensor:
+    """x - centre, (..., N, d), with exact zeros where a channel differs from its centre by nothing but rounding."""
+    difference = x - centre
+    rel = 1.2e-7 if x.dtype == torch.float32 else 2.2e-16  # finfo is unknown to TorchScript
+    noise = 8 * rel * x.abs().amax(-2, keepdim=True)
+    return torch.where(difference.abs().amax(-2, keepdim=True) <= noise, 0.0, difference)
+
+
+def broadcast(name: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """value expanded to the shape. Raises ValueError where that cannot be."""
+    try:
+        return value.expand(shape)
+    except RuntimeError:
+        raise ValueError(f'{name} must be broadcastable to {tuple(shape)}; got {tuple(value.shape)}.') from None
 
 
 def full_rank(cov: Tensor) -> Tensor:
@@ -42,9 +58,9 @@ def full_rank(cov: Tensor) -> Tensor:
     return positive & (torch.linalg.eigvalsh(correlation)[:, 0] > 10 * cov.shape[-1] * torch.finfo(cov.dtype).eps)
 
 
-def require_full_rank(cov: Tensor) -> None:
-    """Raise ValueError if one of the covariances (B, d, d) is singular."""
-    singular = ~full_rank(cov)
+def require_full_rank(cov: Tensor, batch_shape: tuple[int, ...]) -> None:
+    """Raise ValueError if one of the covariances (B, d, d) is singular; batch_shape is what B was before it was flat."""
+    singular = ~full_rank(cov).reshape(batch_shape)
     if bool(singular.any()):
         raise ValueError(
             f'x must not lie in a subspace (constant, duplicated or linearly dependent channels, too few different samples); '

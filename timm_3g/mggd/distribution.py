@@ -31,6 +31,7 @@ class MultivariateGeneralizedGaussian(Distribution):
         validate_args: check parameters and values, as in torch.
 
     Raises:
+        TypeError: loc and scatter are not of one floating dtype.
         ValueError: dimensions that do not fit, or a parameter outside its constraint.
     """
 
@@ -55,6 +56,8 @@ class MultivariateGeneralizedGaussian(Distribution):
             raise ValueError(
                 f'loc must be (..., d) and scatter (..., d, d) with one d; got {tuple(loc.shape)} and {tuple(scatter.shape)}.'
             )
+        if not loc.is_floating_point() or scatter.dtype != loc.dtype:
+            raise TypeError(f'loc and scatter must be of one floating dtype; got {loc.dtype} and {scatter.dtype}.')
         shape, scale = (torch.as_tensor(value, dtype=loc.dtype, device=loc.device) for value in (shape, scale))
         batch_shape = torch.broadcast_shapes(loc.shape[:-1], scatter.shape[:-2], shape.shape, scale.shape)
         event_shape = loc.shape[-1:]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from ._samples import centred_samples, full_rank, require_full_rank, which
+from ._samples import broadcast, centred_samples, full_rank, require_full_rank, which
 from ._shape import SHAPE_MAX, SHAPE_MIN, profile, shape_by_kurtosis
 from .distribution import MultivariateGeneralizedGaussian
 
@@ -82,7 +82,7 @@ def fit_mggd(
             f'N = {num}. Take fewer dimensions, or regularized_covariance.'
         )
     tol = max(tol, 100 * torch.finfo(samples.dtype).eps)  # float32 on mps cannot do better
-    state = _start(samples, None if shape is None else _known(shape, batch_shape, samples))
+    state = _start(samples, None if shape is None else _known(shape, batch_shape, samples), batch_shape)
     if shape is None:
         at_loc = torch.isneginf(state.log_u).any(-1)
         if bool(at_loc.any()):
@@ -125,7 +125,7 @@ def _known(shape: Tensor | float, batch_shape: torch.Size, samples: Tensor) -> T
     known = torch.as_tensor(shape, dtype=samples.dtype, device=samples.device)
     if not bool(((known > 0) & torch.isfinite(known)).all()):
         raise ValueError(f'shape must be positive and finite; got {shape}.')
-    return known.expand(batch_shape).reshape(-1)
+    return broadcast('shape', known, batch_shape).reshape(-1)
 
 
 @dataclass
@@ -175,8 +175,8 @@ class _State:
         failed = torch.linalg.cholesky_ex(scatter).info > 0
         if bool(failed.any()):
             raise ValueError(
-                f'x is too nearly in a subspace for a scatter in {dtype}; {which(failed)} one. Give x in float64, or leave '
-                f'channels out.'
+                f'x is too nearly in a subspace for a scatter in {dtype}; {which(failed.reshape(batch_shape))} such a scatter. '
+                f'Give x in float64, or leave channels out.'
             )
         return MultivariateGeneralizedGaussian(
             centre,
@@ -186,11 +186,11 @@ class _State:
         )
 
 
-def _start(samples: Tensor, shape: Tensor | None) -> _State:
+def _start(samples: Tensor, shape: Tensor | None, batch_shape: torch.Size) -> _State:
     """At the sample covariance, and the shape that its kurtosis tells."""
     count, num, dim = samples.shape
     cov = samples.mT @ samples / num
-    require_full_rank(cov)
+    require_full_rank(cov, batch_shape)
     tril = torch.linalg.cholesky(cov)
     white = torch.linalg.solve_triangular(tril, samples.mT, upper=False).mT
     estimate = shape is None

@@ -26,22 +26,23 @@ def regularized_covariance(
 
     U diag(sigma) U^T being the eigendecomposition of S = (1/N) sum_n w_n x_n x_n^T. The last term of J is the von Neumann
     divergence of the identity and Sigma, and each step is the one minimiser of J with the weights held. The paper
-    prints lam for 2 lam in eq. (6); that is no minimiser (but at sigma = 1 or lam = 1, where both are the square root of S).
+    prints lam for 2 lam in eq. (6); that is no minimiser unless lam = 1, where both are the square root of S.
 
     weights:
 
     - 'mm': w = beta u^(beta - 1), the derivative of u^beta. For beta <= 1 the power is concave, J with the weights held lies
       above J, and every step decreases J (majorise-minimise). Above 1 that is lost: steps are halved until J does not rise.
     - 'pascal': w = d N u^(beta - 1) / sum_j u_j^beta, eq. (3), the weights of maximum likelihood without regularization. The
-      paper combines them with eq. (6). They belong to the logarithm of sum u^beta, not to J: J need not decrease, and
-      the fixed point is not its minimum; sum_n w_n u_n = d N makes tr Sigma = d at every fixed point.
+      paper combines them with eq. (6). They are the derivative of (d / beta) log mean(u^beta): every step decreases J with that
+      in place of mean(u^beta), and not J, whose minimum is elsewhere. sum_n w_n u_n = d N makes tr Sigma = d at every fixed
+      point, whatever the scale of x.
 
     Args:
         x: (..., N, d), float32 or float64. Computed in float64.
         beta: shape, > 0.
         lam: weight of the divergence, > 0. Up to 1 the estimator needs samples of full rank (N >= d, one more for an
-            estimated mean); above, every eigenvalue is at least (lam - 1) / lam, and any samples do. Scale matters: Sigma is
-            drawn to the identity.
+            estimated mean); above, every eigenvalue is at least (lam - 1) / lam, and any samples do. With 'mm' the
+            scale of x matters: Sigma is drawn to the identity.
         weights: 'mm' or 'pascal'.
         loc: known location, a number or (..., d), e.g. 0; None: the sample mean.
         max_steps: at most.
