@@ -1,9 +1,10 @@
-"""The root on a GPU against float64 on the CPU. Without a GPU nothing here runs, and the report says so."""
+"""The root, and the statistics of the generalized Gaussian, on a GPU against float64 on the CPU. Without a GPU nothing here runs, and the report says so."""
 
 import pytest
 import torch
 from torch import Tensor
 
+from timm_3g.mggd import MultivariateGeneralizedGaussian, fit_mggd, regularized_covariance
 from timm_3g.ops import covariance, sqrt_covariance, sqrtm_newton_schulz
 
 # Of the products with five steps: rounding in float32, and what TF32's 10 bits make of it (6e-4 expected).
@@ -82,3 +83,17 @@ def test_memory_of_a_step(gpu):
     root.backward(cotangent)
     assert kept <= 64 * 0.6 * 2**20
     assert torch.cuda.max_memory_allocated() - before < 64 * 5.06 * 2**20
+
+
+def test_fit_and_robust_covariance(gpu):
+    law = MultivariateGeneralizedGaussian(torch.zeros(8, device=gpu), torch.eye(8, device=gpu), 0.5)
+    x = law.rsample((16, 196)).requires_grad_()
+    on_cpu = x.detach().cpu().double().requires_grad_()
+    (fitted, record), (wanted, _) = fit_mggd(x), fit_mggd(on_cpu)
+    assert bool(record.converged.all()) and fitted.shape.is_cuda and fitted.shape.dtype == torch.float32
+    assert difference(fitted.covariance_matrix, wanted.covariance_matrix) < 1e-5
+    assert difference(fitted.log_prob(x.detach().movedim(1, 0)), wanted.log_prob(on_cpu.detach().movedim(1, 0))) < 1e-4
+    robust, judge = (regularized_covariance(t, 0.5, 1.1) for t in (x, on_cpu))
+    assert difference(robust, judge.detach()) < 1e-5
+    gradients = [torch.autograd.grad(t.square().sum(), s)[0] for t, s in ((robust, x), (judge, on_cpu))]
+    assert difference(*gradients) < 1e-4
