@@ -299,6 +299,20 @@ def test_inside_independent_and_mixture():
 # Errors
 
 
+def test_checks_stay_on_after_torch_compile():
+    """torch._dynamo switches torch's default off for the whole process when it first compiles."""
+    default = torch.distributions.Distribution._validate_args
+    torch.distributions.Distribution.set_default_validate_args(False)
+    try:
+        with pytest.raises(ValueError, match='Expected parameter shape'):
+            MGGD(torch.zeros(2), torch.eye(2), math.nan)
+        with pytest.raises(ValueError, match='within the support'):
+            wide().log_prob(torch.full((4,), math.nan, dtype=torch.float64))
+        assert torch.isnan(MGGD(torch.zeros(2), torch.eye(2), math.nan, validate_args=None).entropy())
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(default)
+
+
 @pytest.mark.parametrize(
     ('name', 'bad', 'says'),
     [

@@ -28,7 +28,8 @@ class MultivariateGeneralizedGaussian(Distribution):
         scatter: (..., d, d), symmetric positive definite.
         shape: (...), > 0, or a number.
         scale: (...), > 0, or a number. The leading dimensions of all four broadcast to `batch_shape`.
-        validate_args: check parameters and values, as in torch.
+        validate_args: check parameters and values. None is torch's own default, which is not the default here: the first
+            torch.compile of a process switches it off for all that follows.
 
     Raises:
         TypeError: loc and scatter are not of one floating dtype.
@@ -50,7 +51,7 @@ class MultivariateGeneralizedGaussian(Distribution):
         scatter: Tensor,
         shape: Tensor | float,
         scale: Tensor | float = 1.0,
-        validate_args: bool | None = None,
+        validate_args: bool | None = True,
     ) -> None:
         if loc.ndim < 1 or scatter.ndim < 2 or scatter.shape[-2:] != (loc.shape[-1],) * 2:
             raise ValueError(
