@@ -1,4 +1,4 @@
-"""The root, and the generalized Gaussian, on a GPU against float64 on the CPU. Without a GPU nothing runs, and the report says so."""
+"""The root and the generalized Gaussian on a GPU against float64 on the CPU. Without a GPU nothing runs; the report says so."""
 
 import pytest
 import torch
