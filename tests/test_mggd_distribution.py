@@ -340,8 +340,12 @@ def test_dimensions_that_do_not_fit(loc, scatter):
 
 
 def test_one_floating_dtype():
-    with pytest.raises(TypeError, match=r'loc and scatter must be of one floating dtype; got torch.int64 and torch.float32'):
-        MGGD(torch.zeros(2, dtype=torch.int64), torch.eye(2), 1.5)
+    both = 'loc and scatter must both be float32 or both float64; '
+    for dtype in (torch.int64, torch.bfloat16, torch.float64):
+        with pytest.raises(TypeError, match=both + f'got {dtype} and torch.float32'):
+            MGGD(torch.zeros(2, dtype=dtype), torch.eye(2), 1.5)
+    with pytest.raises(TypeError, match=both + 'got torch.float16 and torch.float16'):
+        MGGD(torch.zeros(2).half(), torch.eye(2).half(), 1.5)
     with pytest.raises(TypeError, match=r'got torch.float32 and torch.float64'):
         MGGD(torch.zeros(2), torch.eye(2, dtype=torch.float64), 1.5)
 
@@ -447,6 +451,24 @@ def test_kl_has_gradients_where_its_form_holds():
         kl_divergence(MGGD(loc, scatter, shape), MGGD(loc_q, scatter_q, shape_q))
     with torch.no_grad():
         kl_divergence(MGGD(loc, scatter, shape), MGGD(loc_q, scatter_q, shape_q))
+
+
+def test_hessian_of_kl_at_itself_is_the_fisher_information():
+    """Of a Gaussian's mean: Sigma^-1. Both distributions are the same there, so that either form could be taken."""
+    p = MGGD(double([0.5, -1.25]), double(A2), 1.0)
+    hessian = torch.autograd.functional.hessian(lambda loc: kl_divergence(MGGD(loc, p.scatter, 1.0), p), p.loc)
+    torch.testing.assert_close(hessian, torch.linalg.inv(p.scatter), **EXACT)
+
+
+def test_kl_of_extreme_shapes_has_gradients():
+    """Second moments of shape 1/64 do not fit float32; the form without them must not feel it."""
+    shape = torch.tensor(1 / 64, requires_grad=True)
+    one = torch.eye(1)
+    (grad,) = torch.autograd.grad(kl_divergence(MGGD(torch.zeros(1), one, shape), MGGD(torch.zeros(1), one, 1 / 32)), shape)
+    exact = shape.detach().double().requires_grad_()
+    one = one.double()
+    kl = kl_divergence(MGGD(one[0] * 0, one, exact), MGGD(one[0] * 0, one, 1 / 32))
+    torch.testing.assert_close(grad.double(), torch.autograd.grad(kl, exact)[0], rtol=1e-4, atol=0)
 
 
 def test_kl_across_dimensions():

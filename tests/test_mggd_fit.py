@@ -429,6 +429,22 @@ def test_can_fit_tells_the_sets_apart():
     assert not can_fit(x[:, : x.shape[2] + 1]).any()  # one sample too few
 
 
+def test_what_float32_cannot_hold():
+    """Everything is computed in float64; the result must not be rounded to a scale of 0 or a singular scatter."""
+    x = torch.randn(3, 100, 4)
+    with pytest.raises(
+        ValueError, match=r'scale does not fit torch\.float32: it is e\^-\d+, for a shape of 0\.03; 3 of 3 sets'
+    ):
+        fit_mggd(x, 0.03)
+    assert bool((fit_mggd(x.double(), 0.03)[0].scale > 0).all())
+    with pytest.raises(ValueError, match=r'scale does not fit .* 1 of 3 sets .* at index \(1,\).* in other units'):
+        fit_mggd(x * torch.tensor([1.0, 1e-22, 1.0])[:, None, None], 1.0)
+    near = torch.cat([x[0], x[0] + 1e-5 * torch.randn(100, 4)], 1)
+    with pytest.raises(ValueError, match=r'x is too nearly in a subspace for a scatter in .*; it has such a scatter'):
+        fit_mggd(near, 1.0)
+    fit_mggd(near.double(), 1.0)
+
+
 def test_options_that_do_not_broadcast():
     with pytest.raises(ValueError, match=r'loc must be broadcastable to \(4, 3\); got \(2,\)'):
         fit_mggd(sets(4), loc=torch.zeros(2))

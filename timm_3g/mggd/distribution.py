@@ -32,7 +32,7 @@ class MultivariateGeneralizedGaussian(Distribution):
             torch.compile of a process switches it off for all that follows.
 
     Raises:
-        TypeError: loc and scatter are not of one floating dtype.
+        TypeError: loc and scatter are not both float32 or both float64.
         ValueError: dimensions that do not fit, or a parameter outside its constraint.
     """
 
@@ -57,8 +57,8 @@ class MultivariateGeneralizedGaussian(Distribution):
             raise ValueError(
                 f'loc must be (..., d) and scatter (..., d, d) with one d; got {tuple(loc.shape)} and {tuple(scatter.shape)}.'
             )
-        if not loc.is_floating_point() or scatter.dtype != loc.dtype:
-            raise TypeError(f'loc and scatter must be of one floating dtype; got {loc.dtype} and {scatter.dtype}.')
+        if loc.dtype not in (torch.float32, torch.float64) or scatter.dtype != loc.dtype:
+            raise TypeError(f'loc and scatter must both be float32 or both float64; got {loc.dtype} and {scatter.dtype}.')
         shape, scale = (torch.as_tensor(value, dtype=loc.dtype, device=loc.device) for value in (shape, scale))
         batch_shape = torch.broadcast_shapes(loc.shape[:-1], scatter.shape[:-2], shape.shape, scale.shape)
         event_shape = loc.shape[-1:]

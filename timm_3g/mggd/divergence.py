@@ -15,7 +15,8 @@ def kl_mggd_mggd(p: MultivariateGeneralizedGaussian, q: MultivariateGeneralizedG
 
     The expectation is a second moment if q is Gaussian (shape 1), whatever p is; and a radial moment if p and q have the same
     loc and proportional scatter (always so for d = 1 and the same loc), whatever their shapes are. The rest needs
-    Lauricella's function (Bouhlel and Dziri, IEEE Signal Processing Letters 26(7), 2019), and is not offered.
+    Lauricella's function (Bouhlel and Dziri, IEEE Signal Processing Letters 26(7), 2019), and is not offered. Gradients are
+    those of the divergence; second derivatives, e.g. for a Fisher information, only where q is Gaussian.
 
     Raises:
         NotImplementedError: an element of the batch has no closed form; or a gradient is wanted for a shape of q that has one
@@ -37,9 +38,9 @@ def kl_mggd_mggd(p: MultivariateGeneralizedGaussian, q: MultivariateGeneralizedG
         )
     if torch.is_grad_enabled() and q.shape.requires_grad and not bool(radial.all()):
         raise NotImplementedError('KL(p || q) at q.shape = 1 has no closed derivative with respect to q.shape; detach it.')
-    second = (p.scale * p.radial_moment(1.0) * ratio + q.squared_distance(p.loc)) / q.scale
-    power = (ratio * p.scale / q.scale).pow(q.shape) * p.radial_moment(q.shape)
-    return -p.entropy() - q.log_normalizer + 0.5 * torch.where(radial, power, second)
+    spread = (ratio * p.scale / q.scale).pow(q.shape) * p.radial_moment(q.shape)
+    shift = torch.where(gaussian, q.squared_distance(p.loc) / q.scale, 0.0)
+    return -p.entropy() - q.log_normalizer + 0.5 * (spread + shift)
 
 
 @register_kl(MultivariateGeneralizedGaussian, MultivariateNormal)

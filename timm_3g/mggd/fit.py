@@ -64,7 +64,7 @@ def fit_mggd(
         TypeError: x is neither float32 nor float64.
         ValueError: entries that are not finite; too few samples (N < d, N <= d with unknown shape, one more for an estimated
             mean); samples in a subspace, e.g. constant; a sample at loc while the shape is unknown, which makes the likelihood
-            unbounded for shape -> 0; an argument out of range.
+            unbounded for shape -> 0; a scatter or scale that the dtype of x cannot hold; an argument out of range.
 
     Warns:
         RuntimeWarning: some fits did not converge. If their shape stands at 1/64 or 64, the likelihood has no maximum: for
@@ -178,11 +178,19 @@ class _State:
                 f'x is too nearly in a subspace for a scatter in {dtype}; {which(failed.reshape(batch_shape))} such a scatter. '
                 f'Give x in float64, or leave channels out.'
             )
+        scale = log_scale.exp().to(dtype)
+        failed = ~((scale >= torch.finfo(dtype).tiny) & torch.isfinite(scale))
+        if bool(failed.any()):
+            raise ValueError(
+                f'the scale does not fit {dtype}: it is e^{float(log_scale[failed][0]):.0f}, for a shape of '
+                f'{float(shape[failed][0]):.3g}; {which(failed.reshape(batch_shape))} such a scale. Give x in float64, or in '
+                f'other units.'
+            )
         return MultivariateGeneralizedGaussian(
             centre,
             scatter.reshape(*batch_shape, dim, dim),
             shape.to(dtype).reshape(batch_shape),
-            log_scale.exp().to(dtype).reshape(batch_shape),
+            scale.reshape(batch_shape),
         )
 
 
