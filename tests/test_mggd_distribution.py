@@ -238,6 +238,22 @@ def test_at_loc(shape):
     torch.testing.assert_close(leaves[2].grad, -0.5 * torch.linalg.inv(scatter.detach()), **EXACT)
 
 
+def test_hessian_at_loc_of_a_gaussian():
+    loc, scatter, _, scale = some()
+    hessian = torch.autograd.functional.hessian(MGGD(loc, scatter, 1.0, scale).log_prob, loc)
+    torch.testing.assert_close(hessian, -torch.linalg.inv(scatter) / scale, **EXACT)
+
+
+def test_autocast_leaves_samples_alone():
+    p = MGGD(torch.zeros(3), spd(3).float(), 0.7)
+    draws = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            draws.append(p.rsample((10,)))
+    assert torch.equal(*draws)
+
+
 # Shapes
 
 
@@ -267,6 +283,11 @@ def test_values_broadcast(value):
     p, x = wide(), torch.randn(value, dtype=torch.float64)
     full = x.expand(*x.shape[:-3], 3, 2, 4)
     torch.testing.assert_close(p.log_prob(x), p.log_prob(full.clone()), rtol=0, atol=0)
+
+
+def test_empty_batch():
+    p = MGGD(torch.zeros(0, 2), torch.eye(2), 0.7, validate_args=False)  # torch's own checks do not take it
+    assert p.log_prob(p.rsample((5,))).shape == (5, 0) and p.entropy().shape == (0,)
 
 
 def test_expand_is_a_view():
@@ -458,6 +479,16 @@ def test_hessian_of_kl_at_itself_is_the_fisher_information():
     p = MGGD(double([0.5, -1.25]), double(A2), 1.0)
     hessian = torch.autograd.functional.hessian(lambda loc: kl_divergence(MGGD(loc, p.scatter, 1.0), p), p.loc)
     torch.testing.assert_close(hessian, torch.linalg.inv(p.scatter), **EXACT)
+
+
+@pytest.mark.parametrize('dim', [3, 6])
+def test_kl_of_proportional_but_nearly_singular_scatters(dim):
+    """Hilbert matrices, whose condition numbers are 5e2 and 1.5e7: proportional entry by entry, if not after an inverse."""
+    i = torch.arange(1, dim + 1, dtype=torch.float64)
+    loc, scatter = torch.zeros(dim, dtype=torch.float64), 1 / (i + i[:, None] - 1)
+    kl = kl_divergence(MGGD(loc, scatter, 0.7), MGGD(loc, 3 * scatter, 0.9))
+    eye = torch.eye(dim, dtype=torch.float64)
+    torch.testing.assert_close(kl, kl_divergence(MGGD(loc, eye, 0.7), MGGD(loc, 3 * eye, 0.9)), rtol=1e-6, atol=0)
 
 
 def test_kl_of_extreme_shapes_has_gradients():

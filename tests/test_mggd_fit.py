@@ -379,17 +379,20 @@ def test_too_few_samples(shape, loc, needed):
         fit_mggd(x, shape, loc)
 
 
-@pytest.mark.parametrize('bad', [math.nan, math.inf])
+@pytest.mark.parametrize('bad', [math.nan, math.inf, 1e160])
 def test_not_finite(bad):
     x = sets(2, 3)
     x[1, 2, 5, 0] = x[1, 0, 3, 1] = bad
     with pytest.raises(
-        ValueError, match=re.escape('x must be finite; 2 of 6 sets of samples, the first at index (1, 0), have')
+        ValueError,
+        match=re.escape(
+            'x must be finite, and the sum of its squares too; 2 of 6 sets of samples, the first at index (1, 0), have'
+        ),
     ):
         fit_mggd(x)
-    with pytest.raises(ValueError, match='x must be finite; it has NaN'):
+    with pytest.raises(ValueError, match=r'x must be finite, .* it has NaN'):
         fit_mggd(x[1, 2])
-    with pytest.raises(ValueError, match='loc must be finite; got'):
+    with pytest.raises(ValueError, match='loc must be finite, and its square too; got'):
         fit_mggd(x[0], loc=bad)
 
 
@@ -427,6 +430,16 @@ def test_can_fit_tells_the_sets_apart():
     x[4, :20] = torch.cat([half, -half])  # and the rest at the mean, exactly
     assert can_fit(x).tolist() == [True, False, False, False, False, True]
     assert not can_fit(x[:, : x.shape[2] + 1]).any()  # one sample too few
+
+
+def test_more_digits_than_there_are():
+    """A tolerance below rounding is taken for rounding."""
+    assert bool(fit_mggd(sets(2), tol=1e-30)[1].converged.all())
+
+
+def test_a_known_shape_is_kept_to_the_digit():
+    shapes = torch.tensor([0.3, 5.0], dtype=torch.float64)
+    assert torch.equal(fit_mggd(sets(2), shapes)[0].shape, shapes)
 
 
 def test_what_float32_cannot_hold():

@@ -12,7 +12,7 @@ from conftest import EXACT
 from scipy import linalg, optimize
 from torch import Tensor
 
-from timm_3g.mggd import regularized_covariance, regularized_loss, robust_step, unrolled_covariance
+from timm_3g.mggd import regularized_covariance, regularized_loss, robust_step, subtract, unrolled_covariance
 
 # Both iterate until the last step is at most 1e-10 of the matrix, or to rounding.
 CONVERGED = {'rtol': 1e-8, 'atol': 1e-9}
@@ -279,11 +279,17 @@ def test_more_lam_draws_to_the_identity():
 
 
 @BOTH
-@pytest.mark.parametrize(('beta', 'lam'), [(0.5, 0.7), (1.5, 2.0)])
+@pytest.mark.parametrize(('beta', 'lam'), [(0.2, 1.1), (0.5, 0.7), (1.0, 2.0)])
 def test_unrolled_steps_end_at_the_fixed_point(beta, lam, weights):
     x = torch.from_numpy(centred(samples(2)))
-    got = unrolled_covariance(x, beta, lam, weights == 'pascal', 200)
-    torch.testing.assert_close(got, regularized_covariance(x, beta, lam, weights), **CONVERGED)
+    got = unrolled_covariance(x, beta, lam, weights == 'pascal')
+    torch.testing.assert_close(got, regularized_covariance(x, beta, lam, weights), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize('beta', [0.1, 1.5, 8.0])
+def test_unrolled_steps_refuse_shapes_that_need_more(beta):
+    with pytest.raises(ValueError, match=r'TorchScript and tracing need beta from 0\.2 to 1'):
+        unrolled_covariance(samples(2), beta, 2.0, False)
 
 
 # Few samples
@@ -340,7 +346,8 @@ def test_one_sample_at_the_location():
 @BOTH
 @pytest.mark.parametrize('loc', [None, 0])
 @pytest.mark.parametrize(
-    ('num', 'dim', 'beta', 'lam'), [(6, 2, 0.5, 0.6), (6, 2, 1.0, 1.0), (6, 2, 1.8, 0.6), (3, 4, 0.7, 2.0), (5, 2, 2.5, 3.0)]
+    ('num', 'dim', 'beta', 'lam'),
+    [(6, 2, 0.5, 0.6), (6, 2, 1.0, 1.0), (6, 2, 1.8, 0.6), (3, 4, 0.7, 2.0), (5, 2, 2.5, 3.0), (9, 2, 8.0, 3.0)],
 )
 def test_gradcheck(num, dim, beta, lam, loc, weights):
     x = samples(num=num, dim=dim).requires_grad_()
@@ -363,13 +370,30 @@ def test_gradient_of_unrolled_steps(weights):
     """Autograd through all steps, against the implicit function theorem."""
     gradients = []
     for function in (
-        lambda x: unrolled_covariance(x, 0.6, 0.7, weights == 'pascal', 100),
+        lambda x: unrolled_covariance(x, 0.6, 0.7, weights == 'pascal'),
         lambda x: regularized_covariance(x, 0.6, 0.7, weights, 0),
     ):
         x = samples(2).requires_grad_()
         (function(x) * torch.arange(9, dtype=torch.float64).view(3, 3)).sum().backward()
         gradients.append(x.grad)
     torch.testing.assert_close(*gradients, **CONVERGED)
+
+
+def test_gradient_of_a_constant_channel():
+    """Its covariance with the others is linear in its deviations, so that it has a gradient, zero though they are."""
+    x = samples(num=6)
+    x[:, 1] = 0.1  # whose mean is rounded: what is left must not be seen, but followed
+    assert torch.autograd.gradcheck(
+        lambda x: regularized_covariance(x, 0.6, 1.5, tol=1e-12), x.requires_grad_(), fast_mode=True
+    )
+
+
+def test_a_gradient_that_is_not_finite_stays_in_its_set():
+    x = samples(3).requires_grad_()
+    cotangent = torch.ones(3, 3, 3, dtype=torch.float64)
+    cotangent[1, 0, 2] = math.nan
+    regularized_covariance(x, 0.6, 0.7).backward(cotangent)
+    assert torch.isfinite(x.grad).flatten(1).all(1).tolist() == [True, False, True]
 
 
 def test_no_second_derivative():
@@ -429,15 +453,36 @@ def test_not_samples(lam):
     x = samples(2, 3)
     x[1, 2, 5, 0] = math.nan
     with pytest.raises(
-        ValueError, match=re.escape('x must be finite; 1 of 6 sets of samples, the first at index (1, 2), have')
+        ValueError,
+        match=re.escape(
+            'x must be finite, and the sum of its squares too; 1 of 6 sets of samples, the first at index (1, 2), have'
+        ),
     ):
         regularized_covariance(x, 0.5, lam)
+    x[1, 2] = x[1, 1, :1]
+    if lam <= 1:
+        with pytest.raises(ValueError, match=re.escape('1 of 6 sets of samples, the first at index (1, 2), have a singular')):
+            regularized_covariance(x, 0.5, lam)
     for bad in (torch.zeros(9, 2, dtype=torch.int64), torch.zeros(9, 2, dtype=torch.float16)):
         with pytest.raises(TypeError, match='must be a float32 or float64 tensor; got'):
             regularized_covariance(bad, 0.5, lam)
     for bad in (torch.zeros(9), torch.zeros(0, 3), torch.zeros(0, 9, 3)):
         with pytest.raises(ValueError, match='and not empty; got'):
             regularized_covariance(bad, 0.5, lam)
+
+
+def test_more_digits_than_there_are():
+    """A tolerance below rounding is taken for rounding: no warning."""
+    x = samples(2).requires_grad_()
+    regularized_covariance(x, 0.6, 0.7, tol=1e-30).sum().backward()
+
+
+def test_constants_with_a_rounded_mean_in_float32():
+    """Where there is no float64."""
+    x = torch.full((7, 2), 0.1)
+    assert (
+        subtract(x, x.mean(0) + 1e-8).count_nonzero() == 0 == subtract(x.double(), x.double().mean(0) + 1e-17).count_nonzero()
+    )
 
 
 @BOTH

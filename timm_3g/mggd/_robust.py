@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._samples import require_full_rank
+from ._samples import full_rank, refuse_singular
 
 MAX_STEPS = 300
 TOL = 1e-10
@@ -65,13 +65,16 @@ def regularized_loss(samples: Tensor, scatter: Tensor, beta: float, lam: float, 
     return (1 - lam) * log_det + power + lam * (scatter.diagonal(dim1=-2, dim2=-1).sum(-1) - dim)
 
 
-def unrolled_covariance(samples: Tensor, beta: float, lam: float, pascal: bool, num_steps: int = 100) -> Tensor:
-    """`robust_covariance` by a fixed number of steps and the autograd of eigh, for TorchScript and tracing."""
+def unrolled_covariance(samples: Tensor, beta: float, lam: float, pascal: bool) -> Tensor:
+    """`robust_covariance` by a fixed number of steps and the autograd of eigh, for TorchScript and tracing.
+
+    To 1e-6 for beta from 0.2 to 1. Above, steps must adapt to the data, below they are too many: a ValueError says so.
+    """
+    if beta < 0.2 or beta > 1:
+        raise ValueError('TorchScript and tracing need beta from 0.2 to 1: other shapes take steps that adapt to the data.')
     scatter = shrink(weighted_covariance(samples, torch.ones_like(samples[..., 0])), lam)[0]
-    dim = samples.shape[-1]
-    length = min(1.0, (dim + 2) / (dim + 2 * beta))  # see `fit_mggd`
-    for _ in range(num_steps):
-        scatter = scatter + length * (robust_step(samples, scatter, beta, lam, pascal) - scatter)
+    for _ in range(100):
+        scatter = robust_step(samples, scatter, beta, lam, pascal)
     return scatter
 
 
@@ -82,24 +85,31 @@ def unrolled_covariance(samples: Tensor, beta: float, lam: float, pascal: bool, 
 def robust_covariance(
     samples: Tensor, beta: float, lam: float, pascal: bool, max_steps: int = MAX_STEPS, tol: float = TOL
 ) -> Tensor:
-    """The fixed point of `robust_step`, (B, N, d) to (B, d, d), in the dtype of the samples.
+    """The fixed point of `robust_step`, (..., N, d) to (..., d, d), in the dtype of the samples.
 
     NaN or infinite samples give NaN for their own set. Raises ValueError for lam <= 1 and samples in a subspace.
     """
-    out = samples.new_full((samples.shape[0], samples.shape[2], samples.shape[2]), math.nan)
-    finite = torch.isfinite(samples).flatten(1).all(1)
+    out = samples.new_full((*samples.shape[:-2], samples.shape[-1], samples.shape[-1]), math.nan)
+    finite = torch.isfinite(samples).flatten(-2).all(-1)
     if bool(finite.any()):
-        out[finite] = _solve(samples[finite], beta, lam, pascal, max_steps, tol)
+        cov = weighted_covariance(samples[finite], torch.ones_like(samples[finite][..., 0]))
+        if lam <= 1:
+            singular = torch.zeros_like(finite)
+            singular[finite] = ~full_rank(cov)
+            refuse_singular(singular)
+        out[finite] = _solve(samples[finite], cov, beta, lam, pascal, max_steps, _reachable(tol, samples.dtype))
     return out
 
 
-def _solve(samples: Tensor, beta: float, lam: float, pascal: bool, max_steps: int, tol: float) -> Tensor:
-    cov = weighted_covariance(samples, torch.ones_like(samples[..., 0]))
-    if lam <= 1:
-        require_full_rank(cov, cov.shape[:1])
+def _reachable(tol: float, dtype: torch.dtype) -> float:
+    return max(tol, 100 * torch.finfo(dtype).eps)  # float32 on mps cannot do better
+
+
+def _solve(samples: Tensor, cov: Tensor, beta: float, lam: float, pascal: bool, max_steps: int, tol: float) -> Tensor:
+    """The steps from the covariance on, for sets of finite samples (B, N, d)."""
     scatter = shrink(cov, lam)[0]
     damping = torch.ones_like(scatter[:, 0, 0])
-    loss = torch.full_like(damping, 1e300)
+    loss = torch.full_like(damping, math.inf)
     before, step, residual = scatter, torch.zeros_like(scatter), loss
     for _ in range(max_steps + 1):
         now = regularized_loss(samples, scatter, beta, lam, pascal)
@@ -127,7 +137,7 @@ def _solve(samples: Tensor, beta: float, lam: float, pascal: bool, max_steps: in
 
 def _damped(damping: Tensor, gap: Tensor, last: Tensor) -> Tensor:
     """Shorter where a step undoes more than half of the one before."""
-    along = (gap * last).sum((-2, -1)) / last.square().sum((-2, -1)).clamp(min=1e-300)
+    along = (gap * last).sum((-2, -1)) / last.square().sum((-2, -1))
     return torch.where(along < -0.5, damping / (1 - along), 1.05 * damping).clamp(max=1)
 
 
@@ -135,14 +145,15 @@ def _damped(damping: Tensor, gap: Tensor, last: Tensor) -> Tensor:
 def robust_covariance_backward(
     grad: Tensor, samples: Tensor, scatter: Tensor, beta: float, lam: float, pascal: bool, max_steps: int, tol: float
 ) -> Tensor:
-    """(B, N, d): the gradient with respect to the samples of Sigma = F(Sigma, x), by the implicit function theorem.
+    """(..., N, d): the gradient with respect to the samples of Sigma = F(Sigma, x), by the implicit function theorem.
 
     v = grad + (dF/dSigma)^T v is solved by steps as the forward is; (dF/dx)^T v is the result. Nothing of the way to the fixed
     point is needed.
     """
     out = torch.full_like(samples, math.nan)
-    finite = torch.isfinite(scatter).flatten(1).all(1) & torch.isfinite(grad).flatten(1).all(1)
+    finite = torch.isfinite(scatter).flatten(-2).all(-1) & torch.isfinite(grad).flatten(-2).all(-1)
     if bool(finite.any()):
+        tol = _reachable(tol, samples.dtype)
         out[finite] = _adjoint(grad[finite], samples[finite], scatter[finite], beta, lam, pascal, max_steps, tol)
     return out
 
@@ -170,7 +181,7 @@ def _adjoint(
 
     v, gap = grad, torch.zeros_like(grad)
     damping = torch.ones_like(grad[:, 0, 0])
-    size = torch.linalg.matrix_norm(grad).clamp(min=1e-300)
+    size = torch.linalg.matrix_norm(grad)
     for _ in range(max_steps + 1):
         to_cov, to_u = pull(v)
         last, gap = gap, grad - (solved * to_u.unsqueeze(-1)).mT @ solved - v
@@ -187,7 +198,7 @@ def _adjoint(
 
 @robust_covariance.register_fake
 def _(samples: Tensor, *options: Any) -> Tensor:
-    return samples.new_empty(samples.shape[0], samples.shape[2], samples.shape[2])
+    return samples.new_empty(*samples.shape[:-2], samples.shape[-1], samples.shape[-1])
 
 
 @robust_covariance_backward.register_fake

@@ -16,19 +16,23 @@ def centred_samples(x: Tensor, loc: Tensor | float | None) -> tuple[Tensor, Tens
 
     Raises:
         TypeError: x is of another type or dtype.
-        ValueError: fewer than two dimensions, an empty one, or a number that is not finite.
+        ValueError: fewer than two dimensions, an empty one, or a number that is not finite or has no finite square.
     """
     if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64):
         raise TypeError(f'x must be a float32 or float64 tensor; got {getattr(x, "dtype", type(x).__name__)}.')
     if x.ndim < 2 or 0 in x.shape:
         raise ValueError(f'x must be (..., N, d), N samples of dimension d, and not empty; got {tuple(x.shape)}.')
-    finite = torch.isfinite(x).flatten(-2).all(-1)
-    if not bool(finite.all()):
-        raise ValueError(f'x must be finite; {which(~finite)} NaN or infinite entries. Remove or replace them.')
     x64 = x if x.device.type == 'mps' else x.double()
+    limit = (torch.finfo(x64.dtype).max / (4 * x.shape[-2] * x.shape[-1])) ** 0.5
+    fine = x64.abs().amax((-2, -1)) < limit  # a NaN is not
+    if not bool(fine.all()):
+        raise ValueError(
+            f'x must be finite, and the sum of its squares too; {which(~fine)} NaN, infinite or too large entries. Remove or '
+            f'rescale them.'
+        )
     centre = x64.mean(-2) if loc is None else torch.as_tensor(loc, dtype=x64.dtype, device=x.device)
-    if not bool(torch.isfinite(centre).all()):
-        raise ValueError(f'loc must be finite; got {loc}.')
+    if not bool((centre.abs() < limit).all()):
+        raise ValueError(f'loc must be finite, and its square too; got {loc}.')
     centre = broadcast('loc', centre, (*x.shape[:-2], x.shape[-1]))
     return subtract(x64, centre.unsqueeze(-2)).reshape(-1, *x.shape[-2:]), centre.to(x.dtype)
 
@@ -38,7 +42,8 @@ def subtract(x: Tensor, centre: Tensor) -> Tensor:
     difference = x - centre
     rel = 1.2e-7 if x.dtype == torch.float32 else 2.2e-16  # finfo is unknown to TorchScript
     noise = 8 * rel * x.abs().amax(-2, keepdim=True)
-    return torch.where(difference.abs().amax(-2, keepdim=True) <= noise, 0.0, difference)
+    constant = difference.abs().amax(-2, keepdim=True) <= noise
+    return difference - torch.where(constant, difference, 0.0).detach()  # a constant channel has a gradient all the same
 
 
 def broadcast(name: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -52,15 +57,13 @@ def broadcast(name: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
 def full_rank(cov: Tensor) -> Tensor:
     """(B,), bool: which of the covariances (B, d, d) are regular to rounding, whatever the scales of their channels."""
     deviation = cov.diagonal(dim1=-2, dim2=-1).sqrt()
-    positive = (deviation > 0).all(-1)
-    safe = torch.where(positive.unsqueeze(-1), deviation, 1.0)
+    safe = torch.where(deviation > 0, deviation, 1.0)
     correlation = cov / (safe.unsqueeze(-1) * safe.unsqueeze(-2))
-    return positive & (torch.linalg.eigvalsh(correlation)[:, 0] > 10 * cov.shape[-1] * torch.finfo(cov.dtype).eps)
+    return torch.linalg.eigvalsh(correlation)[:, 0] > 10 * cov.shape[-1] * torch.finfo(cov.dtype).eps
 
 
-def require_full_rank(cov: Tensor, batch_shape: tuple[int, ...]) -> None:
-    """Raise ValueError if one of the covariances (B, d, d) is singular; batch_shape is what B was before it was flat."""
-    singular = ~full_rank(cov).reshape(batch_shape)
+def refuse_singular(singular: Tensor) -> None:
+    """Raise ValueError if one of the batch (...) is True."""
     if bool(singular.any()):
         raise ValueError(
             f'x must not lie in a subspace (constant, duplicated or linearly dependent channels, too few different samples); '

@@ -128,7 +128,7 @@ class MultivariateGeneralizedGaussian(Distribution):
         difference = value - self.loc
         sample_shape = difference.shape[: difference.ndim - 1 - len(self.batch_shape)]
         # Samples last, so that one triangular matrix serves all of them.
-        columns = difference.reshape(-1, *self.batch_shape, self.dim).movedim(0, -1)
+        columns = difference.reshape(math.prod(sample_shape), *self.batch_shape, self.dim).movedim(0, -1)
         white = torch.linalg.solve_triangular(self._scatter_tril, columns, upper=False)
         return white.square().sum(-2).movedim(-1, 0).reshape(sample_shape + self.batch_shape)
 
@@ -138,7 +138,8 @@ class MultivariateGeneralizedGaussian(Distribution):
             self._validate_sample(value)
         u = self.squared_distance(value) / self.scale
         inside = torch.where(u > 0, u, 1.0)  # the derivative of a power below 1 is infinite at 0: it must not be asked for
-        power = torch.where(u > 0, (self.shape * inside.log()).exp(), 0.0)
+        at_loc = torch.where(self.shape == 1, u, 0.0)  # u itself: a Gaussian has second derivatives there
+        power = torch.where(u > 0, (self.shape * inside.log()).exp(), at_loc)
         return self.log_normalizer - 0.5 * power
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
@@ -154,7 +155,8 @@ class MultivariateGeneralizedGaussian(Distribution):
         gamma = Gamma(self.dim / (2 * self.shape) + 1, torch.full_like(self.shape, 0.5), validate_args=False)
         uniform = torch.rand(shape[:-1], dtype=self.loc.dtype, device=self.loc.device)
         radius = (gamma.rsample(torch.Size(sample_shape)).log() / (2 * self.shape)).exp() * uniform.pow(1 / self.dim)
-        offset = torch.matmul(self._scatter_tril, direction.unsqueeze(-1)).squeeze(-1)
+        with torch.autocast(self.loc.device.type, enabled=False):
+            offset = torch.matmul(self._scatter_tril, direction.unsqueeze(-1)).squeeze(-1)
         return self.loc + (self.scale.sqrt() * radius).unsqueeze(-1) * offset
 
     def entropy(self) -> Tensor:

@@ -24,12 +24,8 @@ def kl_mggd_mggd(p: MultivariateGeneralizedGaussian, q: MultivariateGeneralizedG
     """
     p, q = _on_one_batch(p, q)
     white = torch.linalg.solve_triangular(q._scatter_tril, p._scatter_tril, upper=False)
-    relative = torch.matmul(white, white.mT)  # q's L^-1 Sigma_p L^-T
-    ratio = relative.diagonal(dim1=-2, dim2=-1).mean(-1)
-    eye = torch.eye(p.dim, dtype=p.loc.dtype, device=p.loc.device)
-    rounding = 100 * p.dim * torch.finfo(p.loc.dtype).eps
-    deviation = (relative - ratio[..., None, None] * eye).abs().amax((-2, -1))
-    radial = (p.loc == q.loc).all(-1) & (deviation <= rounding * ratio)
+    ratio = white.square().sum((-2, -1)) / p.dim  # tr(Sigma_q^-1 Sigma_p) / d
+    radial = (p.loc == q.loc).all(-1) & _proportional(p.scatter, q.scatter)
     gaussian = q.shape == 1
     if not bool((radial | gaussian).all()):
         raise NotImplementedError(
@@ -53,6 +49,15 @@ def kl_mggd_normal(p: MultivariateGeneralizedGaussian, q: MultivariateNormal) ->
 def kl_normal_mggd(p: MultivariateNormal, q: MultivariateGeneralizedGaussian) -> Tensor:
     """KL(p || q), (...), in nats, under the conditions of `kl_mggd_mggd`."""
     return kl_mggd_mggd(_as_mggd(p), q)
+
+
+def _proportional(a: Tensor, b: Tensor) -> Tensor:
+    """(...), bool: a = c b to rounding, entry by entry: an inverse would raise the rounding by the condition number."""
+    rounding = 100 * torch.finfo(a.dtype).eps
+    size = b.diagonal(dim1=-2, dim2=-1)
+    ratio = (a.diagonal(dim1=-2, dim2=-1) / size).mean(-1)[..., None, None]
+    largest = (size.unsqueeze(-1) * size.unsqueeze(-2)).sqrt()  # of b_ij
+    return ((a - ratio * b).abs() <= rounding * ratio * largest).all(-1).all(-1)
 
 
 def _as_mggd(normal: MultivariateNormal) -> MultivariateGeneralizedGaussian:
