@@ -1,6 +1,7 @@
 """What `timm-3g figure1` looks at: activations of some modules, and what goes into and on in a second-order pooling."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,14 @@ class Activations:
         layers: name of a module -> (M, C, N), its output.
         reduced: (M, d, N), what the re-weighting and the covariance get; empty where there is no second-order pooling.
         maps: (M, T, N), the learned weights w of the T blocks.
-        root: covariance and root of the model's pooling, (B, d, N) to (B, d, d), if it has such.
+        spectrum: (M, k), float64, ascending: eigenvalues of the matrix whose triangle the pooling gives; k = 0 if it is none.
     """
 
     files: Sequence[Path]
     layers: dict[str, Tensor]
     reduced: Tensor
     maps: Tensor
-    root: Any
+    spectrum: Tensor
 
 
 def default_layers(model: nn.Module) -> list[str]:
@@ -47,33 +48,43 @@ class Recorder:
         if unknown:
             near = [name for name in known if name and '.' not in name]
             raise ValueError(f'--layers {unknown[0]!r} is no module of the model. Modules at its top: {", ".join(near)}.')
-        self.model, self.names = model, list(layers)
+        self.model = model
         self.kept: dict[str, list[Tensor]] = {name: [] for name in layers}
         self.reduced: list[Tensor] = []
         self.maps: list[Tensor] = []
-        self.handles: list[Any] = []
+        self.spectrum: list[Tensor] = []
 
     def __enter__(self) -> 'Recorder':
         modules = dict(self.model.named_modules())
-        for name in self.names:
-            if name != 'forward_features':
-                self.handles.append(modules[name].register_forward_hook(self._keeper(self.kept[name], name)))
         pool = getattr(self.model, 'global_pool', None)
-        if isinstance(pool, SecondOrderPool2d):
-            self.handles.append(pool.register_forward_pre_hook(self._before_pool))
-            self.handles.append(pool.reduce.register_forward_hook(self._keeper(self.reduced, 'global_pool.reduce')))
-            self.weights = record_weights(pool)
-            self.live = self.weights.__enter__()
-            self.handles.append(pool.register_forward_hook(self._after_pool))
-        elif 'forward_features' in self.names:
-            self.handles.append(self._last_map().register_forward_pre_hook(self._before_pool))
+        triangle: Any = getattr(pool, 'to_vec', None)
+        with ExitStack() as stack:  # nothing stays behind if one of these fails
+            for name in self.kept:
+                if name != 'forward_features':
+                    stack.callback(modules[name].register_forward_hook(self._keeper(self.kept[name], name)).remove)
+            if isinstance(pool, SecondOrderPool2d):
+                stack.callback(pool.register_forward_pre_hook(self._before_pool).remove)
+                stack.callback(pool.reduce.register_forward_hook(self._keeper(self.reduced, 'global_pool.reduce')).remove)
+                self.live = stack.enter_context(record_weights(pool))
+                stack.callback(pool.register_forward_hook(self._after_pool).remove)
+                if triangle is not None:
+                    stack.callback(triangle.register_forward_pre_hook(self._before_triangle).remove)
+            elif 'forward_features' in self.kept:
+                stack.callback(self._last_map().register_forward_pre_hook(self._before_pool).remove)
+            self.stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        for handle in self.handles:
-            handle.remove()
-        if hasattr(self, 'weights'):
-            self.weights.__exit__(None, None, None)
+        self.stack.close()
+
+    def require(self, count: int) -> None:
+        """Raise ValueError unless every layer has run once for each of `count` images."""
+        for name, kept in self.kept.items():
+            rows = sum(map(len, kept))
+            if rows != count:
+                raise ValueError(
+                    f'{name} must run once in a forward pass; it ran {rows / count:g} times. Name others by --layers.'
+                )
 
     def activations(self, files: Sequence[Path]) -> Activations:
         """What was kept, images in order."""
@@ -81,7 +92,8 @@ class Recorder:
         count = len(files)
         reduced = torch.cat(self.reduced) if self.reduced else torch.zeros(count, 0, 0)
         maps = torch.cat(self.maps) if self.maps else reduced.new_zeros(count, 0, reduced.shape[-1])
-        return Activations(files, layers, reduced, maps, getattr(getattr(self.model, 'global_pool', None), 'root', None))
+        spectrum = torch.cat(self.spectrum) if self.spectrum else reduced.new_zeros(count, 0)
+        return Activations(files, layers, reduced, maps, spectrum)
 
     def _last_map(self) -> nn.Module:
         """The module that timm pools with."""
@@ -106,6 +118,9 @@ class Recorder:
         if self.live:
             self.maps.append(torch.cat(self.live, 1).flatten(2).float().cpu())
             self.live.clear()
+
+    def _before_triangle(self, module: nn.Module, inputs: Any) -> None:
+        self.spectrum.append(torch.linalg.eigvalsh(inputs[0].detach().cpu().double()))
 
 
 def _positions(output: Any, name: str) -> Tensor:

@@ -10,19 +10,17 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from timm_3g.mggd import MultivariateGeneralizedGaussian, can_fit, fit_mggd
+from timm_3g.mggd import MultivariateGeneralizedGaussian, can_fit, fit_mggd, subtract
 
 from ._figure1_activations import Activations
 from ._figure1_report import save_figure, table, write_csv
 
-# Sets of samples are fitted together up to so many numbers, 32 MB in float64 for each of a handful of copies.
-_NUMBERS_AT_A_TIME = 4_000_000
-
-_CONTROL = 'control'
+# Sets of samples are fitted together up to so many numbers, 8 MB in float64 for each of a dozen copies.
+_NUMBERS_AT_A_TIME = 1_000_000
 
 
 class Comparison(NamedTuple):
-    """Two-fold held-out comparison of sets of samples, all (S,): nats a sample, the shape fitted, and whether it could be."""
+    """Two-fold held-out comparison of sets of samples, all (S,): nats a sample, the shape fitted, and whether both could be."""
 
     gaussian: Tensor
     generalized: Tensor
@@ -30,39 +28,64 @@ class Comparison(NamedTuple):
     fitted: Tensor
 
 
-def compare(a: Tensor, b: Tensor) -> Comparison:
+def compare(a: Tensor, b: Tensor, label: str = 'comparison') -> Comparison:
     """Fit both laws to a and weigh them on b, and the other way round: two folds (S, n, d) of each of S sets.
 
-    A set is left out (fitted is False, its figures NaN) if a fold is degenerate, or a fit does not converge.
+    A set is left out (fitted is False, its figures NaN) where a fold is degenerate, so that no law has a fit. A fit whose
+    likelihood grows up to a bound of the shape stays in, with that shape: without it the generalized Gaussian would be spared
+    its failures.
     """
-    usable = can_fit(a) & can_fit(b)
-    out = [torch.full((len(a),), torch.nan, dtype=torch.float64) for _ in range(3)]
-    fitted = usable.clone()
-    if bool(usable.any()):
-        totals = [torch.zeros(int(usable.sum()), dtype=torch.float64) for _ in range(3)]
-        converged = torch.ones(int(usable.sum()), dtype=torch.bool)
-        for train, test in ((a[usable], b[usable]), (b[usable], a[usable])):
+    parts = []
+    size = max(1, _NUMBERS_AT_A_TIME // a[0].numel())
+    with tqdm(total=len(a), desc=label, unit='set', leave=False, file=sys.stderr, delay=1) as bar:
+        for folds in zip(a.split(size), b.split(size), strict=True):
+            parts.append(_compare(*folds))
+            bar.update(len(folds[0]))
+    return Comparison(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def _compare(a: Tensor, b: Tensor) -> Comparison:
+    fitted = can_fit(a) & can_fit(b)
+    nan = torch.full((len(a),), torch.nan, dtype=torch.float64)
+    out = Comparison(nan, nan.clone(), nan.clone(), fitted)
+    if bool(fitted.any()):
+        folds = a[fitted].double(), b[fitted].double()
+        gaussian = generalized = log_shape = torch.zeros((), dtype=torch.float64)
+        for train, test in (folds, folds[::-1]):
             with warnings.catch_warnings():
-                warnings.simplefilter('ignore', RuntimeWarning)  # counted by the caller
-                law, record = fit_mggd(train.double())
-            normal, _ = fit_mggd(train.double(), 1.0)
-            converged &= record.converged
-            for total, of in zip(totals, (normal, law), strict=False):
-                total += 0.5 * of.log_prob(test.double().movedim(1, 0)).mean(0)
-            totals[2] += 0.5 * law.shape.log()
-        fitted[usable] = converged
-        for column, total in zip(out, totals, strict=True):
-            column[usable] = total
-    gaussian, generalized, log_shape = (torch.where(fitted, column, torch.nan) for column in out)
-    return Comparison(gaussian, generalized, log_shape.exp(), fitted)
+                warnings.simplefilter('ignore', RuntimeWarning)  # see above
+                law, _ = fit_mggd(train)
+            normal, _ = fit_mggd(train, 1.0)
+            gaussian, generalized = (
+                total + 0.5 * of.log_prob(test.movedim(1, 0)).mean(0) for total, of in ((gaussian, normal), (generalized, law))
+            )
+            log_shape = log_shape + 0.5 * law.shape.log()
+        out.gaussian[fitted], out.generalized[fitted], out.shape[fitted] = gaussian, generalized, log_shape.exp()
+    return out
+
+
+def gaussian_like(x: Tensor) -> Tensor:
+    """Gaussian noise (M, C, N) with, image by image, the covariances of x over positions and channels; the same for one x.
+
+    White noise, one for all channels of an image, convolved with x minus its mean, around the N positions: E[y_n y_n+k^T] is
+    the mean of x_m x_m+k^T over m. Neighbours in a map are alike, so that a fit to every other position is a good fit to the
+    others, whatever their law; what that does to a Gaussian is seen in this noise, and not in a white one.
+    """
+    count, _, num = x.shape
+    noise = torch.randn(count, 1, num, generator=torch.Generator().manual_seed(0))
+    centred = subtract(x.mT, x.mT.mean(-2, keepdim=True)).mT
+    spectrum = torch.fft.rfft(centred) * torch.fft.rfft(noise)
+    return torch.fft.irfft(spectrum, num) / num**0.5
 
 
 def measure_densities(found: Activations, args: argparse.Namespace) -> list[str]:
     """Held-out log-likelihood of activations: generalized Gaussian against Gaussian.
 
     Channels: all positions of all images, folds by image (by position for one image). Images: each channel of each image, and
-    random groups of --dim channels, folds by position, every other one. channels.csv, images.csv, densities.png.
+    random groups of --dim channels, folds by position, every other one; and the same of `gaussian_like` noise. channels.csv,
+    images.csv, densities.png.
     """
+    shown = _shown(found, args)
     channel_rows: list[dict[str, Any]] = []
     image_rows: list[dict[str, Any]] = []
     lines: list[list[str]] = []
@@ -74,33 +97,27 @@ def measure_densities(found: Activations, args: argparse.Namespace) -> list[str]
         zeros = float((x == 0).double().mean())
         if zeros > 0.01:
             notes.append(f'{layer}: {100 * zeros:.1f} % of the values are exactly 0 (ReLU): no density fits such an atom.')
-        dim = min(args.dim, x.shape[1])
-        for d in dict.fromkeys((1, dim)):
+        for d in dict.fromkeys((1, min(args.dim, x.shape[1]))):
             if x.shape[2] // 2 < d + 2:
                 notes.append(f'{layer}: {x.shape[2]} positions are too few for fits in {d} dimensions; give a smaller --dim.')
                 continue
-            images = _images(found, layer, x, d, args.groups)
-            image_rows += images
-            lines.append([f'{layer}: images (d = {d})', *_summary(images)])
-    num = min(x.shape[2] for x in found.layers.values())
-    noise = torch.randn(len(found.files), min(64, args.groups * args.dim), num, generator=torch.Generator().manual_seed(0))
-    for d in dict.fromkeys((1, min(args.dim, noise.shape[1]))):
-        if num // 2 >= d + 2:
-            control = _images(found, _CONTROL, noise, d, args.groups)
-            image_rows += control
-            lines.append([f'{_CONTROL}: images (d = {d})', *_summary(control)])
+            for control, values in enumerate((x, gaussian_like(x))):
+                images = _images(found, layer, values, d, args.groups, control)
+                image_rows += images
+                lines.append([f'{layer}: {"control" if control else "images"} (d = {d})', *_summary(images)])
     write_csv(channel_rows, args.output / 'channels.csv')
     write_csv(image_rows, args.output / 'images.csv')
-    _draw(found, args)
+    _draw(found, args, shown)
     header = ['', 'fitted', 'sets won', 'won', 'gain, nats', '5 %', '95 %', 'shape', 'shape < 1']
     return [*table(header, lines), *notes, *_LEGEND]
 
 
 _LEGEND = [
-    'fitted: sets of samples for which both laws could be fitted. sets won: of these, where the generalized Gaussian has the',
-    'higher held-out log-likelihood; won: of the channels or images, those with a positive mean gain. gain: nats a sample,',
-    'median, 5 and 95 % of them. shape: median of beta; 1 is Gaussian, less is long-tailed.',
-    'control: Gaussian noise of the same numbers of positions: what few samples make of a law that is Gaussian.',
+    'fitted: sets of samples that are not degenerate. sets won: of these, where the generalized Gaussian has the higher',
+    'held-out log-likelihood. gain: nats a sample; of an image the median over its sets; median, 5 and 95 % over images or',
+    'channels. won: images or channels whose gain is positive. shape: median of beta; 1 is Gaussian, less is long-tailed.',
+    "control: Gaussian noise with each image's own covariances over positions and channels, in its place: what these figures",
+    'are where the law is Gaussian.',
 ]
 
 
@@ -112,7 +129,7 @@ def _summary(rows: list[dict[str, Any]]) -> list[str]:
     gains, shapes = gains[~gains.isnan()], shapes[~shapes.isnan()]
     if not len(gains):
         return [f'0 of {sets}', *['-'] * 7]
-    low, middle, high = (f'{float(gains.quantile(q)):+.3f}' for q in (0.05, 0.5, 0.95))
+    low, middle, high = (f'{float(gains.quantile(q)):+.3g}' for q in (0.05, 0.5, 0.95))
     sets_won, tailed = sum(row['won'] for row in rows) / fitted, float((shapes < 1).double().mean())
     return [
         f'{fitted} of {sets}',
@@ -134,7 +151,7 @@ def _channels(layer: str, x: Tensor) -> list[dict[str, Any]]:
     else:
         half = x.shape[2] // 2
         a, b = (part[0].unsqueeze(-1) for part in (x[..., 0::2][..., :half], x[..., 1::2][..., :half]))
-    result = compare(a, b)
+    result = compare(a, b, f'{layer}, channels')
     flat = x.movedim(1, 0).flatten(1).double()
     mean, std = flat.mean(1), flat.std(1, correction=0)
     kurtosis = ((flat - mean[:, None]) / std[:, None]).pow(4).mean(1) - 3
@@ -159,7 +176,7 @@ def _channels(layer: str, x: Tensor) -> list[dict[str, Any]]:
     ]
 
 
-def _images(found: Activations, layer: str, x: Tensor, dim: int, groups: int) -> list[dict[str, Any]]:
+def _images(found: Activations, layer: str, x: Tensor, dim: int, groups: int, control: int) -> list[dict[str, Any]]:
     """A row an image: x (M, C, N); every channel by itself, or the same random groups of `dim` channels in every image."""
     generator = torch.Generator().manual_seed(0)
     channels, num = x.shape[1:]
@@ -167,31 +184,29 @@ def _images(found: Activations, layer: str, x: Tensor, dim: int, groups: int) ->
         index = torch.arange(channels).unsqueeze(1)
     else:
         index = torch.stack([torch.randperm(channels, generator=generator)[:dim] for _ in range(groups)])
-    results = []
-    with tqdm(total=len(x), desc=f'{layer}, d = {dim}', unit='image', leave=False, file=sys.stderr) as bar:
-        for block in x.split(max(1, _NUMBERS_AT_A_TIME // (index.numel() * num))):
-            sets = block[:, index].mT.flatten(0, 1)  # (images x sets, N, d)
-            results.append(compare(sets[:, 0::2][:, : num // 2], sets[:, 1::2]))
-            bar.update(len(block))
-    result = Comparison(*(torch.cat(tensors).view(len(x), -1) for tensors in zip(*results, strict=True)))
+    sets = x[:, index].mT.flatten(0, 1)  # (images x sets, N, d)
+    result = compare(sets[:, 0::2][:, : num // 2], sets[:, 1::2], f'{layer}, d = {dim}{", control" * control}')
+    result = Comparison(*(tensor.view(len(x), -1) for tensor in result))
     gains, shapes = result.generalized - result.gaussian, result.shape  # NaN where not fitted
     return [
         {
             'layer': layer,
+            'control': control,
             'image': str(file),
             'dim': dim,
             'sets': len(index),
             'fitted': int(result.fitted[m].sum()),
             'won': int((gains[m] > 0).sum()),
             'shape': float(shapes[m].nanmedian()),
-            'gain': float(gains[m].nanmean()),
+            'gain': float(gains[m].nanmedian()),
+            'mean_gain': float(gains[m].nanmean()),
         }
         for m, file in enumerate(found.files)
     ]
 
 
-def _draw(found: Activations, args: argparse.Namespace) -> None:
-    """densities.png: a row a layer, a histogram a channel with both fitted laws, logarithmic so that tails are seen."""
+def _shown(found: Activations, args: argparse.Namespace) -> dict[str, list[int]]:
+    """Layer -> channels to draw. Raises ValueError where --channels has others than the layer."""
     shown: dict[str, list[int]] = {}
     for layer, x in found.layers.items():
         count = x.shape[1]
@@ -199,6 +214,11 @@ def _draw(found: Activations, args: argparse.Namespace) -> None:
         wrong = [c for c in shown[layer] if not 0 <= c < count]
         if wrong:
             raise ValueError(f'--channels must lie in 0 to {count - 1} for {layer}; got {wrong[0]}.')
+    return shown
+
+
+def _draw(found: Activations, args: argparse.Namespace, shown: dict[str, list[int]]) -> None:
+    """densities.png: a row a layer, a histogram a channel with both fitted laws, logarithmic so that tails are seen."""
     columns = max(map(len, shown.values()))
     figure = Figure(figsize=(3 * columns, 2.8 * len(shown) + 0.5), layout='constrained')
     figure.suptitle(f'{args.model}: activations (histogram), Gaussian (dashed), generalized Gaussian (solid)', fontsize=10)

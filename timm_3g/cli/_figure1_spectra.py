@@ -24,6 +24,11 @@ def reweighted(found: Activations) -> Tensor:
 
 def estimate(reduced: Tensor, args: argparse.Namespace) -> Tensor:
     """The exact estimator of features (M, d, N), centred: (M, d, d), float64."""
+    dim, num = reduced.shape[1:]
+    if args.lam <= 1 and num <= dim:
+        raise ValueError(
+            f'--lam must be above 1 where there are no more positions ({num}) than channels ({dim}); got {args.lam:g}.'
+        )
     parts = [regularized_covariance(part.double().mT, args.beta, args.lam) for part in reduced.split(_IMAGES_AT_A_TIME)]
     return torch.cat(parts)
 
@@ -43,8 +48,8 @@ def measure_spectra(found: Activations, args: argparse.Namespace) -> list[str]:
     }
     if found.maps.shape[1]:
         forms['covariance, re-weighted'] = lambda: torch.linalg.eigvalsh(covariance(x_hat))
-    if found.root is not None:
-        forms["the model's own matrix"] = lambda: torch.linalg.eigvalsh(found.root(x_hat).double())
+    if found.spectrum.shape[1]:
+        forms["the model's own matrix"] = lambda: found.spectrum
     spectra: dict[str, Tensor] = {}
     for name, form in forms.items():
         values = form().clamp(min=0).flip(-1)

@@ -64,6 +64,8 @@ def run(args: argparse.Namespace) -> None:
     for name in ('dim', 'groups', 'num_images', 'batch_size'):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f'--{name.replace("_", "-")} must be at least 1; got {getattr(args, name)}.')
+    if args.output.exists() and not args.output.is_dir():
+        raise ValueError(f'--output must be a folder; {args.output} is a file.')
     files = find_images(args.images)
     if args.num_images and args.num_images < len(files):
         files = [files[i * len(files) // args.num_images] for i in range(args.num_images)]
@@ -87,7 +89,7 @@ def collect(model: nn.Module, files: list[Path], args: argparse.Namespace) -> Ac
     """Run the images through the model and keep the activations of the layers, and what its pooling sees.
 
     Raises:
-        ValueError: no such module; an image that cannot be read; features that are not maps.
+        ValueError: no such module, or one that does not run once; an image that cannot be read; features that are not maps.
     """
     config = resolve_data_config(vars(args), model=model, use_test_size=True)
     images = Images(files, create_transform(**config, is_training=False), 'RGB' if config['input_size'][0] == 3 else 'L')
@@ -102,4 +104,5 @@ def collect(model: nn.Module, files: list[Path], args: argparse.Namespace) -> Ac
             pixels: Tensor = torch.stack([image for _, image, _ in batch])
             forward(model, pixels, args)
             bar.update(len(batch))
+            recorder.require(bar.n)
     return recorder.activations(files)
