@@ -31,7 +31,7 @@ from timm_3g.cli._card import (
     split_front_matter,
     write_card,
 )
-from timm_3g.cli._folder import write_text
+from timm_3g.cli._whole import write_text
 from timm_3g.cli.export import export
 from timm_3g.models import sha256_of
 

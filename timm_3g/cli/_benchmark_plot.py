@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from ._benchmark_report import Row, shared_words
+from ._whole import save_figure
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def draw_bars(rows: Sequence[Row], title: str, file: Path) -> None:
         axes.set_yticks(places, names, fontsize=8)
         axes.invert_yaxis()
     figure.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=len(handles), fontsize=8)
-    _save(figure, file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure, file)
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,5 @@ def draw_lines(panels: Sequence[Panel], file: Path, log_x: bool = True) -> None:
         axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    _save(figure, file)
-
-
-def _save(figure: Figure, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f'.{file.name}')
-    figure.savefig(partial, dpi=120, format='png')
-    partial.replace(file)
+    save_figure(figure, file)

@@ -16,6 +16,8 @@ import torch
 
 import timm_3g
 
+from ._whole import write_text
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -162,9 +164,7 @@ class Report:
         machine = asdict(self.machine)
         writer.writerows({**asdict(row), **machine} for row in self.rows)
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_name(f'.{self.file.name}.partial')
-        partial.write_text(text.getvalue())
-        partial.replace(self.file)
+        write_text(self.file, text.getvalue())
         return self.file
 
 

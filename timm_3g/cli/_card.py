@@ -17,7 +17,8 @@ import yaml
 from timm_3g.models import SHA256, WEIGHTS
 
 from ._card_text import BEGIN, END, PROSE, render
-from ._folder import CARD, key_of, read_json, require_exported, write_text
+from ._folder import CARD, key_of, read_json, require_exported
+from ._whole import write_text
 
 SOURCES = Path('hub')  # in a checkout of timm_3g, one file a key
 PLACEHOLDER = 'ORG'  # for the owner, until a folder is published

@@ -8,6 +8,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ._whole import save_figure
+
 FLAT = 0.05
 
 
@@ -73,7 +75,5 @@ class Explainer:
         for axis in axes:
             axis.set_axis_off()
         output = self.outputs[i]
-        partial = output.with_name(f'.{output.name}')
-        figure.savefig(partial, dpi=110, format='png')
-        partial.replace(output)
+        save_figure(figure, output)
         return output

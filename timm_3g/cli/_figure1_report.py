@@ -1,4 +1,4 @@
-"""What the parts of `timm-3g figure1` share: CSV files, pictures, aligned lines, rank correlation."""
+"""What the parts of `timm-3g figure1` share: CSV files, aligned lines, rank correlation."""
 
 import csv
 import io
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from scipy.stats import rankdata
 from torch import Tensor
+
+from ._whole import write_text
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
@@ -18,16 +19,7 @@ def write_csv(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator='\n')
     writer.writeheader()
     writer.writerows({k: f'{v:.6g}' if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    partial = file.with_name(f'.{file.name}.partial')
-    partial.write_text(text.getvalue())
-    partial.replace(file)
-
-
-def save_figure(figure: Figure, file: Path) -> None:
-    """A PNG, whole or not at all."""
-    partial = file.with_name(f'.{file.name}.partial')
-    figure.savefig(partial, dpi=110, format='png')
-    partial.replace(file)
+    write_text(file, text.getvalue())
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

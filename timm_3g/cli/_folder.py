@@ -144,10 +144,3 @@ def key_of(folder: Path) -> str:
     config = read_json(folder)
     tag = config['pretrained_cfg'].get('tag')
     return f'{config["architecture"]}.{tag}' if tag else config['architecture']
-
-
-def write_text(file: Path, text: str) -> None:
-    """Under a temporary name, then renamed: the old content or the new, never half of it."""
-    partial = file.with_name(f'.{file.name}.{os.getpid()}')
-    partial.write_text(text, encoding='utf-8')
-    os.replace(partial, file)

@@ -6,6 +6,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ._whole import save_figure
+
 
 def draw_curves(panels: Mapping[str, Mapping[str, Sequence[float]]], title: str, file: Path) -> None:
     """Write a PNG, whole or not at all.
@@ -24,6 +26,4 @@ def draw_curves(panels: Mapping[str, Mapping[str, Sequence[float]]], title: str,
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-    partial = file.with_name(f'.{file.name}')
-    figure.savefig(partial, dpi=120, format='png')
-    partial.replace(file)
+    save_figure(figure, file)

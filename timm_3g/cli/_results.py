@@ -7,6 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ._whole import write_text
+
 
 @dataclass
 class Result:
@@ -71,6 +73,4 @@ def append_row(file: Path, result: Result) -> None:
         if not text.tell():
             writer.writeheader()
         writer.writerow(asdict(result))
-        partial = file.with_name(f'.{file.name}.partial')
-        partial.write_text(text.getvalue())
-        partial.replace(file)
+        write_text(file, text.getvalue())
