@@ -11,6 +11,7 @@ from conftest import EXACT, features
 import timm_3g
 from timm_3g.layers import create_global_pool
 from timm_3g.layers.create_pool import POOLS, TIMM_POOLS
+from timm_3g.mggd import regularized_covariance
 
 OURS = list(POOLS)
 DIM = 6
@@ -93,6 +94,26 @@ def test_uncentred_is_the_papers_second_moment(name):
         cov if name in ('cov', '3g_nosqrt') else root5(cov)
     )
     np.testing.assert_allclose(pool(x)[0].detach(), vector, **EXACT)
+
+
+@pytest.mark.parametrize('weights', ['mm', 'pascal'])
+@pytest.mark.parametrize('centered', [True, False])
+@pytest.mark.parametrize(('beta', 'lam'), [(0.5, 0.7), (0.3, 1.0), (2.0, 3.0)])
+def test_mggd_is_the_regularized_covariance(beta, lam, centered, weights):
+    x = features(3, DIM, 4, 5).double()
+    got = raw('mggd', beta=beta, lam=lam, centered=centered, weights=weights)(x)
+    expected = regularized_covariance(x.flatten(2).mT, beta, lam, weights, None if centered else 0)
+    np.testing.assert_allclose(got, np.stack([reference.upper(matrix) for matrix in expected.numpy()]), **EXACT)
+
+
+def test_mggd_without_enough_rank():
+    x = features(4, DIM, 4, 5).double()
+    x[0, 0, 0, 0] = torch.nan
+    x[2, 1] = 0.1  # whose mean is rounded
+    pool = raw('mggd', lam=1.0)
+    with pytest.raises(ValueError, match=r'1 of 4 sets of samples, the first at index \(2,\), have a singular covariance'):
+        pool(x)
+    assert torch.isfinite(pool(x[[1, 3]])).all()
 
 
 def test_bcnn_batch_norm_in_training_and_triangle_by_option():

@@ -398,7 +398,7 @@ def test_a_gradient_that_is_not_finite_stays_in_its_set():
 
 def test_no_second_derivative():
     x = samples().requires_grad_()
-    with pytest.raises(RuntimeError, match=r'no second derivative|no autograd formula|does not require grad'):
+    with pytest.raises(RuntimeError, match='no autograd formula'):
         (gradient,) = torch.autograd.grad(regularized_covariance(x, 0.5, 0.7).square().sum(), x, create_graph=True)
         torch.autograd.grad(gradient.sum(), x)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from timm_3g.layers import Reduce2d, SecondOrderPool2d, record_weights
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Activations:
     """Of M images, float32, on the CPU.
 
@@ -44,7 +44,7 @@ class Recorder:
 
     def __init__(self, model: Any, layers: Sequence[str]) -> None:
         known = dict(model.named_modules())
-        unknown = [name for name in layers if name not in known and name != 'forward_features']
+        unknown = [name for name in layers if not name or (name not in known and name != 'forward_features')]
         if unknown:
             near = [name for name in known if name and '.' not in name]
             raise ValueError(f'--layers {unknown[0]!r} is no module of the model. Modules at its top: {", ".join(near)}.')

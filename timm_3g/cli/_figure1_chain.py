@@ -10,8 +10,9 @@ from torch import Tensor
 from timm_3g.mggd import estimator_weights, squared_distances
 
 from ._figure1_activations import Activations
-from ._figure1_report import misfit, save_figure, spearman, table, write_csv
+from ._figure1_report import misfit, spearman, table, write_csv
 from ._figure1_spectra import estimate
+from ._whole import save_figure
 
 Links = dict[str, tuple[Tensor | None, Tensor | None]]  # name -> misfit (M,), rank correlation (M,)
 
@@ -54,7 +55,7 @@ def chain_of(found: Activations, args: argparse.Namespace) -> Links:
     """Every link with its two figures, where they make sense."""
     x = found.reduced.double()
     x = x - x.mean(-1, keepdim=True)
-    scatter = estimate(found.reduced, args)
+    scatter = estimate(found, args.beta, args.lam)
     values, vectors = torch.linalg.eigh(scatter)
     inverse_root = (vectors * values.rsqrt().unsqueeze(-2)) @ vectors.mT
     eye = torch.eye(x.shape[1], dtype=x.dtype)

@@ -13,7 +13,8 @@ from tqdm import tqdm
 from timm_3g.mggd import MultivariateGeneralizedGaussian, can_fit, fit_mggd, subtract
 
 from ._figure1_activations import Activations
-from ._figure1_report import save_figure, table, write_csv
+from ._figure1_report import table, write_csv
+from ._whole import save_figure
 
 # Sets of samples are fitted together up to so many numbers, 8 MB in float64 for each of a dozen copies.
 _NUMBERS_AT_A_TIME = 1_000_000

@@ -1,18 +1,21 @@
 """Eigenvalues of the covariance of the features, before and after what the head does to it."""
 
 import argparse
-from collections.abc import Callable
+import sys
+from functools import lru_cache
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from tqdm import tqdm
 
 from timm_3g.mggd import regularized_covariance
 from timm_3g.ops import covariance
 
 from ._figure1_activations import Activations
-from ._figure1_report import save_figure, table, write_csv
+from ._figure1_report import table, write_csv
+from ._whole import save_figure
 
 _IMAGES_AT_A_TIME = 8
 
@@ -22,14 +25,17 @@ def reweighted(found: Activations) -> Tensor:
     return found.reduced * found.maps.prod(1, keepdim=True) if found.maps.shape[1] else found.reduced
 
 
-def estimate(reduced: Tensor, args: argparse.Namespace) -> Tensor:
-    """The exact estimator of features (M, d, N), centred: (M, d, d), float64."""
-    dim, num = reduced.shape[1:]
-    if args.lam <= 1 and num <= dim:
-        raise ValueError(
-            f'--lam must be above 1 where there are no more positions ({num}) than channels ({dim}); got {args.lam:g}.'
-        )
-    parts = [regularized_covariance(part.double().mT, args.beta, args.lam) for part in reduced.split(_IMAGES_AT_A_TIME)]
+@lru_cache(maxsize=1)  # two parts want it, and nothing else takes so long
+def estimate(found: Activations, beta: float, lam: float) -> Tensor:
+    """The exact estimator of the features, centred: (M, d, d), float64."""
+    dim, num = found.reduced.shape[1:]
+    if lam <= 1 and num <= dim:
+        raise ValueError(f'--lam must be above 1 where there are no more positions ({num}) than channels ({dim}); got {lam:g}.')
+    with tqdm(total=len(found.files), desc='exact estimator', unit='image', leave=False, file=sys.stderr, delay=1) as bar:
+        parts = []
+        for part in found.reduced.split(_IMAGES_AT_A_TIME):
+            parts.append(regularized_covariance(part.double().mT, beta, lam))
+            bar.update(len(part))
     return torch.cat(parts)
 
 
@@ -38,21 +44,20 @@ def measure_spectra(found: Activations, args: argparse.Namespace) -> list[str]:
 
     spectra.csv, spectra.png. Effective rank: exp of the entropy of the eigenvalues over their sum.
     """
-    x, x_hat = found.reduced.double(), reweighted(found).double()
-    forms: dict[str, Callable[[], Tensor]] = {
-        'covariance': lambda: torch.linalg.eigvalsh(covariance(x)),
-        'its exact root': lambda: torch.linalg.eigvalsh(covariance(x)).clamp(min=0).sqrt(),
-        f'exact estimator, beta {args.beta:g}, lambda {args.lam:g}': lambda: torch.linalg.eigvalsh(
-            estimate(found.reduced, args)
+    values = torch.linalg.eigvalsh(covariance(found.reduced.double())).clamp(min=0)
+    spectra = {
+        'covariance': values,
+        'its exact root': values.sqrt(),
+        f'exact estimator, beta {args.beta:g}, lambda {args.lam:g}': torch.linalg.eigvalsh(
+            estimate(found, args.beta, args.lam)
         ),
     }
     if found.maps.shape[1]:
-        forms['covariance, re-weighted'] = lambda: torch.linalg.eigvalsh(covariance(x_hat))
+        spectra['covariance, re-weighted'] = torch.linalg.eigvalsh(covariance(reweighted(found).double()))
     if found.spectrum.shape[1]:
-        forms["the model's own matrix"] = lambda: found.spectrum
-    spectra: dict[str, Tensor] = {}
-    for name, form in forms.items():
-        values = form().clamp(min=0).flip(-1)
+        spectra["the model's own matrix"] = found.spectrum
+    for name, values in spectra.items():
+        values = values.clamp(min=0).flip(-1)
         spectra[name] = values / values.sum(-1, keepdim=True).clamp(min=1e-300)
     rows: list[dict[str, Any]] = [
         {'matrix': name, 'index': i + 1, 'mean': float(column.mean()), 'std': float(column.std(correction=0))}

@@ -39,7 +39,7 @@ def shrink(cov: Tensor, lam: float) -> tuple[Tensor, Tensor, Tensor]:
     """Eq. (6) with 2 lam of cov (..., d, d): the result, its eigenvectors, and sqrt(a^2 + sigma / lam) of each eigenvalue."""
     a = (1 - lam) / (2 * lam)
     sigma, vectors = torch.linalg.eigh(cov)
-    sigma = sigma.clamp(min=0.0)
+    sigma = sigma.clamp(min=0.0)  # rounding of a large cov is larger than a^2
     root = (a * a + sigma / lam).sqrt()
     # root - a would cancel for small eigenvalues where a > 0: (root - a) (root + a) = sigma / lam.
     s = sigma / lam / (root + a) if a > 0 else root - a

@@ -66,8 +66,9 @@ def refuse_singular(singular: Tensor) -> None:
     """Raise ValueError if one of the batch (...) is True."""
     if bool(singular.any()):
         raise ValueError(
-            f'x must not lie in a subspace (constant, duplicated or linearly dependent channels, too few different samples); '
-            f'{which(singular)} a singular covariance. Leave channels out, or use regularized_covariance with lam > 1.'
+            f'x must not lie in a subspace (constant, duplicated or linearly dependent channels, too few different samples, '
+            f'one that outweighs all); {which(singular)} a singular covariance. Leave channels out, or take an estimator that '
+            f'needs no rank: regularized_covariance or the pooling with lam > 1.'
         )
 
 

@@ -52,7 +52,8 @@ def fit_mggd(
         x: (..., N, d), float32 or float64; all sets are fitted together, in float64.
         shape: known shape, a number or (...); None: estimated.
         loc: known location, a number or (..., d), e.g. 0; None: the sample mean. (The mean is consistent, but not the
-            location of largest likelihood, which for shapes below 1 is drawn to single samples.)
+            location of largest likelihood, which for shapes below 1 is drawn to single samples. For shapes below about 0.2
+            it is too far off: the shape comes out too large, 0.17 for 0.05 at d = 1, N = 2000. Give loc there.)
         max_steps: at most.
         tol: largest residual of a converged fit.
 
@@ -154,8 +155,8 @@ class _State:
     def copy(self) -> '_State':
         return _State(*(getattr(self, f.name).clone() for f in fields(self)))
 
-    def select(self, which: Tensor) -> '_State':
-        return _State(*(getattr(self, f.name)[which] for f in fields(self)))
+    def select(self, index: Tensor) -> '_State':
+        return _State(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def put(self, index: Tensor, other: '_State') -> None:
         for f in fields(self):

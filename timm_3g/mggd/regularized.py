@@ -50,7 +50,7 @@ def regularized_covariance(
 
     Returns:
         (..., d, d), symmetric positive definite, in the dtype of x. Its gradient with respect to x (and loc) is that of the
-        fixed point, by the implicit function theorem, whatever the steps were; there is no second one.
+        fixed point, by the implicit function theorem, whatever the steps were; there is no second one, and none by torch.func.
 
     Raises:
         TypeError: x is neither float32 nor float64.
