@@ -107,9 +107,9 @@ def test_mggd_is_the_regularized_covariance(beta, lam, centered, weights):
 
 
 def test_mggd_without_enough_rank():
-    x = features(4, DIM, 4, 5).double()
+    x = features(4, DIM, 4, 7).double()
     x[0, 0, 0, 0] = torch.nan
-    x[2, 1] = 0.1  # whose mean is rounded
+    x[2, 1] = 0.1  # whose mean over 28 is rounded
     pool = raw('mggd', lam=1.0)
     with pytest.raises(ValueError, match=r'1 of 4 sets of samples, the first at index \(2,\), have a singular covariance'):
         pool(x)
