@@ -59,7 +59,7 @@ def fit_mggd(
 
     Returns:
         The distribution, in the dtype of x, scatter with trace d, without gradient; and a `FitRecord`. The estimated shape is
-        biased upwards where N is not much larger than d: 0.77 instead of 0.5 at d = 64, N = 196 (median of 256 sets). The
+        biased upwards where N is not much larger than d: 0.75 instead of 0.5 at d = 64, N = 196 (median of 256 sets). The
         maximum is the one reached from the shape that the kurtosis tells; of few samples, N = 24 in d = 2, the likelihood can
         have a higher one at a very large shape, which is a uniform law on an ellipsoid.
 
