@@ -120,6 +120,7 @@ class Handler(BaseHTTPRequestHandler):
         if not isinstance(body, bytes):
             body = json.dumps(body).encode()
             headers = {'Content-Type': 'application/json', **(headers or {})}
+        self.hub.log(self, status)  # before the answer: a test may look as soon as the client has it
         self.send_response(status)
         headers = {'Content-Length': str(len(body)), **(headers or {})}
         for k, v in headers.items():
@@ -127,7 +128,6 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != 'HEAD':
             self.wfile.write(body[: len(body) // 2] if self.cut else body)
-        self.hub.log(self, status)
         if self.cut:
             self.hang_up()
 
