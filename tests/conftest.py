@@ -5,8 +5,11 @@ from local_hub import HUB  # first: before anything imports huggingface_hub
 # isort: on
 
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,6 +111,19 @@ def skip_without_xet(request: pytest.FixtureRequest) -> Callable[[str], None]:
         pytest.skip(reason)
 
     return skip
+
+
+@pytest.fixture(autouse=True, scope='session')
+def xet_process(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """publish_through_xet.py and its folder; started before the first test, if one is for it, since it takes 8 s."""
+    if not any(item.path.name == 'test_hub_xet.py' for item in request.session.items):
+        yield None
+        return
+    folder = tmp_path_factory.mktemp('xet')
+    command = [sys.executable, str(Path(__file__).with_name('publish_through_xet.py')), str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        yield process, folder
+        process.kill()
 
 
 _without_gpu: set[str] = set()
