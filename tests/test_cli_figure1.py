@@ -202,6 +202,7 @@ def test_degenerate_sets_are_left_out_and_touch_no_other():
         assert figures.isnan().tolist() == [s in bad for s in range(8)]
         torch.testing.assert_close(figures[[1, 4]], expected[[1, 4]], rtol=1e-6, atol=1e-8)
     assert found.generalized[7] < found.gaussian[7] - 1e3 and found.shape[7] > 5
+    assert found.converged.tolist() == [s not in [*bad, 7] for s in range(8)]
 
 
 @pytest.mark.parametrize('samples', [torch.zeros(3, 9, 1), torch.randn(3, 2, 1), torch.full((3, 9, 2), torch.nan)])
@@ -358,25 +359,31 @@ def test_chain_from_its_definition(beta, lam, blocks, tmp_path):
         for name, scale in (('trace', np.trace(scatter)), ('largest eigenvalue', values[-1])):
             step = 0.5 * (3 * np.eye(4) - scatter / scale)
             gram = (2 * step @ x).T @ (2 * step @ x) / 4
-            expected[f'(3I - A)/2 for Sigma^(-1/2), A by its {name}'] = step, vectors @ np.diag(values**-0.5) @ vectors.T
-            expected[f'Z^T Z / 4 for Y, A by its {name}'] = gram, y
+            expected[f'one step by {name} for Sigma^(-1/2)'] = step, vectors @ np.diag(values**-0.5) @ vectors.T
+            expected[f'one step by {name} for Y'] = gram, y
             approximate[name] = weight(np.diag(gram))
-            expected[f'weights of Z^T Z / 4 for the exact ones, A by its {name}'] = approximate[name], exact
-        expected['weights of the plain norm |x|^2 for the exact ones'] = norm, exact
+            expected[f'its weights, by {name}, for the exact'] = approximate[name], exact
+        expected['weights of the plain norm for the exact'] = norm, exact
+        expected['equal weights for the exact'] = np.ones(30), exact
         w = found.maps[m].double().numpy()
         if blocks:
             learned = (w[0] * w[1]) ** 2
-            expected['learned weights for the exact weights'] = learned, exact
-            expected['learned weights for the weights of Z^T Z / 4, A by its trace'] = learned, approximate['trace']
-            expected['learned weights for the weights of the plain norm |x|^2'] = learned, norm
-            expected |= {f'learned w of block {t + 1} for the exact weights': (w[t], exact) for t in range(2)}
+            expected['learned weights for the exact'] = learned, exact
+            expected['learned weights for those of one step by trace'] = learned, approximate['trace']
+            expected['learned weights for those of the plain norm'] = learned, norm
+            expected |= {f'learned weights of block {t + 1} for the exact': (w[t] ** 2, exact) for t in range(2)}
         assert links.keys() == expected.keys()
         for name, (a, b) in expected.items():
-            error, rank = links[name]
+            error, rank, variation = links[name]
             cosine = (a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b)
             np.testing.assert_allclose(error[m], np.sqrt(1 - cosine**2), **FIXED_POINT, err_msg=name)
-            if name.startswith('(3I'):
-                assert rank is None
+            if a.ndim == 1:
+                np.testing.assert_allclose(variation[m], a.std() / a.mean(), **FIXED_POINT)
+            if name == 'equal weights for the exact':
+                assert rank[m].isnan()
+                continue
+            if 'Sigma' in name:
+                assert rank is variation is None
                 continue
             a, b = (np.diag(t) if t.ndim == 2 else t for t in (a, b))
             np.testing.assert_allclose(rank[m], scipy.stats.spearmanr(a, b).statistic, **EXACT, err_msg=name)
@@ -385,11 +392,33 @@ def test_chain_from_its_definition(beta, lam, blocks, tmp_path):
 def test_chain_of_weights_without_variation(tmp_path):
     """Blocks that do nothing: no rank correlation, and the picture is drawn all the same."""
     found = made_up()
-    found.maps.fill_(1.0)
-    text = '\n'.join(measure_chain(found, options(tmp_path)))
-    assert 'Learned weights vary by 0.0 % of their mean' in text
-    ranks = {row['rank_correlation'] for row in read(tmp_path / 'chain.csv') if row['link'].startswith('learned')}
-    assert ranks == {'nan'} and (tmp_path / 'chain.png').stat().st_size > 1000
+    found.maps[:] = 0.9 + 1e-4 * torch.rand_like(found.maps)  # saturated: what is left of the ranks means nothing
+    found.maps[1, 2] = torch.rand_like(found.maps[1, 2])
+    lines = measure_chain(found, options(tmp_path))
+    rows = [row for row in read(tmp_path / 'chain.csv') if row['link'].startswith('learned')]
+    moving = tuple(f'learned weights {name}' for name in ('for the exact', 'for those', 'of block 3'))
+    for row in rows:
+        varies = row['image'] == '1.png' and row['link'].startswith(moving)
+        assert (row['rank_correlation'] != 'nan') == varies == (float(row['variation']) > 1e-3)
+    (line,) = [line for line in lines if line.startswith('learned weights of block 1')]
+    assert line.split()[-2:] == ['0', '0.000']
+    (line,) = [line for line in lines if line.startswith('learned weights of block 3')]
+    assert line.split()[-2] == '1'
+    assert (tmp_path / 'chain.png').stat().st_size > 1000
+
+
+@pytest.mark.parametrize('beta, says', [(0.5, 'fall with'), (1.0, 'are all equal'), (2.0, 'rise with')])
+def test_the_sign_of_exact_weights_is_said(beta, says, tmp_path):
+    assert any(line.startswith(f'exact weights {says}') for line in measure_chain(made_up(), options(tmp_path, beta=beta)))
+
+
+def test_images_whose_matrix_is_zero_have_no_spectrum(tmp_path):
+    found = made_up(num_images=3)
+    found.maps[1] = 0.0
+    lines = {line.split('  ')[0]: line.split() for line in measure_spectra(found, options(tmp_path))}
+    assert lines['covariance'][-1] == '3' and lines['covariance, re-weighted'][-1] == '2'
+    rows = [row for row in read(tmp_path / 'spectra.csv') if row['matrix'] == 'covariance, re-weighted']
+    assert column(rows, 'mean').sum() == pytest.approx(1, abs=1e-5)
 
 
 TRIANGLES = {'3g': torch.tril_indices, **dict.fromkeys(('isqrt', 'mpn', 'cov', 'g2de', 'mggd'), torch.triu_indices)}
@@ -429,7 +458,11 @@ def test_spectra_are_those_of_the_model(pool, tmp_path):
         np.testing.assert_allclose(column(mine, 'std'), shares.std(0), rtol=1e-2, atol=1e-4, err_msg=name)
         rank = np.exp(-(shares * np.log(shares.clip(1e-300))).sum(1)).mean()
         (line,) = [line for line in lines if line.startswith(name + '  ')]
-        assert float(line.split()[-3]) == pytest.approx(rank, abs=0.06) and line.endswith(f'of {values.shape[1]}')
+        assert float(line.split()[-4]) == pytest.approx(rank, abs=0.06) and line.split()[-3:] == [
+            'of',
+            str(values.shape[1]),
+            '3',
+        ]
         assert float(line.split('%')[0].split()[-1]) == pytest.approx(100 * shares[:, 0].mean(), abs=0.1)
 
 
@@ -450,17 +483,15 @@ def test_images_csv_is_by_position(tmp_path):
             norm = [scipy.stats.norm.logpdf(t, s.mean(), s.std()).mean() for s, t in ((even, odd), (odd, even))]
             gains.append(np.mean(gennorm) - np.mean(norm))
             shapes.append(np.sqrt(fits[0][0] * fits[1][0]) / 2)
-        assert {**row, 'shape': '', 'gain': '', 'mean_gain': ''} == {
-            **{'layer': 'a', 'control': '0', 'image': f'{m}.png', 'dim': '1', 'sets': '4'},
+        assert {**row, 'shape': '', 'gain': ''} == {
+            **{'layer': 'a', 'control': '0', 'image': f'{m}.png', 'dim': '1', 'sets': '4', 'no_maximum': '0'},
             **{
                 'fitted': str(len(gains)),
                 'won': str(sum(gain > 0 for gain in gains)),
                 'shape': '',
                 'gain': '',
-                'mean_gain': '',
             },
         }
-        np.testing.assert_allclose(float(row['mean_gain']), np.mean(gains), **CSV)
         np.testing.assert_allclose(float(row['gain']), torch.tensor(gains).median(), **CSV)
         np.testing.assert_allclose(float(row['shape']), torch.tensor(shapes).median(), rtol=1e-4)
     together = compare(x[..., 0:200:2].mT, x[..., 1:201:2].mT)
@@ -471,7 +502,7 @@ def test_images_csv_is_by_position(tmp_path):
     for rows, layer, control in ((one, x, '0'), (noise, white, '1')):
         each = compare(layer[..., 0:200:2].reshape(-1, 100, 1), layer[..., 1:201:2].reshape(-1, 100, 1))
         gains = (each.generalized - each.gaussian).view(3, 4)
-        np.testing.assert_allclose(column(rows, 'mean_gain'), gains.nanmean(1), **CSV)
+        np.testing.assert_allclose(column(rows, 'gain'), gains.nanmedian(1).values, **CSV)
         assert {row['control'] for row in rows} == {control}
     together = compare(white[..., 0:200:2].mT, white[..., 1:201:2].mT)
     np.testing.assert_allclose(column(group_noise, 'gain'), together.generalized - together.gaussian, **CSV)
@@ -551,20 +582,20 @@ def test_files_of_a_run(whole, images):
         *('chain.csv', 'chain.png', 'channels.csv', 'densities.png', 'images.csv', 'spectra.csv', 'spectra.png')
     ]
     rows = {name: read(out / f'{name}.csv') for name in ('chain', 'channels', 'images', 'spectra')}
-    # 13 links; two layers; two layers and their controls in one and three dimensions; five matrices.
+    # 14 links; two layers; two layers and their controls in one and three dimensions; five matrices.
     assert {name: len(r) for name, r in rows.items()} == {
-        'chain': 13 * 4,
+        'chain': 14 * 4,
         'channels': 2 * DIM,
         'images': 32,
         'spectra': 5 * DIM,
     }
-    assert list(rows['chain'][0]) == ['image', 'link', 'misfit', 'rank_correlation']
+    assert list(rows['chain'][0]) == ['image', 'link', 'misfit', 'rank_correlation', 'variation']
     assert list(rows['spectra'][0]) == ['matrix', 'index', 'mean', 'std']
     assert list(rows['images'][0]) == [
-        *('layer', 'control', 'image', 'dim', 'sets', 'fitted', 'won', 'shape', 'gain', 'mean_gain')
+        *('layer', 'control', 'image', 'dim', 'sets', 'fitted', 'no_maximum', 'won', 'shape', 'gain')
     ]
     head, tail = ['layer', 'channel', 'samples', 'zeros', 'mean', 'std'], ['shape', 'gaussian', 'generalized', 'gain']
-    assert list(rows['channels'][0]) == [*head, 'excess_kurtosis', 'sets', 'fitted', 'won', *tail]
+    assert list(rows['channels'][0]) == [*head, 'excess_kurtosis', 'sets', 'fitted', 'no_maximum', 'won', *tail]
     for name in ('chain', 'images'):
         assert list(dict.fromkeys(row['image'] for row in rows[name])) == [str(f) for f in images]
     assert {(row['layer'], row['control'], row['sets']) for row in rows['images'] if row['dim'] == '3'} == {
@@ -619,26 +650,29 @@ def test_what_is_printed_is_what_is_written(whole):
         ):
             (line,) = [line for line in text.splitlines() if line.startswith(f'{layer}: {label}')]
             figures = line.removeprefix(f'{layer}: {label}').split()
-            sets, fitted, won, gains = (column(rows, name) for name in ('sets', 'fitted', 'won', 'gain'))
+            sets, fitted, lost, won, gains = (column(rows, name) for name in ('sets', 'fitted', 'no_maximum', 'won', 'gain'))
             gains = gains[~np.isnan(gains)]
             assert figures[:3] == [f'{fitted.sum():.0f}', 'of', f'{sets.sum():.0f}']
             if not len(gains):
-                assert figures[3:] == ['-'] * 7
+                assert figures[3:] == ['-'] * 8
                 continue
             shapes = column(rows, 'shape')
             shapes = shapes[~np.isnan(shapes)]
-            share, share_of_rows, *rest = (float(f) for f in figures[3:] if f != '%')
-            assert share == pytest.approx(100 * won.sum() / fitted.sum(), abs=0.06)
-            assert share_of_rows == pytest.approx(100 * (gains > 0).mean(), abs=0.06)
+            out_of_bounds, share, share_of_rows, *rest = (f for f in figures[3:] if f != '%')
+            assert float(out_of_bounds) == pytest.approx(100 * lost.sum() / fitted.sum(), abs=0.06)
+            assert float(share) == pytest.approx(100 * won.sum() / fitted.sum(), abs=0.06)
+            assert float(share_of_rows) == pytest.approx(100 * (gains > 0).mean(), abs=0.06)
             expected = [*np.quantile(gains, [0.5, 0.05, 0.95]), scipy.stats.scoreatpercentile(shapes, 50)]
-            np.testing.assert_allclose(rest[:3], expected[:3], rtol=6e-3)
-            np.testing.assert_allclose(rest[4], 100 * (shapes < 1).mean(), atol=0.6)
-    for row_name in ('learned weights for the exact weights', 'Z^T Z / 4 for Y, A by its trace'):
+            for printed, gain in zip(rest[:3], expected[:3], strict=True):
+                assert (printed == '<-1000' and gain <= -1000) or float(printed) == pytest.approx(gain, rel=6e-3)
+            np.testing.assert_allclose(float(rest[4]), 100 * (shapes < 1).mean(), atol=0.6)
+    for row_name in ('learned weights for the exact', 'one step by trace for Y'):
         rows = [row for row in read(out / 'chain.csv') if row['link'] == row_name]
         (line,) = [line for line in text.splitlines() if line.startswith(f'{row_name}  ')]
         error, rank = column(rows, 'misfit'), column(rows, 'rank_correlation')
         assert float(line.removeprefix(row_name).split()[0]) == pytest.approx(np.sort(error)[(len(error) - 1) // 2], abs=6e-4)
-        assert [float(f) for f in line.split()[-2:]] == pytest.approx(list(np.quantile(rank, [0.05, 0.95])), abs=0.006)
+        spread = line.removeprefix(row_name).split()[1:5]
+        assert [float(f) for f in spread] == pytest.approx([*np.nanquantile(rank, [0.5, 0.05, 0.95]), 4], abs=0.006)
     assert 'of the values are exactly 0 (ReLU): no density fits such an atom' in text
 
 
@@ -675,7 +709,7 @@ def test_a_single_image(tmp_path, images, capsys):
     """Channels then are weighed by position."""
     arguments, model = saved(tmp_path, reduce_dim=DIM)
     assert figure1(arguments, images[1:2], tmp_path / 'out', *DRAW_ONE) == 0
-    assert '1 images' in capsys.readouterr().out
+    assert ': 1 image; layers' in capsys.readouterr().out
     transform = create_transform(**resolve_data_config({}, model=model))
     x = by_hand(model, transform(Image.open(images[1]).convert('RGB'))[None])[1][0].double().numpy()
     rows = read(tmp_path / 'out' / 'channels.csv')[:DIM]
@@ -698,13 +732,19 @@ def test_a_model_without_second_order_pooling_has_densities_only(name, tmp_path,
     assert {row['layer'] for row in read(tmp_path / 'out' / 'channels.csv')} == {'forward_features'}
 
 
+def test_parts_that_need_a_pooling_of_ours(error_of, tmp_path):
+    message = error_of('--parts', 'chain', 'spectra', arguments=saved(tmp_path, 'test_resnet')[0])
+    assert message.startswith('chain and spectra need a second-order pooling of ours, which test_resnet does not have; --parts')
+    assert not (tmp_path / 'out').exists()
+
+
 def test_a_pooling_without_reweighting(tmp_path, images, capsys):
     arguments, _ = saved(tmp_path, reduce_dim=DIM, global_pool='isqrt')
     assert figure1(arguments, images[:2], tmp_path / 'out', '--parts', 'spectra', 'chain') == 0
     assert 'No learned weights: the pooling has no re-weighting.' in capsys.readouterr().out
     rows = read(tmp_path / 'out' / 'chain.csv')
-    assert len(rows) == 7 * 2 and not any('learned' in row['link'] for row in rows)
-    assert {row['rank_correlation'] == '' for row in rows if row['link'].startswith('(3I')} == {True}
+    assert len(rows) == 8 * 2 and not any('learned' in row['link'] for row in rows)
+    assert {row['rank_correlation'] == '' for row in rows if 'Sigma' in row['link']} == {True}
 
 
 def test_grey_images(tmp_path, images):

@@ -464,7 +464,7 @@ def test_not_samples(lam):
         with pytest.raises(ValueError, match=re.escape('1 of 6 sets of samples, the first at index (1, 2), have a singular')):
             regularized_covariance(x, 0.5, lam)
     for bad in (torch.zeros(9, 2, dtype=torch.int64), torch.zeros(9, 2, dtype=torch.float16)):
-        with pytest.raises(TypeError, match='must be a float32 or float64 tensor; got'):
+        with pytest.raises(TypeError, match=r'must be a float32 or float64 torch\.Tensor; got'):
             regularized_covariance(bad, 0.5, lam)
     for bad in (torch.zeros(9), torch.zeros(0, 3), torch.zeros(0, 9, 3)):
         with pytest.raises(ValueError, match='and not empty; got'):

@@ -1,7 +1,7 @@
 """From the exact estimator to the learned weights, link by link: how much of the one is left in the other?"""
 
 import argparse
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from matplotlib.figure import Figure
@@ -14,45 +14,55 @@ from ._figure1_report import misfit, spearman, table, write_csv
 from ._figure1_spectra import estimate
 from ._whole import save_figure
 
-Links = dict[str, tuple[Tensor | None, Tensor | None]]  # name -> misfit (M,), rank correlation (M,)
+# What varies by less within an image is constant but for rounding or saturation: its ranks say nothing.
+FLAT = 1e-3
+
+
+class Link(NamedTuple):
+    """How well a stands for b, image by image: (M,) each, NaN or None where it makes no sense."""
+
+    misfit: Tensor
+    rank: Tensor | None
+    variation: Tensor | None
 
 
 def measure_chain(found: Activations, args: argparse.Namespace) -> list[str]:
     """Exact estimator, its one-step approximation, the learned weights: misfit and rank correlation, image by image.
 
-    With Sigma the exact estimator and A = Sigma / s, s its trace or its largest eigenvalue: Sigma^(-1/2) against one
-    Newton-Schulz step (3I - A) / 2 (the paper's eqs. (10), (11)); Y = X^T Sigma^-1 X (eq. (9)) against Z^T Z / 4 with
-    Z = (3I - A) X; the weights beta u^(beta - 1), u the diagonal of either; and the square of the product of the learned w,
-    which is what multiplies x x^T. chain.csv, chain.png.
+    X are the centred features, Sigma is the exact estimator. Its weights are beta u^(beta - 1) of the distances u, the diagonal
+    of Y = X^T Sigma^-1 X (the paper's eq. (9)). One step: (3I - A) / 2 of Newton-Schulz for Sigma^(-1/2), A = Sigma over its
+    trace or its largest eigenvalue (eqs. (10), (11)); Z^T Z / 4 with Z = (3I - A) X for Y. Learned: the square of the product
+    of the maps w, or of one block's, which is what multiplies x x^T. chain.csv, chain.png.
     """
     links = chain_of(found, args)
     rows: list[dict[str, Any]] = []
     lines = []
-    for name, (error, rank) in links.items():
+    for name, link in links.items():
         for m, file in enumerate(found.files):
-            figures = {key: float(t[m]) if t is not None else '' for key, t in (('misfit', error), ('rank_correlation', rank))}
+            figures = {key: float(t[m]) if t is not None else '' for key, t in zip(_COLUMNS, link, strict=True)}
             rows.append({'image': str(file), 'link': name, **figures})
-        lines.append([name, _median(error), *_spread(rank)])
+        lines.append([name, _median(link.misfit), *_spread(link.rank), _median(link.variation)])
     write_csv(rows, args.output / 'chain.csv')
     _draw(links, args)
-    header = ['', 'misfit', 'rank correlation', '5 %', '95 %']
+    header = ['', 'misfit', 'rank', '5 %', '95 %', 'images', 'variation']
     notes = [
-        'misfit: min over c of |c a - b| / |b|, median over images: 0 is proportional, 1 orthogonal.',
-        'Rank correlation: Spearman, median over images, 5 and 95 % of them.',
+        'a for b: how well a stands for b. misfit: min over c of |c a - b| / |b|, median over images: 0 is proportional, 1',
+        'orthogonal. variation: standard deviation of a over its mean within an image, median. rank: Spearman, median, 5 and',
+        f'95 % over the images whose a varies by more than {FLAT:g}: of constants it says nothing.',
+        f'exact weights {"fall" if args.beta < 1 else "rise"} with the distance from the mean, since beta is {args.beta:g}.'
+        if args.beta != 1
+        else 'exact weights are all equal, since beta is 1.',
     ]
-    if found.maps.shape[1]:
-        product = found.maps.double().prod(1).square()
-        variation = (product.std(1, correction=0) / product.mean(1).clamp(min=1e-300)).median()
-        notes.append(
-            f'Learned weights vary by {100 * float(variation):.1f} % of their mean within an image (median over images).'
-        )
-    else:
+    if not found.maps.shape[1]:
         notes.append('No learned weights: the pooling has no re-weighting.')
     return [*table(header, lines), *notes]
 
 
-def chain_of(found: Activations, args: argparse.Namespace) -> Links:
-    """Every link with its two figures, where they make sense."""
+_COLUMNS = ('misfit', 'rank_correlation', 'variation')
+
+
+def chain_of(found: Activations, args: argparse.Namespace) -> dict[str, Link]:
+    """Every link, by its name."""
     x = found.reduced.double()
     x = x - x.mean(-1, keepdim=True)
     scatter = estimate(found, args.beta, args.lam)
@@ -62,34 +72,39 @@ def chain_of(found: Activations, args: argparse.Namespace) -> Links:
     gram = (inverse_root @ x).mT @ (inverse_root @ x)
     u = squared_distances(x.mT, scatter)
     exact = estimator_weights(u, x.shape[1], args.beta, False)
-    links: Links = {}
-    approximate: dict[str, Tensor] = {}
+    links: dict[str, Link] = {}
+    stepped: dict[str, Tensor] = {}
     for name, scale in (('trace', values.sum(-1)), ('largest eigenvalue', values[:, -1])):
         step = 3 * eye - scatter / scale[:, None, None]
         z = step @ x
-        links[f'(3I - A)/2 for Sigma^(-1/2), A by its {name}'] = (misfit(step, inverse_root), None)
+        links[f'one step by {name} for Sigma^(-1/2)'] = Link(misfit(step, inverse_root), None, None)
         y = z.mT @ z / 4
         diagonal = y.diagonal(dim1=1, dim2=2)
-        links[f'Z^T Z / 4 for Y, A by its {name}'] = (misfit(y, gram), spearman(diagonal, u))
-        approximate[name] = estimator_weights(diagonal, x.shape[1], args.beta, False)
-        links[f'weights of Z^T Z / 4 for the exact ones, A by its {name}'] = (
-            misfit(approximate[name], exact),
-            spearman(approximate[name], exact),
-        )
+        links[f'one step by {name} for Y'] = Link(misfit(y, gram), _rank(diagonal, u), None)
+        stepped[name] = estimator_weights(diagonal, x.shape[1], args.beta, False)
+        links[f'its weights, by {name}, for the exact'] = _weights(stepped[name], exact)
     norm = estimator_weights(x.square().sum(1), x.shape[1], args.beta, False)
-    links['weights of the plain norm |x|^2 for the exact ones'] = (misfit(norm, exact), spearman(norm, exact))
-    if found.maps.shape[1]:
-        learned = found.maps.double().prod(1).square()
-        for name, weights in (
-            ('exact weights', exact),
-            ('weights of Z^T Z / 4, A by its trace', approximate['trace']),
-            ('weights of the plain norm |x|^2', norm),
-        ):
-            links[f'learned weights for the {name}'] = (misfit(learned, weights), spearman(learned, weights))
-        for t in range(found.maps.shape[1]):
-            w = found.maps[:, t].double()
-            links[f'learned w of block {t + 1} for the exact weights'] = (misfit(w, exact), spearman(w, exact))
+    links['weights of the plain norm for the exact'] = _weights(norm, exact)
+    links['equal weights for the exact'] = _weights(torch.ones_like(exact), exact)
+    maps = found.maps.double().square()
+    if maps.shape[1]:
+        learned = maps.prod(1)
+        links['learned weights for the exact'] = _weights(learned, exact)
+        links['learned weights for those of one step by trace'] = _weights(learned, stepped['trace'])
+        links['learned weights for those of the plain norm'] = _weights(learned, norm)
+        for t in range(maps.shape[1]):
+            links[f'learned weights of block {t + 1} for the exact'] = _weights(maps[:, t], exact)
     return links
+
+
+def _weights(a: Tensor, b: Tensor) -> Link:
+    variation = a.std(1, correction=0) / a.mean(1)
+    return Link(misfit(a, b), _rank(a, b), variation)
+
+
+def _rank(a: Tensor, b: Tensor) -> Tensor:
+    flat = a.std(1, correction=0) <= FLAT * a.mean(1)
+    return torch.where(flat, torch.nan, spearman(a, b))
 
 
 def _median(figures: Tensor | None) -> str:
@@ -97,12 +112,13 @@ def _median(figures: Tensor | None) -> str:
 
 
 def _spread(figures: Tensor | None) -> list[str]:
-    if figures is None or bool(figures.isnan().all()):
-        return ['', '', '']
-    return [f'{float(figures.nanquantile(q)):+.2f}' for q in (0.5, 0.05, 0.95)]
+    if figures is None:
+        return [''] * 4
+    count = int((~figures.isnan()).sum())
+    return [*([f'{float(figures.nanquantile(q)):+.2f}' for q in (0.5, 0.05, 0.95)] if count else [''] * 3), str(count)]
 
 
-def _draw(links: Links, args: argparse.Namespace) -> None:
+def _draw(links: dict[str, Link], args: argparse.Namespace) -> None:
     """Boxes over images: misfit to the left, rank correlation to the right."""
     figure = Figure(figsize=(11, 1.5 + 0.35 * len(links)), layout='constrained')
     figure.suptitle(f'{args.model}: each link of the chain, boxes over images', fontsize=10)

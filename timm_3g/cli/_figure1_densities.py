@@ -21,12 +21,13 @@ _NUMBERS_AT_A_TIME = 1_000_000
 
 
 class Comparison(NamedTuple):
-    """Two-fold held-out comparison of sets of samples, all (S,): nats a sample, the shape fitted, and whether both could be."""
+    """Two-fold held-out comparison of sets of samples, all (S,)."""
 
-    gaussian: Tensor
+    gaussian: Tensor  # nats a sample
     generalized: Tensor
-    shape: Tensor
-    fitted: Tensor
+    shape: Tensor  # geometric mean of the two folds
+    fitted: Tensor  # not degenerate
+    converged: Tensor  # the likelihood has a maximum in the shape, in both folds
 
 
 def compare(a: Tensor, b: Tensor, label: str = 'comparison') -> Comparison:
@@ -48,19 +49,22 @@ def compare(a: Tensor, b: Tensor, label: str = 'comparison') -> Comparison:
 def _compare(a: Tensor, b: Tensor) -> Comparison:
     fitted = can_fit(a) & can_fit(b)
     nan = torch.full((len(a),), torch.nan, dtype=torch.float64)
-    out = Comparison(nan, nan.clone(), nan.clone(), fitted)
+    out = Comparison(nan, nan.clone(), nan.clone(), fitted, torch.zeros_like(fitted))
     if bool(fitted.any()):
         folds = a[fitted].double(), b[fitted].double()
         gaussian = generalized = log_shape = torch.zeros((), dtype=torch.float64)
+        converged = torch.ones((), dtype=torch.bool)
         for train, test in (folds, folds[::-1]):
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore', RuntimeWarning)  # see above
-                law, _ = fit_mggd(train)
+                law, record = fit_mggd(train)
             normal, _ = fit_mggd(train, 1.0)
             gaussian, generalized = (
                 total + 0.5 * of.log_prob(test.movedim(1, 0)).mean(0) for total, of in ((gaussian, normal), (generalized, law))
             )
             log_shape = log_shape + 0.5 * law.shape.log()
+            converged = converged & record.converged
+        out.converged[fitted] = converged
         out.gaussian[fitted], out.generalized[fitted], out.shape[fitted] = gaussian, generalized, log_shape.exp()
     return out
 
@@ -109,16 +113,16 @@ def measure_densities(found: Activations, args: argparse.Namespace) -> list[str]
     write_csv(channel_rows, args.output / 'channels.csv')
     write_csv(image_rows, args.output / 'images.csv')
     _draw(found, args, shown)
-    header = ['', 'fitted', 'sets won', 'won', 'gain, nats', '5 %', '95 %', 'shape', 'shape < 1']
+    header = ['', 'fitted', 'no max.', 'sets won', 'images won', 'gain', '5 %', '95 %', 'shape', 'shape < 1']
     return [*table(header, lines), *notes, *_LEGEND]
 
 
 _LEGEND = [
-    'fitted: sets of samples that are not degenerate. sets won: of these, where the generalized Gaussian has the higher',
-    'held-out log-likelihood. gain: nats a sample; of an image the median over its sets; median, 5 and 95 % over images or',
-    'channels. won: images or channels whose gain is positive. shape: median of beta; 1 is Gaussian, less is long-tailed.',
-    "control: Gaussian noise with each image's own covariances over positions and channels, in its place: what these figures",
-    'are where the law is Gaussian.',
+    'fitted: sets of samples that are not degenerate. no max.: of these, where the likelihood grows up to a bound of the',
+    'shape; they count. sets won: where the generalized Gaussian has the higher held-out log-likelihood. gain: nats a sample;',
+    'of an image the median over its sets; median, 5 and 95 % over images (channels). images won: images (channels) whose',
+    'gain is positive. shape: median of beta; 1 is Gaussian, less is long-tailed. control: Gaussian noise with the',
+    'covariances over positions and channels of each image, in its place: what these figures are where the law is Gaussian.',
 ]
 
 
@@ -129,19 +133,25 @@ def _summary(rows: list[dict[str, Any]]) -> list[str]:
     shapes = torch.tensor([row['shape'] for row in rows], dtype=torch.float64)
     gains, shapes = gains[~gains.isnan()], shapes[~shapes.isnan()]
     if not len(gains):
-        return [f'0 of {sets}', *['-'] * 7]
-    low, middle, high = (f'{float(gains.quantile(q)):+.3g}' for q in (0.05, 0.5, 0.95))
-    sets_won, tailed = sum(row['won'] for row in rows) / fitted, float((shapes < 1).double().mean())
+        return [f'0 of {sets}', *['-'] * 8]
+    low, middle, high = (_nats(float(gains.quantile(q))) for q in (0.05, 0.5, 0.95))
+    no_maximum, sets_won = (f'{100 * sum(row[key] for row in rows) / fitted:.1f} %' for key in ('no_maximum', 'won'))
     return [
         f'{fitted} of {sets}',
-        f'{100 * sets_won:.1f} %',
+        no_maximum,
+        sets_won,
         f'{100 * float((gains > 0).double().mean()):.1f} %',
         middle,
         low,
         high,
         f'{float(shapes.median()):.2f}',
-        f'{100 * tailed:.0f} %',
+        f'{100 * float((shapes < 1).double().mean()):.0f} %',
     ]
+
+
+def _nats(gain: float) -> str:
+    """Three digits; beside its ellipsoid, a law at the bound of the shape has a density of e^-1e30: no figure to read."""
+    return f'{gain:+.3g}' if abs(gain) < 1000 else '<-1000' if gain < 0 else '>+1000'
 
 
 def _channels(layer: str, x: Tensor) -> list[dict[str, Any]]:
@@ -167,6 +177,7 @@ def _channels(layer: str, x: Tensor) -> list[dict[str, Any]]:
             'excess_kurtosis': float(kurtosis[c]),
             'sets': 1,
             'fitted': int(result.fitted[c]),
+            'no_maximum': int(result.fitted[c] & ~result.converged[c]),
             'won': int(result.generalized[c] > result.gaussian[c]),
             'shape': float(result.shape[c]),
             'gaussian': float(result.gaussian[c]),
@@ -197,10 +208,10 @@ def _images(found: Activations, layer: str, x: Tensor, dim: int, groups: int, co
             'dim': dim,
             'sets': len(index),
             'fitted': int(result.fitted[m].sum()),
+            'no_maximum': int((result.fitted[m] & ~result.converged[m]).sum()),
             'won': int((gains[m] > 0).sum()),
             'shape': float(shapes[m].nanmedian()),
             'gain': float(gains[m].nanmedian()),
-            'mean_gain': float(gains[m].nanmean()),
         }
         for m, file in enumerate(found.files)
     ]
@@ -221,7 +232,7 @@ def _shown(found: Activations, args: argparse.Namespace) -> dict[str, list[int]]
 def _draw(found: Activations, args: argparse.Namespace, shown: dict[str, list[int]]) -> None:
     """densities.png: a row a layer, a histogram a channel with both fitted laws, logarithmic so that tails are seen."""
     columns = max(map(len, shown.values()))
-    figure = Figure(figsize=(3 * columns, 2.8 * len(shown) + 0.5), layout='constrained')
+    figure = Figure(figsize=(max(7, 3 * columns), 2.8 * len(shown) + 0.5), layout='constrained')
     figure.suptitle(f'{args.model}: activations (histogram), Gaussian (dashed), generalized Gaussian (solid)', fontsize=10)
     grid = figure.subplots(len(shown), columns, squeeze=False)
     for axes_row, (layer, channels) in zip(grid, shown.items(), strict=True):

@@ -42,7 +42,8 @@ def estimate(found: Activations, beta: float, lam: float) -> Tensor:
 def measure_spectra(found: Activations, args: argparse.Namespace) -> list[str]:
     """Eigenvalues over their sum, mean over images: covariance, its root, the model's own root, the exact estimator.
 
-    spectra.csv, spectra.png. Effective rank: exp of the entropy of the eigenvalues over their sum.
+    Images whose matrix is zero have none. Effective rank: exp of the entropy of the eigenvalues over their sum. spectra.csv,
+    spectra.png.
     """
     values = torch.linalg.eigvalsh(covariance(found.reduced.double())).clamp(min=0)
     spectra = {
@@ -58,7 +59,8 @@ def measure_spectra(found: Activations, args: argparse.Namespace) -> list[str]:
         spectra["the model's own matrix"] = found.spectrum
     for name, values in spectra.items():
         values = values.clamp(min=0).flip(-1)
-        spectra[name] = values / values.sum(-1, keepdim=True).clamp(min=1e-300)
+        some = values[values.sum(-1) > 0]  # a map of zeros has no shares
+        spectra[name] = some / some.sum(-1, keepdim=True)
     rows: list[dict[str, Any]] = [
         {'matrix': name, 'index': i + 1, 'mean': float(column.mean()), 'std': float(column.std(correction=0))}
         for name, values in spectra.items()
@@ -70,8 +72,8 @@ def measure_spectra(found: Activations, args: argparse.Namespace) -> list[str]:
     for name, values in spectra.items():
         rank = torch.special.entr(values).sum(-1).exp()
         first = [f'{100 * float(values[:, :k].sum(-1).mean()):.1f} %' for k in (1, 10)]
-        lines.append([name, *first, f'{float(rank.mean()):.1f} of {values.shape[1]}'])
-    return table(['', 'largest', 'ten largest', 'effective rank'], lines)
+        lines.append([name, *first, f'{float(rank.mean()):.1f} of {values.shape[1]}', str(len(values))])
+    return table(['', 'largest', 'ten largest', 'effective rank', 'images'], lines)
 
 
 def _draw(spectra: dict[str, Tensor], args: argparse.Namespace) -> None:

@@ -72,9 +72,14 @@ def run(args: argparse.Namespace) -> None:
     model: Any = model_of(args, described=True)
     second_order = isinstance(getattr(model, 'global_pool', None), SecondOrderPool2d)
     skipped = [part for part in args.parts if part != 'densities' and not second_order]
+    if len(skipped) == len(args.parts):
+        raise ValueError(
+            f'{" and ".join(skipped)} need a second-order pooling of ours, which {args.model} does not have; --parts densities '
+            f'takes any model.'
+        )
     found = collect(model, files, args)
     args.output.mkdir(parents=True, exist_ok=True)
-    print(f'{args.model}: {len(found.files)} images; layers: {", ".join(found.layers)}')
+    print(f'{args.model}: {len(found.files)} image{"s" * (len(found.files) > 1)}; layers: {", ".join(found.layers)}')
     for part in args.parts:
         if part in skipped:
             print(f'\n{part}: left out: the model has no second-order pooling.')

@@ -17,9 +17,9 @@ class MGGDPool2d(SecondOrderPool2d):
 
         X = reduce(features);   vec = triangle(argmin J),   J of `mggd.regularized_covariance`
 
-    Source: Wang et al., "Deep Global Generalized Gaussian Networks", CVPR 2019, eqs. (5) and (6) with 2 lam for lam. It is
-    what the blocks of '3g' (eqs. (10)-(13)) and the root behind them approximate, iterated to its fixed point; the gradient is
-    the fixed point's. For comparison, not for speed: every step decomposes every image's d x d matrix, in float64.
+    Source: Wang et al., "Deep Global Generalized Gaussian Networks", CVPR 2019, eq. (5), solved by (6) with 2 lam for its
+    lam. It is what the blocks of '3g' (eqs. (10)-(13)) and the root behind them approximate, iterated to its fixed point; the
+    gradient is the fixed point's. For comparison, not for speed: every step decomposes every image's d x d matrix, in float64.
 
     Args:
         pool_type, in_features, reduce_dim: see `SecondOrderPool2d`.

@@ -19,7 +19,8 @@ def centred_samples(x: Tensor, loc: Tensor | float | None) -> tuple[Tensor, Tens
         ValueError: fewer than two dimensions, an empty one, or a number that is not finite or has no finite square.
     """
     if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f'x must be a float32 or float64 tensor; got {getattr(x, "dtype", type(x).__name__)}.')
+        got = x.dtype if isinstance(x, Tensor) else f'{type(x).__module__}.{type(x).__name__}'
+        raise TypeError(f'x must be a float32 or float64 torch.Tensor; got {got}.')
     if x.ndim < 2 or 0 in x.shape:
         raise ValueError(f'x must be (..., N, d), N samples of dimension d, and not empty; got {tuple(x.shape)}.')
     x64 = x if x.device.type == 'mps' else x.double()

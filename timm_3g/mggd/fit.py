@@ -58,7 +58,8 @@ def fit_mggd(
         tol: largest residual of a converged fit.
 
     Returns:
-        The distribution, in the dtype of x, scatter with trace d, without gradient; and a `FitRecord`. The estimated shape is
+        The distribution, in the dtype of x, scatter with trace d, without gradient; and a `FitRecord`. (A batch of
+        distributions takes values with the batch last: `law.log_prob(x.movedim(-2, 0))`.) The estimated shape is
         biased upwards where N is not much larger than d: 0.75 instead of 0.5 at d = 64, N = 196 (median of 256 sets). The
         maximum is the one reached from the shape that the kurtosis tells; of few samples, N = 24 in d = 2, the likelihood can
         have a higher one at a very large shape, which is a uniform law on an ellipsoid.
@@ -70,8 +71,9 @@ def fit_mggd(
             unbounded for shape -> 0; a scatter or scale that the dtype of x cannot hold; an argument out of range.
 
     Warns:
-        RuntimeWarning: some fits did not converge. If their shape stands at 1/64 or 64, the likelihood has no maximum: for
-            N below about d^2 / 4 an ellipsoid passes through all samples, and shape -> infinity can be the best.
+        RuntimeWarning: some fits did not converge. If their shape stands at 1/64 or 64, the likelihood has no maximum, as often
+            where samples are few: of 100 Gaussian sets each, 90 at d = 8, N = 24; 62 at N = 32; 10 at N = 48; none at N = 64;
+            99 at d = 64, N = 196; none at N = 392.
     """
     if max_steps < 1 or not tol > 0:
         raise ValueError(f'max_steps must be at least 1 and tol positive; got {max_steps} and {tol}.')
