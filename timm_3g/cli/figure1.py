@@ -101,6 +101,7 @@ def collect(model: nn.Module, files: list[Path], args: argparse.Namespace) -> Ac
     workers = min(args.workers, len(files) // args.batch_size)
     loader = DataLoader(images, args.batch_size, num_workers=workers, collate_fn=list)
     recorder = Recorder(model, args.layers or default_layers(model))
+    seen = 0
     with recorder, tqdm(total=len(files), desc='figure1', unit='image', file=sys.stderr) as bar:
         for batch in loader:
             unreadable = [f'{files[i]}: {error}' for i, _, error in batch if error]
@@ -108,6 +109,7 @@ def collect(model: nn.Module, files: list[Path], args: argparse.Namespace) -> Ac
                 raise ValueError(f'{len(unreadable)} of the images cannot be read, the first {unreadable[0]}.')
             pixels: Tensor = torch.stack([image for _, image, _ in batch])
             forward(model, pixels, args)
+            seen += len(batch)
+            recorder.require(seen)
             bar.update(len(batch))
-            recorder.require(bar.n)
     return recorder.activations(files)
