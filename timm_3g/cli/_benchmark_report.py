@@ -115,7 +115,7 @@ class Report:
         self.rows: list[Row] = []
         self.before: list[dict[str, str]] = []
         if self.file.exists():
-            with self.file.open(newline='') as stream:
+            with self.file.open(newline='', encoding='utf-8') as stream:
                 reader = csv.DictReader(stream)
                 if reader.fieldnames != COLUMNS:
                     raise ValueError(

@@ -51,7 +51,7 @@ def read_rows(file: Path) -> str:
     Raises:
         ValueError: a file with other columns.
     """
-    text = file.read_text() if file.exists() else ''
+    text = file.read_text(encoding='utf-8') if file.exists() else ''
     header = next(csv.reader(io.StringIO(text)), [])
     if header and header != COLUMNS:
         raise ValueError(f'{file} has other columns than this version writes; move it, or name another --results-file.')
