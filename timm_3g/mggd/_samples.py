@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def centred_samples(x: Tensor, loc: Tensor | float | None) -> tuple[Tensor, Tensor]:
-    """Samples minus their location, (B, N, d), in float64; and the location, (..., d), in the dtype of x. Both with gradient.
+    """Samples minus their location, in float64; and the location, (..., d), in the dtype of x. Both with gradient.
 
     float64 because the weights are powers of distances to an inverse matrix; Apple's mps devices, which have none, compute in
     float32.
@@ -35,7 +35,7 @@ def centred_samples(x: Tensor, loc: Tensor | float | None) -> tuple[Tensor, Tens
     if not bool((centre.abs() < limit).all()):
         raise ValueError(f'loc must be finite, and its square too; got {loc}.')
     centre = broadcast('loc', centre, (*x.shape[:-2], x.shape[-1]))
-    return subtract(x64, centre.unsqueeze(-2)).reshape(-1, *x.shape[-2:]), centre.to(x.dtype)
+    return subtract(x64, centre.unsqueeze(-2)), centre.to(x.dtype)
 
 
 def subtract(x: Tensor, centre: Tensor) -> Tensor:

@@ -87,6 +87,7 @@ def fit_mggd(
             f'N = {num}. Take fewer dimensions, or regularized_covariance.'
         )
     tol = max(tol, 100 * torch.finfo(samples.dtype).eps)  # float32 on mps cannot do better
+    samples = samples.reshape(-1, num, dim)
     known = None if shape is None else _known(shape, batch_shape, samples)
     state = _start(samples, known, batch_shape)
     if shape is None:

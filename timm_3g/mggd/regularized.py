@@ -63,8 +63,7 @@ def regularized_covariance(
     if max_steps < 1 or not tol > 0:
         raise ValueError(f'max_steps must be at least 1 and tol positive; got {max_steps} and {tol}.')
     samples, _ = centred_samples(x, loc)
-    scatter = robust_covariance(samples.reshape(x.shape), beta, lam, weights == 'pascal', max_steps, tol)
-    return scatter.to(x.dtype)
+    return robust_covariance(samples, beta, lam, weights == 'pascal', max_steps, tol).to(x.dtype)
 
 
 def check_options(beta: float, lam: float, weights: str) -> None:
