@@ -4,6 +4,7 @@ import csv
 import io
 from argparse import Namespace
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,14 @@ import torch
 from conftest import EXACT, SMALL, image_folder
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
+from tqdm import tqdm
 
 from timm_3g.__main__ import main
 from timm_3g.cli import _figure1_densities
 from timm_3g.cli._figure1_activations import Activations, Recorder, default_layers
 from timm_3g.cli._figure1_chain import chain_of, measure_chain
-from timm_3g.cli._figure1_densities import compare, gaussian_like, measure_densities
+from timm_3g.cli._figure1_densities import measure_densities
+from timm_3g.cli._figure1_heldout import compare, gaussian_like
 from timm_3g.cli._figure1_report import misfit, spearman, write_csv
 from timm_3g.cli._figure1_spectra import measure_spectra
 
@@ -121,8 +124,13 @@ def by_hand(model, pixels):
 def fit_gennorm(x):
     """Maximum likelihood at the sample mean: scipy's (p, loc, scale) by a search over log(p); NaN without a maximum."""
     loc = x.mean()
-    scale_of = lambda p: (p * (np.abs(x - loc) ** p).mean()) ** (1 / p)  # noqa: E731
-    loss = lambda t: -scipy.stats.gennorm.logpdf(x, np.exp(t), loc, scale_of(np.exp(t))).mean()  # noqa: E731
+
+    def scale_of(p):
+        return (p * (np.abs(x - loc) ** p).mean()) ** (1 / p)
+
+    def loss(t):
+        return -scipy.stats.gennorm.logpdf(x, np.exp(t), loc, scale_of(np.exp(t))).mean()
+
     best = scipy.optimize.minimize_scalar(loss, bounds=(-2, np.log(128)), method='bounded', options={'xatol': 1e-9})
     p = np.exp(best.x)
     return (p, loc, scale_of(p)) if p < 127 and best.fun < loss(np.log(128)) else (np.nan,) * 3
@@ -343,6 +351,10 @@ def exact_estimator(x, beta, lam):
     return scatter
 
 
+def weight(u, beta):
+    return beta * u ** (beta - 1)
+
+
 @pytest.mark.parametrize('beta, lam', [(0.5, 1.1), (0.8, 2.0)])
 @pytest.mark.parametrize('blocks', [0, 2])
 def test_chain_from_its_definition(beta, lam, blocks, tmp_path):
@@ -353,15 +365,14 @@ def test_chain_from_its_definition(beta, lam, blocks, tmp_path):
         scatter = exact_estimator(x, beta, lam)
         values, vectors = np.linalg.eigh(scatter)
         y = x.T @ np.linalg.solve(scatter, x)
-        weight = lambda u: beta * u ** (beta - 1)  # noqa: E731
-        exact, norm = weight(np.diag(y)), weight((x * x).sum(0))
+        exact, norm = weight(np.diag(y), beta), weight((x * x).sum(0), beta)
         expected, approximate = {}, {}
         for name, scale in (('trace', np.trace(scatter)), ('largest eigenvalue', values[-1])):
             step = 0.5 * (3 * np.eye(4) - scatter / scale)
             gram = (2 * step @ x).T @ (2 * step @ x) / 4
             expected[f'one step by {name} for Sigma^(-1/2)'] = step, vectors @ np.diag(values**-0.5) @ vectors.T
             expected[f'one step by {name} for Y'] = gram, y
-            approximate[name] = weight(np.diag(gram))
+            approximate[name] = weight(np.diag(gram), beta)
             expected[f'its weights, by {name}, for the exact'] = approximate[name], exact
         expected['weights of the plain norm for the exact'] = norm, exact
         expected['equal weights for the exact'] = np.ones(30), exact
@@ -786,6 +797,13 @@ def test_output_that_is_a_file(error_of, tmp_path):
     (tmp_path / 'out').write_text('precious')
     assert error_of().startswith(f'--output must be a folder; {tmp_path / "out"} is a file.')
     assert (tmp_path / 'out').read_text() == 'precious'
+
+
+def test_without_a_progress_bar(tmp_path, images, monkeypatch):
+    """TQDM_DISABLE: a bar that is off counts nothing."""
+    monkeypatch.setattr('timm_3g.cli.figure1.tqdm', partial(tqdm, disable=True))
+    arguments, _ = saved(tmp_path, reduce_dim=DIM)
+    assert figure1(arguments, images[:2], tmp_path / 'out', '--parts', 'spectra') == 0
 
 
 def test_an_unknown_part_is_refused(tmp_path, images):

@@ -1,86 +1,19 @@
 """Figure 1 of the paper, made measurable: is a generalized Gaussian a better law of activations than a Gaussian?"""
 
 import argparse
-import sys
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from tqdm import tqdm
 
-from timm_3g.mggd import MultivariateGeneralizedGaussian, can_fit, fit_mggd, subtract
+from timm_3g.mggd import MultivariateGeneralizedGaussian, can_fit, fit_mggd
 
 from ._figure1_activations import Activations
+from ._figure1_heldout import Comparison, compare, gaussian_like
 from ._figure1_report import table, write_csv
 from ._whole import save_figure
-
-# Sets of samples are fitted together up to so many numbers, 8 MB in float64 for each of a dozen copies.
-_NUMBERS_AT_A_TIME = 1_000_000
-
-
-class Comparison(NamedTuple):
-    """Two-fold held-out comparison of sets of samples, all (S,)."""
-
-    gaussian: Tensor  # nats a sample
-    generalized: Tensor
-    shape: Tensor  # geometric mean of the two folds
-    fitted: Tensor  # not degenerate
-    converged: Tensor  # the likelihood has a maximum in the shape, in both folds
-
-
-def compare(a: Tensor, b: Tensor, label: str = 'comparison') -> Comparison:
-    """Fit both laws to a and weigh them on b, and the other way round: two folds (S, n, d) of each of S sets.
-
-    A set is left out (fitted is False, its figures NaN) where a fold is degenerate, so that no law has a fit. A fit whose
-    likelihood grows up to a bound of the shape stays in, with that shape: without it the generalized Gaussian would be spared
-    its failures.
-    """
-    parts = []
-    size = max(1, _NUMBERS_AT_A_TIME // a[0].numel())
-    with tqdm(total=len(a), desc=label, unit='set', leave=False, file=sys.stderr, delay=1) as bar:
-        for folds in zip(a.split(size), b.split(size), strict=True):
-            parts.append(_compare(*folds))
-            bar.update(len(folds[0]))
-    return Comparison(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-
-
-def _compare(a: Tensor, b: Tensor) -> Comparison:
-    fitted = can_fit(a) & can_fit(b)
-    nan = torch.full((len(a),), torch.nan, dtype=torch.float64)
-    out = Comparison(nan, nan.clone(), nan.clone(), fitted, torch.zeros_like(fitted))
-    if bool(fitted.any()):
-        folds = a[fitted].double(), b[fitted].double()
-        gaussian = generalized = log_shape = torch.zeros((), dtype=torch.float64)
-        converged = torch.ones((), dtype=torch.bool)
-        for train, test in (folds, folds[::-1]):
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore', RuntimeWarning)  # see above
-                law, record = fit_mggd(train)
-            normal, _ = fit_mggd(train, 1.0)
-            gaussian, generalized = (
-                total + 0.5 * of.log_prob(test.movedim(1, 0)).mean(0) for total, of in ((gaussian, normal), (generalized, law))
-            )
-            log_shape = log_shape + 0.5 * law.shape.log()
-            converged = converged & record.converged
-        out.converged[fitted] = converged
-        out.gaussian[fitted], out.generalized[fitted], out.shape[fitted] = gaussian, generalized, log_shape.exp()
-    return out
-
-
-def gaussian_like(x: Tensor) -> Tensor:
-    """Gaussian noise (M, C, N) with, image by image, the covariances of x over positions and channels; the same for one x.
-
-    White noise, one for all channels of an image, convolved with x minus its mean, around the N positions: E[y_n y_n+k^T] is
-    the mean of x_m x_m+k^T over m. Neighbours in a map are alike, so that a fit to every other position is a good fit to the
-    others, whatever their law; what that does to a Gaussian is seen in this noise, and not in a white one.
-    """
-    count, _, num = x.shape
-    noise = torch.randn(count, 1, num, generator=torch.Generator().manual_seed(0))
-    centred = subtract(x.mT, x.mT.mean(-2, keepdim=True)).mT
-    spectrum = torch.fft.rfft(centred) * torch.fft.rfft(noise)
-    return torch.fft.irfft(spectrum, num) / num**0.5
 
 
 def measure_densities(found: Activations, args: argparse.Namespace) -> list[str]:
@@ -102,11 +35,12 @@ def measure_densities(found: Activations, args: argparse.Namespace) -> list[str]
         zeros = float((x == 0).double().mean())
         if zeros > 0.01:
             notes.append(f'{layer}: {100 * zeros:.1f} % of the values are exactly 0 (ReLU): no density fits such an atom.')
+        noise = gaussian_like(x)
         for d in dict.fromkeys((1, min(args.dim, x.shape[1]))):
             if x.shape[2] // 2 < d + 2:
                 notes.append(f'{layer}: {x.shape[2]} positions are too few for fits in {d} dimensions; give a smaller --dim.')
                 continue
-            for control, values in enumerate((x, gaussian_like(x))):
+            for control, values in enumerate((x, noise)):
                 images = _images(found, layer, values, d, args.groups, control)
                 image_rows += images
                 lines.append([f'{layer}: {"control" if control else "images"} (d = {d})', *_summary(images)])
@@ -118,11 +52,12 @@ def measure_densities(found: Activations, args: argparse.Namespace) -> list[str]
 
 
 _LEGEND = [
-    'fitted: sets of samples that are not degenerate. no max.: of these, where the likelihood grows up to a bound of the',
-    'shape; they count. sets won: where the generalized Gaussian has the higher held-out log-likelihood. gain: nats a sample;',
-    'of an image the median over its sets; median, 5 and 95 % over images (channels). images won: images (channels) whose',
-    'gain is positive. shape: median of beta; 1 is Gaussian, less is long-tailed. control: Gaussian noise with the',
-    'covariances over positions and channels of each image, in its place: what these figures are where the law is Gaussian.',
+    'fitted: sets of samples that are not degenerate. no max.: of these, not converged in one of the halves, as a rule',
+    'because the likelihood grows up to a bound of the shape; they count. sets won: where the generalized Gaussian has the',
+    'higher held-out log-likelihood. gain: nats a sample; of an image the median over its sets; median, 5 and 95 % over images',
+    '(channels). images won: images (channels) whose gain is positive. shape: median of beta; 1 is Gaussian, less is',
+    'long-tailed. control: Gaussian noise with the covariances over positions and channels of each image, in its place: what',
+    'these figures are where the law is Gaussian.',
 ]
 
 
