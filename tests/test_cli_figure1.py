@@ -14,18 +14,20 @@ import scipy.stats
 import timm
 import torch
 from conftest import EXACT, SMALL, image_folder
+from matplotlib.figure import Figure
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from tqdm import tqdm
 
 from timm_3g.__main__ import main
-from timm_3g.cli import _figure1_densities
+from timm_3g.cli import _figure1_densities, _figure1_heldout
 from timm_3g.cli._figure1_activations import Activations, Recorder, default_layers
 from timm_3g.cli._figure1_chain import chain_of, measure_chain
 from timm_3g.cli._figure1_densities import measure_densities
 from timm_3g.cli._figure1_heldout import compare, gaussian_like
 from timm_3g.cli._figure1_report import misfit, spearman, write_csv
 from timm_3g.cli._figure1_spectra import measure_spectra
+from timm_3g.cli._whole import save_figure
 
 DIM = 6
 LAYERS = ['global_pool.reduce.bn', 'global_pool.reduce']
@@ -211,6 +213,19 @@ def test_degenerate_sets_are_left_out_and_touch_no_other():
         torch.testing.assert_close(figures[[1, 4]], expected[[1, 4]], rtol=1e-6, atol=1e-8)
     assert found.generalized[7] < found.gaussian[7] - 1e3 and found.shape[7] > 5
     assert found.converged.tolist() == [s not in [*bad, 7] for s in range(8)]
+
+
+def test_sets_are_compared_in_pieces(monkeypatch):
+    a, b = torch.randn(2, 7, 40, 2)
+    whole = compare(a, b)
+    monkeypatch.setattr(_figure1_heldout, '_NUMBERS_AT_A_TIME', 3 * 80)
+    for figures, expected in zip(compare(a, b), whole, strict=True):
+        torch.testing.assert_close(figures, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize('gain, says', [(-1e30, '<-1000'), (1e30, '>+1000'), (-999.4, '-999'), (0.01234, '+0.0123')])
+def test_gains_that_are_figures(gain, says):
+    assert _figure1_densities._nats(gain) == says
 
 
 @pytest.mark.parametrize('samples', [torch.zeros(3, 9, 1), torch.randn(3, 2, 1), torch.full((3, 9, 2), torch.nan)])
@@ -574,12 +589,17 @@ def test_density_picture(tmp_path, monkeypatch):
             np.testing.assert_allclose(np.asarray(generalized.get_ydata()), expected, rtol=1e-2, atol=1e-3)
 
 
-def test_write_csv_replaces_a_file_whole_or_not_at_all(tmp_path):
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     file = tmp_path / 'a.csv'
     file.write_text('old\n' * 100)
     with pytest.raises(ValueError, match='not in fieldnames'):
         write_csv([{'x': 1}, {'x': 2, 'y': 3}], file)
     assert file.read_text() == 'old\n' * 100
+    figure = Figure()
+    figure.savefig = lambda partial, **options: (partial.write_text('half'), 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_figure(figure, file)
+    assert file.read_text() == 'old\n' * 100 and [f.name for f in tmp_path.iterdir()] == ['a.csv']
     write_csv([{'x': 1, 'y': 'a,b'}, {'x': 1 / 3, 'y': float('nan')}], file)
     assert file.read_text() == 'x,y\n1,"a,b"\n0.333333,nan\n' and [f.name for f in tmp_path.iterdir()] == ['a.csv']
 
@@ -803,7 +823,7 @@ def test_without_a_progress_bar(tmp_path, images, monkeypatch):
     """TQDM_DISABLE: a bar that is off counts nothing."""
     monkeypatch.setattr('timm_3g.cli.figure1.tqdm', partial(tqdm, disable=True))
     arguments, _ = saved(tmp_path, reduce_dim=DIM)
-    assert figure1(arguments, images[:2], tmp_path / 'out', '--parts', 'spectra') == 0
+    assert figure1(arguments, images[:2], tmp_path / 'out', '--parts', 'spectra', '-b', 1) == 0
 
 
 def test_an_unknown_part_is_refused(tmp_path, images):

@@ -478,6 +478,7 @@ def test_sample_at_loc_with_unknown_shape():
         (torch.zeros(9, 2, dtype=torch.int64), TypeError, r'float32 or float64 torch\.Tensor; got torch.int64'),
         (torch.zeros(9, 2, dtype=torch.bfloat16), TypeError, r'float32 or float64 torch\.Tensor; got torch.bfloat16'),
         ([[1.0, 2.0]], TypeError, r'float32 or float64 torch\.Tensor; got builtins\.list'),
+        (np.zeros((9, 2)), TypeError, r'float32 or float64 torch\.Tensor; got numpy\.ndarray'),
         (torch.zeros(9), ValueError, r'must be \(\.\.\., N, d\), .* got \(9,\)'),
         (torch.zeros(0, 9, 2), ValueError, r'not empty; got \(0, 9, 2\)'),
         (torch.zeros(0, 2), ValueError, r'not empty; got \(0, 2\)'),
