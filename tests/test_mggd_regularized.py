@@ -12,7 +12,14 @@ from conftest import EXACT
 from scipy import linalg, optimize
 from torch import Tensor
 
-from timm_3g.mggd import regularized_covariance, regularized_loss, robust_step, subtract, unrolled_covariance
+from timm_3g.mggd import (
+    regularized_covariance,
+    regularized_loss,
+    robust_covariance,
+    robust_step,
+    subtract,
+    unrolled_covariance,
+)
 
 # Both iterate until the last step is at most 1e-10 of the matrix, or to rounding.
 CONVERGED = {'rtol': 1e-8, 'atol': 1e-9}
@@ -398,9 +405,35 @@ def test_a_gradient_that_is_not_finite_stays_in_its_set():
 
 def test_no_second_derivative():
     x = samples().requires_grad_()
-    with pytest.raises(RuntimeError, match='no autograd formula'):
-        (gradient,) = torch.autograd.grad(regularized_covariance(x, 0.5, 0.7).square().sum(), x, create_graph=True)
+    (gradient,) = torch.autograd.grad(regularized_covariance(x, 0.5, 0.7).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"regularized_covariance \(global_pool='mggd'\) has no second derivative"):
         torch.autograd.grad(gradient.sum(), x)
+    with pytest.raises(RuntimeError, match='has no second derivative'):
+        torch.func.hessian(lambda x: regularized_covariance(x, 0.5, 0.7).sum())(x.detach())
+
+
+@pytest.mark.parametrize('beta', [0.5, 1.3])
+@BOTH
+def test_forward_mode_and_vmap(weights, beta):
+    """The tangent against differences of the estimate, and both derivatives under vmap."""
+    x = samples(2).requires_grad_()
+
+    def estimate(x):
+        return robust_covariance(x - x.mean(-2, keepdim=True), beta, 0.8, weights == 'pascal', 300, 1e-12)
+
+    assert torch.autograd.gradcheck(
+        estimate, x, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True, fast_mode=True
+    )
+    per_set = torch.func.vmap(estimate)(x.detach())
+    torch.testing.assert_close(per_set, estimate(x.detach()), **CONVERGED)
+
+
+def test_a_tangent_that_is_not_finite_stays_in_its_set():
+    x = samples(3)
+    direction = torch.ones_like(x)
+    direction[1, 0, 2] = math.nan
+    _, out = torch.func.jvp(lambda x: robust_covariance(x, 0.6, 0.7, False), (x,), (direction,))
+    assert torch.isfinite(out).flatten(1).all(1).tolist() == [True, False, True]
 
 
 # Types and errors

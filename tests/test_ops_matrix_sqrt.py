@@ -112,5 +112,28 @@ def test_eigh_has_no_gradient_between_floored_directions():
 def test_eigh_has_no_second_derivative(function):
     """Neither with a cotangent that depends on cov nor with a constant one, whose path would be dropped without a word."""
     cov = spd([2.0, 1.0]).requires_grad_()
-    with pytest.raises(RuntimeError, match='no second derivative: its backward must run without create_graph=True'):
-        torch.autograd.grad(function(sqrtm_eigh(cov)), cov, create_graph=True)
+    (gradient,) = torch.autograd.grad(function(sqrtm_eigh(cov)), cov, create_graph=True)
+    with pytest.raises(RuntimeError, match=r'sqrtm_eigh \(the exact root\) has no second derivative. sqrtm_newton_schulz'):
+        torch.autograd.grad(gradient.sum(), cov)
+    for outer in (torch.func.jacrev, torch.func.jacfwd):
+        with pytest.raises(RuntimeError, match='has no second derivative'):
+            outer(torch.func.jacrev(lambda cov: function(sqrtm_eigh(cov))))(cov.detach())
+
+
+def test_eigh_is_linear_in_its_cotangent_and_says_so():
+    """A second derivative that does not touch cov is one of a linear map."""
+    cov, cotangent = spd([2.0, 1.0]), spd([3.0, 0.5]).requires_grad_()
+    pullback = torch.func.vjp(sqrtm_eigh, cov)[1]
+    (gradient,) = torch.autograd.grad(pullback(cotangent)[0].sum(), cotangent)
+    torch.testing.assert_close(gradient, pullback(torch.ones(2, 2, 2, dtype=torch.float64))[0])
+
+
+def test_eigh_in_forward_mode_and_under_vmap():
+    x = torch.randn(2, 3, 7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda x: sqrtm_eigh(covariance(x)),
+        x,
+        check_forward_ad=True,
+        check_batched_grad=True,
+        check_batched_forward_grad=True,
+    )

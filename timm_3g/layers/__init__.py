@@ -11,7 +11,7 @@ from .gaussian_pool import GaussianPool2d as GaussianPool2d
 from .matrix_root import EighRoot as EighRoot
 from .matrix_root import NewtonSchulzRoot as NewtonSchulzRoot
 from .mggd_pool import MGGDPool2d as MGGDPool2d
-from .precision import HeadLinear as HeadLinear
+from .precision import classify as classify
 from .reduce import Reduce2d as Reduce2d
 from .reweight import Reweight2d as Reweight2d
 from .reweight import ReweightURMv1 as ReweightURMv1

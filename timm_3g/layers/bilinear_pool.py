@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -9,6 +10,8 @@ from timm_3g.ops import covariance, signed_sqrt
 
 from .second_order_pool import SecondOrderPool2d
 from .vectorize import SymToVec
+
+torch.fx.wrap('covariance')
 
 
 class BilinearPool2d(SecondOrderPool2d):
@@ -45,7 +48,7 @@ class BilinearPool2d(SecondOrderPool2d):
             raise ValueError(f'eps of the signed root must be positive (its gradient at 0 is 1 / (2 sqrt(eps))); got {eps}.')
         self.eps = float(eps)
         self.triangle = triangle
-        self.to_vec = SymToVec(self.dim, triangle, device)
+        self.to_vec = SymToVec(self.dim, triangle)
         self.out_features = self.to_vec.out_features
         self.bn = nn.BatchNorm1d(self.out_features, device=device, dtype=dtype)
 

@@ -10,6 +10,9 @@ from timm_3g.ops import count_sketch, covariance, signed_sqrt
 
 from .second_order_pool import SecondOrderPool2d
 
+torch.fx.wrap('covariance')
+torch.fx.wrap('count_sketch')
+
 
 class CompactBilinearPool2d(SecondOrderPool2d):
     """CBP: signed root and l2 norm of the summed Tensor Sketch of the features: sketch_dim numbers.

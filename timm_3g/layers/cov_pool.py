@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from timm_3g.ops import in_transform
+
 from .matrix_root import create_root
 from .reweight import Reweight2d, ReweightURMv1, ReweightURMv2
 from .second_order_pool import SecondOrderPool2d
@@ -16,6 +18,22 @@ REWEIGHTS: dict[str, Callable[..., nn.Module]] = {
     'urm_v1': ReweightURMv1,
     'urm_v2': ReweightURMv2,
 }
+
+
+def channels_last_on_cpu(x: Tensor) -> Tensor:
+    """x (B, C, H, W) in channels_last if it is on a CPU, else as it is, and as it is inside transforms of torch.func.
+
+    1x1 convolutions, forward and backward, take up to twice as long in NCHW there. One copy serves eight of them per block.
+    """
+    if x.device.type != 'cpu':
+        return x
+    if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
+        return x.contiguous(memory_format=torch.channels_last)
+    # vmap has no memory formats
+    return x if in_transform() else x.contiguous(memory_format=torch.channels_last)
+
+
+torch.fx.wrap('channels_last_on_cpu')
 
 
 class CovPool2d(SecondOrderPool2d):
@@ -89,14 +107,13 @@ class CovPool2d(SecondOrderPool2d):
         self.root = create_root(root, num_iters, self.centered, self.eps)
         self.num_iters = num_iters if root == 'newton_schulz' else 0
         self.onnx_obstacle = self.root.onnx_obstacle
-        self.to_vec = SymToVec(self.dim, triangle, device)
+        self.to_vec = SymToVec(self.dim, triangle)
         self.out_features = self.to_vec.out_features
 
     def refine(self, x: Tensor) -> Tensor:
         """The T re-weightings, (B, d, H, W) to the same; on a CPU channels_last, whatever the layout of x."""
-        if x.device.type == 'cpu' and len(self.reweight) > 0:
-            # 1x1 convolutions, forward and backward, take up to twice as long in NCHW there; one copy serves 8 of them a block.
-            x = x.contiguous(memory_format=torch.channels_last)
+        if len(self.reweight) > 0:
+            x = channels_last_on_cpu(x)
         x_hat = x
         for block in self.reweight:
             x_hat = block(x_hat, x)

@@ -1,6 +1,8 @@
 """One table of global poolings, one name each. Adding a pooling is a module beside this one and its line in POOLS."""
 
+import difflib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +55,15 @@ TIMM_POOLS = ('avg', 'max', 'avgmax', 'catavgmax', 'fast', 'fastavg', 'fastmax',
 POOL_OPTIONS: frozenset[str] = frozenset(name for entry in POOLS.values() for name in entry.options)
 
 
+FORMATS = ('NCHW', 'NHWC', 'NLC', 'NCL')
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """' Did you mean ...?' with the nearest of the known names, or '' where none is near."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f' Did you mean {close[0]}?' if close else ''
+
+
 def list_pools() -> list[str]:
     """Names that `create_global_pool` and the models' `global_pool` take: second-order ones first, then timm's own."""
     return [*POOLS, *TIMM_POOLS]
@@ -72,6 +83,7 @@ def create_global_pool(
     in_features: int,
     reduce_dim: int | None = 256,
     *,
+    input_fmt: str = 'NCHW',
     device: Any = None,
     dtype: Any = None,
     **options: PlainData,
@@ -83,6 +95,8 @@ def create_global_pool(
         in_features: channels of the features.
         reduce_dim: channels after the 1x1 reduction of the second-order poolings; 0 or None: no reduction. timm's own
             poolings never reduce and ignore it.
+        input_fmt: timm's name for the layout of the features: 'NCHW', 'NHWC', or for sequences of tokens 'NLC', 'NCL' (without
+            prefix tokens: leave those out before). timm's own poolings take the first two.
         device, dtype: of the parameters.
         options: of this pooling, e.g. num_iters, triangle, eps. An option left out has the default of the table.
 
@@ -91,23 +105,29 @@ def create_global_pool(
         it again.
 
     Raises:
-        ValueError: unknown name, or a value out of range.
+        ValueError: unknown name or input_fmt, or a value out of range.
         TypeError: an option that this pooling does not have, or of another type than its default.
     """
     if pool_type not in POOLS and pool_type not in ('', *TIMM_POOLS):
-        raise ValueError(f'Unknown global pooling {pool_type!r}. Options are: {", ".join(list_pools())}.')
+        raise ValueError(
+            f'Unknown global pooling {pool_type!r}. Options are: {", ".join(list_pools())}.{nearest(pool_type, list_pools())}'
+        )
     known = POOLS[pool_type].options if pool_type in POOLS else {}
     unknown = sorted(set(options) - set(known))
     if unknown:
-        takes = ', '.join(known) or 'none'
-        raise TypeError(f'global_pool={pool_type!r} has no option {", ".join(unknown)}. Its options are: {takes}.')
+        takes = f'{", ".join(known) or "none"}.{nearest(unknown[0], known)}'
+        raise TypeError(f'global_pool={pool_type!r} has no option {", ".join(unknown)}. Its options are: {takes}')
     reduce_dim = checked_reduce_dim(reduce_dim)
+    formats = FORMATS if pool_type in POOLS else FORMATS[:2]
+    if input_fmt not in formats:
+        raise ValueError(f'input_fmt of global_pool={pool_type!r} must be one of {", ".join(formats)}; got {input_fmt!r}.')
     if pool_type in POOLS:
         entry = POOLS[pool_type]
         options = {**entry.options, **{name: _checked(name, value, known[name]) for name, value in options.items()}}
         pool: Any = entry.cls(pool_type, in_features, reduce_dim, **entry.fixed, **options, device=device, dtype=dtype)
+        pool.input_fmt = str(input_fmt)
     else:
-        pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type))
+        pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type), input_fmt=input_fmt)
         pool.out_features = in_features * pool.feat_mult()
     pool.options = options
     return pool

@@ -12,6 +12,8 @@ from timm_3g.ops import covariance
 from .second_order_pool import SecondOrderPool2d
 from .vectorize import SymToVec
 
+torch.fx.wrap('covariance')
+
 
 class DropCovPool2d(SecondOrderPool2d):
     """Triangle of the plain centred covariance; in training, of features whose channels are dropped at an adaptive rate.
@@ -48,7 +50,7 @@ class DropCovPool2d(SecondOrderPool2d):
         self.triangle = triangle
         self.conv = nn.Conv1d(1, 1, 3, padding=1, bias=False, device=device, dtype=dtype)
         self.rate_scale = 10.0 / math.log2(max(self.dim, 2))
-        self.to_vec = SymToVec(self.dim, triangle, device)
+        self.to_vec = SymToVec(self.dim, triangle)
         self.out_features = self.to_vec.out_features
 
     def drop_channels(self, x: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class GaussianPool2d(SecondOrderPool2d):
         self.root = create_root(root, num_iters, centered=False)
         self.num_iters = num_iters if root == 'newton_schulz' else 0
         self.onnx_obstacle = self.root.onnx_obstacle
-        self.to_vec = SymToVec(self.dim + 1, triangle, device)
+        self.to_vec = SymToVec(self.dim + 1, triangle)
         self.out_features = self.to_vec.out_features
 
     def statistic(self, x: Tensor) -> Tensor:

@@ -9,6 +9,11 @@ from timm_3g.ops import covariance, sqrt_covariance, sqrtm_eigh, sqrtm_newton_sc
 
 from .precision import as_float64
 
+torch.fx.wrap('as_float64')
+torch.fx.wrap('covariance')
+torch.fx.wrap('sqrt_covariance')
+torch.fx.wrap('sqrtm_eigh')
+
 
 class CovarianceRoot(nn.Module):
     """(B, d, N) to (B, d, d): a root of the covariance of the features. This one: the covariance itself.

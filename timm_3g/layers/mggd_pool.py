@@ -11,6 +11,10 @@ from .precision import as_float64
 from .second_order_pool import SecondOrderPool2d
 from .vectorize import SymToVec
 
+torch.fx.wrap('as_float64')
+torch.fx.wrap('robust_covariance')
+torch.fx.wrap('subtract')
+
 
 class MGGDPool2d(SecondOrderPool2d):
     """Triangle of the regularized robust covariance of a generalized Gaussian: d (d + 1) / 2 numbers.
@@ -58,7 +62,7 @@ class MGGDPool2d(SecondOrderPool2d):
         self.weights = weights
         self.centered = bool(centered)
         self.triangle = triangle
-        self.to_vec = SymToVec(self.dim, triangle, device)
+        self.to_vec = SymToVec(self.dim, triangle)
         self.out_features = self.to_vec.out_features
 
     def statistic(self, x: Tensor) -> Tensor:

@@ -3,11 +3,22 @@
 from typing import Any
 
 import torch
-from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
-from .precision import at_least_float32, autocast_dtype, without_autocast
+from .precision import (
+    at_least_float32,
+    autocast_dtype,
+    call_in_float32,
+    computes_in_half,
+    narrowed,
+    without_autocast,
+)
 from .reduce import Reduce2d
+
+# torch.fx makes one node of a call of these: what they do depends on dtype, device or shape, which are known while it runs.
+torch.fx.wrap('at_least_float32')
+torch.fx.wrap('check_features')
+torch.fx.wrap('narrowed')
 
 
 def checked_reduce_dim(reduce_dim: int | None) -> int:
@@ -26,7 +37,35 @@ def _in_onnx_export() -> bool:
     return torch.onnx.is_in_onnx_export()
 
 
-@register_notrace_module  # fx sees one node; what precision to use is decided while it runs
+def check_features(x: Tensor, channels: int, input_fmt: str, pool_type: str) -> Tensor:
+    """x, as it is. Raises ValueError unless it is (B, channels, H, W), or what input_fmt says."""
+    axes = {'NCHW': 'B, {c}, H, W', 'NHWC': 'B, H, W, {c}', 'NCL': 'B, {c}, N', 'NLC': 'B, N, {c}'}
+    shape = axes[input_fmt].format(c=channels)
+    if x.ndim == shape.count(',') + 1 and x.shape[channel_axis(input_fmt)] == channels:
+        return x
+    fits = [fmt for fmt in axes if x.ndim == len(fmt) and x.shape[channel_axis(fmt)] == channels]
+    other = (
+        f'They look like {fits[0]}: build the pooling with input_fmt={fits[0]!r}.'
+        if fits
+        else ('Build the pooling with in_features equal to the channels of the backbone.')
+    )
+    raise ValueError(f'global_pool={pool_type!r} takes features ({shape}); got {tuple(x.shape)}. {other}')
+
+
+def to_nchw(x: Tensor, input_fmt: str) -> Tensor:
+    """Features in timm's format `input_fmt` as (B, C, H, W); sequences have a width of 1."""
+    if input_fmt == 'NHWC':
+        return x.permute(0, 3, 1, 2)
+    if input_fmt == 'NLC':
+        return x.transpose(1, 2).unsqueeze(3)
+    return x.unsqueeze(3) if input_fmt == 'NCL' else x
+
+
+def channel_axis(input_fmt: str) -> int:
+    """Which dimension of a feature map in timm's format has the channels."""
+    return input_fmt.index('C')
+
+
 class SecondOrderPool2d(nn.Module):
     """(B, in_features, H, W) to (B, out_features): reduce channels, refine positions, then a statistic of second order.
 
@@ -45,6 +84,7 @@ class SecondOrderPool2d(nn.Module):
 
     def __init__(self, pool_type: str, in_features: int, reduce_dim: int | None, **dd: Any) -> None:
         super().__init__()
+        self.input_fmt = 'NCHW'
         if in_features < 1:
             raise ValueError(f'in_features must be at least 1; got {in_features}.')
         reduce_dim = checked_reduce_dim(reduce_dim)
@@ -62,32 +102,39 @@ class SecondOrderPool2d(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_features, H, W), any H and W, to (B, out_features) in the dtype of x (float32 under fp16 autocast).
+        """Features (B, in_features, H, W), any H and W, or as `input_fmt` says, to (B, out_features).
+
+        Returns:
+            In the dtype of x; float32 under fp16 autocast. Finite for finite features.
 
         Raises:
-            ValueError: not four dimensions, or another number of channels; export to ONNX of a pooling that has none.
+            ValueError: another shape, or another number of channels; export to ONNX of a pooling that has none.
         """
         if torch.jit.is_scripting():  # TorchScript knows neither autocast as a context nor the checks
-            return self.statistic(at_least_float32(self.refine(self.reduce(x)).flatten(2))).to(x.dtype)
+            features = self.refine(self.reduce(to_nchw(x, self.input_fmt))).flatten(2)
+            return narrowed(self.statistic(at_least_float32(features)), x.dtype)
+        return self._forward(x)
+
+    @torch.jit.unused
+    def _forward(self, x: Tensor) -> Tensor:
         if not torch.jit.is_tracing():  # under jit.trace a comparison of shapes would be a warning, not a check
-            self._check(x)
+            x = check_features(x, self._channels(), self.input_fmt, self.pool_type)
         if self.onnx_obstacle and _in_onnx_export():
             self._refuse_onnx()
+        if computes_in_half(x, self):
+            return narrowed(call_in_float32(self, x), x.dtype)
+        x = to_nchw(x, self.input_fmt)
         if autocast_dtype(x) == torch.float16:
             x = at_least_float32(x)
             with without_autocast(x):
                 return self.statistic(self.refine(self.reduce(x)).flatten(2)).to(x.dtype)
         features = self.refine(self.reduce(x)).flatten(2)
         with without_autocast(x):
-            return self.statistic(at_least_float32(features)).to(x.dtype)
+            return narrowed(self.statistic(at_least_float32(features)), x.dtype)
 
-    @torch.jit.unused
-    def _check(self, x: Tensor) -> None:
-        if x.ndim != 4 or x.shape[1] != self.in_features:
-            raise ValueError(
-                f'global_pool={self.pool_type!r} takes features (B, {self.in_features}, H, W); got {tuple(x.shape)}. '
-                f'Build it with in_features equal to the channels of the backbone.'
-            )
+    def _channels(self) -> int:
+        """Channels of the features: those of the reduction's convolution, which structured pruning may have changed."""
+        return self.reduce.conv.in_channels if isinstance(self.reduce, Reduce2d) else self.in_features
 
     @torch.jit.unused
     def _refuse_onnx(self) -> None:

@@ -1,34 +1,46 @@
-"""`ops.sym_to_vec` as a module that holds its index."""
+"""`ops.triangle_entries` as a module that holds the name of the order, and no tensor."""
 
-from typing import Any
+import warnings
 
 import torch
 from torch import Tensor, nn
 
-from timm_3g.ops import sym_to_vec, triangle_index
+from timm_3g.ops import check_triangle, sym_to_vec, triangle_entries, triangle_index
+
+torch.fx.wrap('triangle_entries')
 
 
 class SymToVec(nn.Module):
-    """(B, d, d) to (B, out_features), entries in the order named by `triangle` (see `ops.triangle_index`)."""
+    """(B, d, d) to (B, out_features), entries in the order named by `triangle` (see `ops.triangle_index`).
 
-    def __init__(self, dim: int, triangle: str, device: Any = None) -> None:
+    Args:
+        dim: d. It settles out_features alone: the forward takes the size of the matrix that it gets, as pruning leaves it.
+        triangle: 'lower', 'upper' or 'full'.
+
+    Raises:
+        ValueError: unknown triangle.
+    """
+
+    def __init__(self, dim: int, triangle: str) -> None:
         super().__init__()
+        check_triangle(triangle)
         self.dim = dim
         self.triangle = triangle
-        index = triangle_index(dim, triangle, device)
-        self.out_features = index.numel()
-        # Not in the state dict: it follows from dim and triangle. timm recomputes it after to_empty() by the method below.
-        self.register_buffer('index', index, persistent=False)
-        self.index: Tensor
-
-    @torch.jit.ignore
-    def init_non_persistent_buffers(self) -> None:
-        """Fill the index again, on its own device (timm's convention for models that were built on the meta device)."""
-        self.index = triangle_index(self.dim, self.triangle, self.index.device)
+        self.out_features = dim * dim if triangle == 'full' else dim * (dim + 1) // 2
 
     def forward(self, mat: Tensor) -> Tensor:
         """(B, d, d) to (B, out_features), same dtype."""
-        return sym_to_vec(mat, self.index)
+        if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
+            return triangle_entries(mat, self.triangle)
+        return self._traced(mat) if torch.jit.is_tracing() else triangle_entries(mat, self.triangle)
+
+    @torch.jit.unused
+    def _traced(self, mat: Tensor) -> Tensor:
+        """With the index as a constant of the trace: torch's first ONNX exporter knows no tril_indices."""
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', torch.jit.TracerWarning)  # the size is meant to be fixed
+            index = torch.from_numpy(triangle_index(int(mat.shape[-1]), self.triangle, 'cpu').numpy())
+        return sym_to_vec(mat, index.to(mat.device))
 
     def extra_repr(self) -> str:
         """dim -> out_features, triangle=..."""

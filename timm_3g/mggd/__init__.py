@@ -4,9 +4,9 @@ The second of the five tiers: pure torch, imports ops and nothing above.
 """
 
 from . import divergence as divergence  # registers in torch.distributions.kl_divergence
+from ._fixed_point import robust_covariance as robust_covariance
 from ._robust import estimator_weights as estimator_weights
 from ._robust import regularized_loss as regularized_loss
-from ._robust import robust_covariance as robust_covariance
 from ._robust import robust_step as robust_step
 from ._robust import squared_distances as squared_distances
 from ._robust import unrolled_covariance as unrolled_covariance

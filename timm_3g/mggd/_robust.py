@@ -1,13 +1,10 @@
-"""The steps of `regularized_covariance`, their fixed point and its gradient, on samples (B, N, d) minus their location."""
+"""The steps of `regularized_covariance` and their fixed point, on samples (B, N, d) minus their location."""
 
 import math
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor
-
-from ._samples import full_rank, refuse_singular
 
 MAX_STEPS = 300
 TOL = 1e-10
@@ -66,7 +63,7 @@ def regularized_loss(samples: Tensor, scatter: Tensor, beta: float, lam: float, 
 
 
 def unrolled_covariance(samples: Tensor, beta: float, lam: float, pascal: bool) -> Tensor:
-    """`robust_covariance` by a fixed number of steps and the autograd of eigh, for TorchScript and tracing.
+    """`_fixed_point.robust_covariance` by a fixed number of steps and the autograd of eigh, for TorchScript and tracing.
 
     To 1e-6 for beta from 0.2 to 1. Above, steps must adapt to the data, below they are too many: a ValueError says so.
     """
@@ -78,35 +75,8 @@ def unrolled_covariance(samples: Tensor, beta: float, lam: float, pascal: bool) 
     return scatter
 
 
-# One opaque operator, for torch.compile and torch.export too: it looks at the data.
-
-
-@torch.library.custom_op('timm_3g::robust_covariance', mutates_args=())
-def robust_covariance(
-    samples: Tensor, beta: float, lam: float, pascal: bool, max_steps: int = MAX_STEPS, tol: float = TOL
-) -> Tensor:
-    """The fixed point of `robust_step`, (..., N, d) to (..., d, d), in the dtype of the samples.
-
-    NaN or infinite samples give NaN for their own set. Raises ValueError for lam <= 1 and samples in a subspace.
-    """
-    out = samples.new_full((*samples.shape[:-2], samples.shape[-1], samples.shape[-1]), math.nan)
-    finite = torch.isfinite(samples).flatten(-2).all(-1)
-    if bool(finite.any()):
-        cov = weighted_covariance(samples[finite], torch.ones_like(samples[finite][..., 0]))
-        if lam <= 1:
-            singular = torch.zeros_like(finite)
-            singular[finite] = ~full_rank(cov)
-            refuse_singular(singular)
-        out[finite] = _solve(samples[finite], cov, beta, lam, pascal, max_steps, _reachable(tol, samples.dtype))
-    return out
-
-
-def _reachable(tol: float, dtype: torch.dtype) -> float:
-    return max(tol, 100 * torch.finfo(dtype).eps)  # float32 on mps cannot do better
-
-
-def _solve(samples: Tensor, cov: Tensor, beta: float, lam: float, pascal: bool, max_steps: int, tol: float) -> Tensor:
-    """The steps from the covariance on, for sets of finite samples (B, N, d)."""
+def solve(samples: Tensor, cov: Tensor, beta: float, lam: float, pascal: bool, max_steps: int, tol: float) -> Tensor:
+    """The fixed point of `robust_step`, (B, d, d), by steps from the covariance on, for sets of finite samples (B, N, d)."""
     scatter = shrink(cov, lam)[0]
     damping = torch.ones_like(scatter[:, 0, 0])
     loss = torch.full_like(damping, math.inf)
@@ -123,7 +93,7 @@ def _solve(samples: Tensor, cov: Tensor, beta: float, lam: float, pascal: bool, 
         residual = torch.linalg.matrix_norm(step) / torch.linalg.matrix_norm(scatter)
         if bool((residual <= tol).all()):
             return scatter
-        damping = torch.where(risen, damping, _damped(damping, step, last))
+        damping = torch.where(risen, damping, damped(damping, step, last))
         before = scatter
         scatter = scatter + damping[:, None, None] * step
     warnings.warn(
@@ -135,84 +105,7 @@ def _solve(samples: Tensor, cov: Tensor, beta: float, lam: float, pascal: bool, 
     return before
 
 
-def _damped(damping: Tensor, gap: Tensor, last: Tensor) -> Tensor:
+def damped(damping: Tensor, gap: Tensor, last: Tensor) -> Tensor:
     """Shorter where a step undoes more than half of the one before."""
     along = (gap * last).sum((-2, -1)) / last.square().sum((-2, -1))
     return torch.where(along < -0.5, damping / (1 - along), 1.05 * damping).clamp(max=1)
-
-
-@torch.library.custom_op('timm_3g::robust_covariance_backward', mutates_args=())
-def robust_covariance_backward(
-    grad: Tensor, samples: Tensor, scatter: Tensor, beta: float, lam: float, pascal: bool, max_steps: int, tol: float
-) -> Tensor:
-    """(..., N, d): the gradient with respect to the samples of Sigma = F(Sigma, x), by the implicit function theorem.
-
-    v = grad + (dF/dSigma)^T v is solved by steps as the forward is; (dF/dx)^T v is the result. Nothing of the way to the fixed
-    point is needed.
-    """
-    out = torch.full_like(samples, math.nan)
-    finite = torch.isfinite(scatter).flatten(-2).all(-1) & torch.isfinite(grad).flatten(-2).all(-1)
-    if bool(finite.any()):
-        tol = _reachable(tol, samples.dtype)
-        out[finite] = _adjoint(grad[finite], samples[finite], scatter[finite], beta, lam, pascal, max_steps, tol)
-    return out
-
-
-def _adjoint(
-    grad: Tensor, x: Tensor, scatter: Tensor, beta: float, lam: float, pascal: bool, max_steps: int, tol: float
-) -> Tensor:
-    num, dim = x.shape[-2:]
-    grad = 0.5 * (grad + grad.mT)
-    solved = torch.cholesky_solve(x.mT, torch.linalg.cholesky(scatter)).mT  # Sigma^-1 x_n, (B, N, d)
-    u = (x * solved).sum(-1)
-    weight = estimator_weights(u, dim, beta, pascal)
-    _, vectors, root = shrink(weighted_covariance(x, weight), lam)
-    loewner = 1 / (lam * (root.unsqueeze(-1) + root.unsqueeze(-2)))  # divided differences of s(sigma), without a division by 0
-    per_u = torch.where(u > 0, 1 / torch.where(u > 0, u, 1.0), 0.0)
-
-    def pull(v: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients with respect to the weighted covariance and to u, of sum(v * F)."""
-        to_cov = vectors @ (loewner * (vectors.mT @ v @ vectors)) @ vectors.mT
-        to_weight = ((x @ to_cov) * x).sum(-1) / num
-        to_u = (beta - 1) * to_weight * weight * per_u
-        if pascal:
-            to_u = to_u - beta * weight / (dim * num) * (to_weight * weight).sum(-1, keepdim=True)
-        return to_cov, to_u
-
-    v, gap = grad, torch.zeros_like(grad)
-    damping = torch.ones_like(grad[:, 0, 0])
-    size = torch.linalg.matrix_norm(grad)
-    for _ in range(max_steps + 1):
-        to_cov, to_u = pull(v)
-        last, gap = gap, grad - (solved * to_u.unsqueeze(-1)).mT @ solved - v
-        if bool((torch.linalg.matrix_norm(gap) <= tol * size).all()):
-            break
-        damping = _damped(damping, gap, last)
-        v = v + damping[:, None, None] * gap
-    else:
-        warnings.warn(
-            f'the gradient of regularized_covariance did not converge in {max_steps} steps.', RuntimeWarning, stacklevel=2
-        )
-    return 2 * ((x * (weight / num).unsqueeze(-1)) @ to_cov + solved * to_u.unsqueeze(-1))
-
-
-@robust_covariance.register_fake
-def _(samples: Tensor, *options: Any) -> Tensor:
-    return samples.new_empty(*samples.shape[:-2], samples.shape[-1], samples.shape[-1])
-
-
-@robust_covariance_backward.register_fake
-def _(grad: Tensor, samples: Tensor, *rest: Any) -> Tensor:
-    return torch.empty_like(samples)
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    samples, *ctx.options = inputs
-    ctx.save_for_backward(samples, output)
-
-
-def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-    return robust_covariance_backward(grad, *ctx.saved_tensors, *ctx.options), None, None, None, None, None
-
-
-robust_covariance.register_autograd(_gradient, setup_context=_keep)

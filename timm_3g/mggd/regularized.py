@@ -4,7 +4,8 @@ import math
 
 from torch import Tensor
 
-from ._robust import MAX_STEPS, TOL, robust_covariance
+from ._fixed_point import robust_covariance
+from ._robust import MAX_STEPS, TOL
 from ._samples import centred_samples
 
 WEIGHTS = ('mm', 'pascal')
@@ -50,7 +51,8 @@ def regularized_covariance(
 
     Returns:
         (..., d, d), symmetric positive definite, in the dtype of x. Its gradient with respect to x (and loc) is that of the
-        fixed point, by the implicit function theorem, whatever the steps were; there is no second one, and none by torch.func.
+        fixed point, by the implicit function theorem, whatever the steps were. There is no second one (RuntimeError). In
+        forward mode, too, and by torch.func, but not under vmap: x already has any batch dimensions.
 
     Raises:
         TypeError: x is neither float32 nor float64.

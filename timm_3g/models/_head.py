@@ -3,9 +3,10 @@
 from typing import Any
 
 from timm.layers import get_device_dtype
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from timm_3g.layers import POOL_OPTIONS, HeadLinear, SecondOrderPool2d, create_global_pool
+from timm_3g.layers import POOL_OPTIONS, create_global_pool
 
 
 def pop_pool_options(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -17,10 +18,16 @@ class SecondOrderHead(nn.Module):
     """Mixed into a model class of timm, before it in the bases: sets its pooling and classifier, and resets them.
 
     The model is built with num_classes=0 and global_pool='', then calls `_set_head`. It has timm's `num_features` (channels of
-    the unpooled features) and forward_head; `classifier_name` is what timm calls its Linear, as 'classifier' in its cfg.
+    the unpooled features) and `drop_rate`. `classifier_name` is what timm calls its Linear, as 'classifier' in its cfg, and
+    `classify` hands it to `layers.classify`: by name, because TorchScript has no getattr.
     """
 
     classifier_name = 'fc'
+    drop_rate: float
+
+    def classify(self, x: Tensor) -> Tensor:
+        """The vector (B, head_hidden_size) to logits (B, num_classes)."""
+        raise NotImplementedError
 
     def _set_head(
         self,
@@ -63,10 +70,16 @@ class SecondOrderHead(nn.Module):
                 batch_norm.momentum, batch_norm.eps = self.bn_momentum, self.bn_eps
 
     def _set_classifier(self, **dd: Any) -> None:
-        linear = HeadLinear if isinstance(self.global_pool, SecondOrderPool2d) else nn.Linear
         has_classes = self.num_classes > 0
-        classifier = linear(self.head_hidden_size, self.num_classes, **dd) if has_classes else nn.Identity()
+        classifier = nn.Linear(self.head_hidden_size, self.num_classes, **dd) if has_classes else nn.Identity()
         setattr(self, self.classifier_name, classifier.train(self.training))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Features (B, C, H, W) to logits (B, num_classes), or to the vector (B, head_hidden_size) before the classifier."""
+        x = self.global_pool(x)
+        if self.drop_rate > 0.0:
+            x = F.dropout(x, p=float(self.drop_rate), training=self.training)
+        return x if pre_logits else self.classify(x)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """New classifier, and a new pooling only if another one is named.

@@ -9,18 +9,34 @@ of conv_head to 256, and the classifier is as long as its vector. What departs f
 images have more. With global_pool='avg' the function is timm's own.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
+from timm.layers import Conv2dSame, conv2d_same
 from timm.models import generate_default_cfgs, register_model
 from timm.models._efficientnet_builder import BN_EPS_TF_DEFAULT, decode_arch_def
 from timm.models.efficientnet import EfficientNet
+from torch import Tensor, nn
+
+from timm_3g.layers import classify
 
 from ._checkpoint import build_with_filter
 from ._checkpoint import checkpoint_filter_fn as checkpoint_filter_fn
 from ._head import SecondOrderHead, pop_pool_options
 
 __all__ = ['EfficientNet3G']
+
+
+torch.fx.wrap('conv2d_same')
+
+
+class _Conv2dSame(Conv2dSame):
+    """timm's convolution with TensorFlow's padding, as one node for torch.fx: the padding depends on the size of the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same with out_channels and the stride's size."""
+        return conv2d_same(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class EfficientNet3G(SecondOrderHead, EfficientNet):
@@ -47,6 +63,8 @@ class EfficientNet3G(SecondOrderHead, EfficientNet):
     """
 
     classifier_name = 'classifier'
+    if TYPE_CHECKING:  # TorchScript would read it
+        classifier: nn.Module
 
     def __init__(
         self,
@@ -77,7 +95,16 @@ class EfficientNet3G(SecondOrderHead, EfficientNet):
             dtype=dtype,
             **kwargs,
         )
+        for module in self.modules():
+            if type(module) is Conv2dSame:
+                module.__class__ = _Conv2dSame
         self._set_head(num_classes, global_pool, pool_options, reduce_dim, bn_momentum, bn_eps, device=device, dtype=dtype)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """The vector (B, head_hidden_size) to logits (B, num_classes)."""
+        if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
+            return self.classifier(x)
+        return classify(self.classifier, x)
 
 
 def _create_efficientnet_3g(variant: str, pretrained: bool = False, **kwargs: Any) -> EfficientNet3G:

@@ -9,13 +9,15 @@ output_stride=16 dilates instead: same shapes, another function); residual Batch
 a module of `layers.create_global_pool` that holds the 1x1 reduction. Everything else is timm's, by inheritance.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
-from torch import nn
+from torch import Tensor, nn
+
+from timm_3g.layers import classify
 
 from ._checkpoint import build_with_filter, checkpoint_filter_fn
 from ._head import SecondOrderHead, pop_pool_options
@@ -50,6 +52,9 @@ class ResNet3G(SecondOrderHead, ResNet):
         ValueError: output_stride other than 32, unknown global_pool, an option out of range.
         TypeError: an argument that neither the ResNet nor the pooling has.
     """
+
+    if TYPE_CHECKING:  # TorchScript would read it
+        fc: nn.Module
 
     def __init__(
         self,
@@ -97,6 +102,12 @@ class ResNet3G(SecondOrderHead, ResNet):
         if cifar_stem:
             _set_cifar_stem(self, in_chans, device=device, dtype=dtype)
         self._set_head(num_classes, global_pool, pool_options, reduce_dim, bn_momentum, bn_eps, device=device, dtype=dtype)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """The vector (B, head_hidden_size) to logits (B, num_classes)."""
+        if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
+            return self.fc(x)
+        return classify(self.fc, x)
 
     @torch.jit.ignore
     def init_weights(self, zero_init_last: bool = False) -> None:

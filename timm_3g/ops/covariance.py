@@ -6,6 +6,8 @@ Notation of the papers: X is d x N, one column a position. The normaliser is 1/N
 import torch
 from torch import Tensor
 
+from ._dispatch import without_autocast
+
 
 def covariance(x: Tensor, centered: bool = True, eps: float = 0.0) -> Tensor:
     """Covariance (or second moment) of the columns of each matrix.
@@ -22,10 +24,17 @@ def covariance(x: Tensor, centered: bool = True, eps: float = 0.0) -> Tensor:
         eps: added to the diagonal. It is part of the function that weights were trained with, not a free choice.
 
     Returns:
-        (..., d, d), in the dtype of x. With N = 1 and centered: eps * I.
+        (..., d, d), in the dtype of x, autocast or not. With N = 1 and centered: eps * I.
 
     What it is not: unbiased; of full rank (rank <= N - 1 when centred, plus the eps * I).
     """
+    if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
+        return _covariance(x, centered, eps)
+    with without_autocast(x):
+        return _covariance(x, centered, eps)
+
+
+def _covariance(x: Tensor, centered: bool, eps: float) -> Tensor:
     if centered:
         x = x - x.mean(dim=-1, keepdim=True)
     cov = torch.matmul(x, x.transpose(-2, -1)) / x.shape[-1]

@@ -59,13 +59,14 @@ def sqrtm_eigh(cov: Tensor) -> Tensor:
 
     Returns:
         (..., d, d), in the dtype of cov. A matrix with a NaN or infinite entry gives all NaN and leaves the others of its
-        batch alone. First derivatives only: a second derivative raises. Under TorchScript the autograd of eigh is used.
+        batch alone. First derivatives only, in reverse and in forward mode, also under vmap: a second one raises a
+        RuntimeError. Under TorchScript the autograd of eigh is used.
 
     What it is not: the function of five Newton-Schulz steps (see `sqrtm_newton_schulz`), nor exportable to ONNX.
     """
     if torch.jit.is_scripting():
         return _floored_root(cov)[0]
-    return _SqrtmEigh.apply(cov)
+    return (_SqrtmEigh if torch.compiler.is_compiling() else _SqrtmEighWithJvp).apply(cov)[0]
 
 
 def _floored_root(cov: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -84,21 +85,73 @@ def _floored_root(cov: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 class _SqrtmEigh(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, cov: Tensor) -> Tensor:
-        root, vectors, roots, floored = _floored_root(cov)
-        ctx.save_for_backward(vectors, roots, floored)
-        return root
+    generate_vmap_rule = True
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        if torch.is_grad_enabled():  # create_graph=True; torch's once_differentiable lets a constant cotangent pass, silently
-            raise RuntimeError(
-                'sqrtm_eigh has no second derivative: its backward must run without create_graph=True. '
-                'sqrtm_newton_schulz has one.'
-            )
-        vectors, roots, floored = ctx.saved_tensors
-        inner = torch.matmul(vectors.mT, torch.matmul(0.5 * (grad + grad.mT), vectors))
+    def forward(cov: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return _floored_root(cov)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*inputs, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> Tensor:
+        return _derivative(grad, *ctx.saved_tensors)
+
+
+class _SqrtmEighWithJvp(_SqrtmEigh):
+    """With forward mode, which dynamo does not trace. The derivative is self-adjoint: the gradient's formula serves it, too."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+        _SqrtmEigh.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs, *output[1:])
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> tuple[Tensor, None, None, None]:
+        return _derivative(tangent, *ctx.saved_tensors), None, None, None
+
+
+def _derivative(direction: Tensor, cov: Tensor, vectors: Tensor, roots: Tensor, floored: Tensor) -> Tensor:
+    """Of the root in a direction (..., d, d). It takes cov so that a second derivative arrives at what refuses it."""
+    function = _Derivative if torch.compiler.is_compiling() else _DerivativeWithJvp
+    return function.apply(direction, cov, vectors, roots, floored)
+
+
+class _Derivative(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(direction: Tensor, cov: Tensor, vectors: Tensor, roots: Tensor, floored: Tensor) -> Tensor:
+        inner = torch.matmul(vectors.mT, torch.matmul(0.5 * (direction + direction.mT), vectors))
         inner = inner / (roots.unsqueeze(-1) + roots.unsqueeze(-2))
         inner = inner.masked_fill(floored.unsqueeze(-1) & floored.unsqueeze(-2), 0.0)
         return torch.matmul(vectors, torch.matmul(inner, vectors.mT))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        if ctx.needs_input_grad[1]:
+            raise RuntimeError(_NO_SECOND)
+        return _derivative(grad, *ctx.saved_tensors), None, None, None, None
+
+
+class _DerivativeWithJvp(_Derivative):
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        _Derivative.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[1:])
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, of_cov: Tensor | None, *unused: None) -> Tensor:
+        if of_cov is not None:
+            raise RuntimeError(_NO_SECOND)
+        return _derivative(tangent, *ctx.saved_tensors)
+
+
+_NO_SECOND = 'sqrtm_eigh (the exact root) has no second derivative. sqrtm_newton_schulz (the root of isqrt and 3g) has one.'

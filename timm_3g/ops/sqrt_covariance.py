@@ -12,7 +12,7 @@ is more than 1e-5, for features that have all but vanished, the first line is us
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from . import _root_eigh, _root_products
+from ._dispatch import is_ordinary, without_autocast
 from ._gram import SMALLEST_SCALE, normalize
 from .covariance import covariance
 from .matrix_sqrt import sqrtm_newton_schulz
@@ -77,7 +78,7 @@ def sqrt_covariance(x: Tensor, num_iters: int = 5, centered: bool = True, eps: f
     flat = x.reshape(-1, *x.shape[-2:])
     if torch.compiler.is_compiling():
         root = _compiled(flat, num_iters, centered, eps)
-    elif not _is_ordinary(x):
+    elif not is_ordinary(x):
         return _plain(x, num_iters, centered, eps)
     elif torch.is_grad_enabled() and x.requires_grad:
         root = _SqrtCovariance.apply(flat, num_iters, centered, eps)
@@ -88,13 +89,6 @@ def sqrt_covariance(x: Tensor, num_iters: int = 5, centered: bool = True, eps: f
 
 def _plain(x: Tensor, num_iters: int, centered: bool, eps: float) -> Tensor:
     return sqrtm_newton_schulz(covariance(x, centered, eps), num_iters)
-
-
-def _is_ordinary(x: Tensor) -> bool:
-    """Whether x has values to look at and a backward to give it to: no meta or fake tensor, no transform of torch.func."""
-    if type(x) not in (Tensor, torch.nn.Parameter) or x.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(x):
-        return False
-    return torch.autograd.forward_ad.unpack_dual(x).tangent is None
 
 
 class _Kept(NamedTuple):
@@ -175,11 +169,9 @@ def _chunk_size(x: Tensor) -> int:
 @contextmanager
 def _own_precision(x: Tensor, num_iters: int) -> Iterator[None]:
     """Products in the dtype of x: no autocast, and no TF32 where it would not do."""
-    device = x.device.type
-    autocast = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
     matmul = torch.backends.cuda.matmul
-    with autocast:
-        if device != 'cuda' or num_iters <= _MAX_TF32_ITERS:
+    with without_autocast(x):
+        if x.device.type != 'cuda' or num_iters <= _MAX_TF32_ITERS:
             yield
             return
         before = matmul.fp32_precision
