@@ -14,10 +14,7 @@ from timm.models import load_checkpoint, resolve_pretrained_cfg
 from timm.utils import ParseKwargs
 from torch import Tensor, nn
 
-from timm_3g.layers import POOL_OPTIONS
-from timm_3g.models import checkpoint_filter_fn, is_ours, read_description, read_record, read_weights
-
-RECORDED = POOL_OPTIONS | {'global_pool', 'reduce_dim', 'bn_eps'}
+from timm_3g.models import RECORDED, checkpoint_filter_fn, is_ours, read_description, read_record, read_weights
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,8 @@ from ._fetched import arriving_file as arriving_file
 from ._fetched import cache_root as cache_root
 from ._fetched import fetched_file as fetched_file
 from ._fetched import fetched_folder as fetched_folder
+from ._function import RECORDED as RECORDED
+from ._function import is_ours as is_ours
 from ._head import SecondOrderHead as SecondOrderHead
 from ._hub import NETWORK_ERRORS as NETWORK_ERRORS
 from ._hub import explain as explain
@@ -22,7 +24,6 @@ from ._read import read_training as read_training
 from ._read import read_weights as read_weights
 from ._read import stamp as stamp
 from ._source import GOLDEN as GOLDEN
-from ._source import is_ours as is_ours
 from ._source import is_tag as is_tag
 from .efficientnet_3g import EfficientNet3G as EfficientNet3G
 from .resnet_3g import ResNet3G as ResNet3G

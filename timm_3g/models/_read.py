@@ -7,12 +7,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors import safe_open
 from timm.models import load_state_dict
 from torch import Tensor
 
+from ._function import MOST_CLASSES, checked_options, function_of
 from ._integrity import CONFIG, SHA256, check_integrity, read_config
 
 
@@ -70,8 +70,9 @@ def read_record(file: str | Path, variant: str) -> dict[str, Any]:
     args = _training_arguments(file, variant)
     if not args:
         return {}
-    options = {'global_pool': args.get('gp'), 'bn_eps': args.get('bn_eps'), **(args.get('model_kwargs') or {})}
-    return dict(timm.create_model(variant, device='meta', **options)._model_args)
+    more = args.get('model_kwargs')
+    options = {'global_pool': args.get('gp'), 'bn_eps': args.get('bn_eps'), **(more if isinstance(more, Mapping) else {})}
+    return function_of(variant, options, f'The training run in {str(file)!r}')
 
 
 def _check_config(file: str | Path, config: Mapping[str, Any], inside: Mapping[str, Any]) -> None:
@@ -114,9 +115,23 @@ def _stamp_of(file: str | Path) -> dict[str, Any]:
         return {}
     try:
         record = json.loads(text)
-        return {**record, 'num_classes': int(record['num_classes']), 'model_args': dict(record['model_args'])}
-    except (ValueError, TypeError, KeyError) as error:
+        architecture, classes, model_args = (record[name] for name in ('architecture', 'num_classes', 'model_args'))
+        if not isinstance(architecture, str) or type(classes) is not int or not 0 <= classes <= MOST_CLASSES:
+            raise ValueError(f'architecture must be a name and num_classes a number; got {architecture!r}, {classes!r}')
+        return {'architecture': architecture, 'num_classes': classes, 'model_args': _plain_args(model_args)}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f'The header {STAMP!r} of {str(file)!r} is not ours: {error!r}. Export the weights anew.') from error
+
+
+def _plain_args(model_args: Any) -> dict[str, Any]:
+    """model_args of a header or a config.json.
+
+    Raises:
+        ValueError: no mapping of names to plain data, or a value that no network has.
+    """
+    if not isinstance(model_args, Mapping):
+        raise ValueError(f'model_args must map names to values; got {model_args!r:.80}')
+    return {**model_args, **checked_options(model_args, 'model_args')}
 
 
 def read_key(file: str | Path) -> str:
@@ -126,8 +141,13 @@ def read_key(file: str | Path) -> str:
         ValueError: a header, config.json or checkpoint that cannot be read.
     """
     config = read_config(Path(file))
-    recorded = _stamp_of(file).get('architecture') or config.get('architecture') or read_training(file).get('model', '')
-    tag = (config.get('pretrained_cfg') or {}).get('tag') if SHA256 in config else None  # timm writes the default one
+    recorded = _stamp_of(file).get('architecture') or config.get('architecture') or read_training(file).get('model')
+    if recorded is None:
+        return ''
+    if not isinstance(recorded, str):
+        raise ValueError(f'{str(file)!r} or its config.json names no architecture: {recorded!r:.80}. Name it: --model NAME.')
+    cfg = config.get('pretrained_cfg')
+    tag = cfg.get('tag') if SHA256 in config and isinstance(cfg, Mapping) else None  # timm writes the default one
     return f'{recorded}.{tag}' if tag and recorded == config.get('architecture') else recorded
 
 
@@ -168,7 +188,10 @@ def _config_beside(file: str | Path, variant: str) -> dict[str, Any]:
     try:
         if not content or content['architecture'] != variant:
             return {}
-        return {**content, 'model_args': dict(content['model_args'])}
+        cfg = content.get('pretrained_cfg')
+        if not isinstance(cfg, Mapping | None):
+            raise ValueError(f'pretrained_cfg must map names to values; got {cfg!r:.80}')
+        return {**content, 'model_args': _plain_args(content['model_args'])}
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f'{Path(file).with_name(CONFIG)} beside the weights is no config.json of timm: {error!r}. Mend it or move it.'
@@ -203,7 +226,7 @@ def _read_training(file: str, modified: int, size: int) -> dict[str, Any]:
 def _training_arguments(file: str | Path, variant: str) -> dict[str, Any]:
     """The arguments that train.py keeps in its checkpoints, if they are of this architecture; else empty."""
     args = read_training(file)
-    return args if args.get('model', '').split('.')[0] == variant else {}
+    return args if str(args.get('model')).split('.')[0] == variant else {}
 
 
 def require_tensors(state_dict: Any) -> None:

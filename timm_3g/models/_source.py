@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import PretrainedCfg, model_entrypoint, resolve_pretrained_cfg
+from timm.models import PretrainedCfg, resolve_pretrained_cfg
 
 from ._fetched import fetched_file
 from ._hub import download
@@ -93,12 +93,6 @@ def _locate(name: str, cfg: PretrainedCfg, cache_dir: str | Path | None) -> Path
         return download(cfg.hf_hub_id, cache_dir)
     except RuntimeError as error:
         raise RuntimeError(f'No pretrained weights of {name}: {error} {_remedy(name, cfg)}') from error
-
-
-def is_ours(name: str) -> bool:
-    """Whether this package has made the architecture of `<arch>` or `<arch>.<tag>`."""
-    arch = name.split('.')[0]
-    return timm.is_model(arch) and model_entrypoint(arch).__module__.startswith('timm_3g.')
 
 
 def is_tag(name: str) -> bool:
