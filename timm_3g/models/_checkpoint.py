@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from timm_3g.layers import POOL_OPTIONS
 
+from ._function import checked_options
 from ._read import require_tensors, some
 from ._source import find_weights
 
@@ -85,13 +86,25 @@ def build_with_filter(cls: type[Model], variant: str, pretrained: bool, **kwargs
         RuntimeError, FileNotFoundError, ValueError: no weights, or not these (see `find_weights`, `checkpoint_filter_fn`).
     """
     _drop_foreign_pool_args(kwargs)
-    recorded = None
-    if pretrained:
-        source, recorded = find_weights(variant, kwargs)
-        kwargs['pretrained_cfg_overlay'] = {**(kwargs.get('pretrained_cfg_overlay') or {}), **source}
-    filter_fn = partial(checkpoint_filter_fn, features_only=kwargs.get('features_only', False), recorded=recorded)
+    checked_options(kwargs.get('pretrained_model_args') or {}, 'model_args of config.json')
+    found = find_weights(variant, kwargs) if pretrained else None
+    filter_fn: Any = partial(checkpoint_filter_fn, features_only=kwargs.get('features_only', False))
+    if found:
+        file, weights, recorded = found
+        checked = partial(filter_fn, recorded=recorded)
+
+        def filter_fn(_: Any, model: nn.Module) -> dict[str, Tensor]:
+            return checked(weights, model)
+
+        # timm is given the tensors by the filter: it would read the file a second time, when it may be another one.
+        instead = {'file': None, 'source': None, 'state_dict': {'file': str(file)}}
+        kwargs['pretrained_cfg_overlay'] = {**(kwargs.get('pretrained_cfg_overlay') or {}), **instead}
     try:
-        return build_model_with_cfg(cls, variant, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
+        model = build_model_with_cfg(cls, variant, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
+        if found:
+            cfg: Any = model.pretrained_cfg
+            cfg |= {'file': str(file), 'state_dict': None}
+        return model
     except TypeError as error:
         foreign = [key for key in kwargs.get('pretrained_model_args') or {} if f"'{key}'" in str(error)]
         if not foreign:

@@ -1,19 +1,20 @@
 """Reading a weight file with clear errors, and what is recorded in it or beside it about its function and images."""
 
 import argparse
+import io
 import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from safetensors import safe_open
-from timm.models import load_state_dict
+from safetensors.torch import load
+from timm.models import clean_state_dict
 from torch import Tensor
 
 from ._function import MOST_CLASSES, checked_options, function_of
-from ._integrity import CONFIG, SHA256, check_integrity, read_config
+from ._integrity import CONFIG, SHA256, STAMP, check_integrity, header_of, is_carried_along, read_config
 
 
 def read_weights(file: str | Path, use_ema: bool = True) -> dict[str, Tensor]:
@@ -26,13 +27,37 @@ def read_weights(file: str | Path, use_ema: bool = True) -> dict[str, Tensor]:
         ValueError: not the published file (see `check_integrity`), truncated, not a state dict of tensors, or in need of
             pickled classes (they are never executed).
     """
-    check_integrity(Path(file))
-    try:
-        state_dict = load_state_dict(str(file), use_ema)
-    except Exception as error:  # whatever torch, pickle, zip or safetensors raise over a damaged file
-        raise _unreadable(file, error) from error
-    require_tensors(state_dict)
+    with open(file, 'rb') as stream:  # one opening, so that the bytes that are checked are those that are read
+        if str(file).endswith('.safetensors'):
+            stream = io.BytesIO(stream.read())
+        check_integrity(Path(file), stream)
+        try:
+            found = load(stream.getvalue()) if isinstance(stream, io.BytesIO) else _load_pickled(stream)
+        except Exception as error:  # whatever torch, pickle, zip or safetensors raise over a damaged file
+            raise _unreadable(file, error) from error
+    if isinstance(found, Mapping):
+        keys = ('state_dict_ema', 'model_ema') if use_ema else ()
+        key = next((key for key in keys if found.get(key) is not None), None)
+        key = key or next((key for key in ('state_dict', 'model') if key in found), None)
+        found = found[key] if key else found
+    require_tensors(found)
+    state_dict = clean_state_dict(found)
+    if len(state_dict) != len(found):
+        raise ValueError(f'{str(file)!r} has two tensors of one name, but for what wrappers put before it. {_twice(found)}')
     return state_dict
+
+
+def _twice(names: Iterable[str]) -> str:
+    """Which names are the same without the prefixes of wrappers."""
+    cleaned = [(next(iter(clean_state_dict({name: None}))), name) for name in names]
+    once: set[str] = set()
+    double = {clean for clean, _ in cleaned if clean in once or once.add(clean)}
+    return f'Keep one of each: {some(name for clean, name in cleaned if clean in double)}.'
+
+
+def _load_pickled(stream: BinaryIO) -> Any:
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(stream, map_location='cpu', weights_only=True)
 
 
 def _unreadable(file: str | Path, error: Exception) -> ValueError:
@@ -41,9 +66,6 @@ def _unreadable(file: str | Path, error: Exception) -> ValueError:
         f'{str(file)!r} cannot be read as weights: {type(error).__name__}: {reason} '
         f'It is truncated, or not a state dict of tensors in PyTorch or safetensors format. Fetch it again.'
     )
-
-
-STAMP = 'timm_3g'  # key of the safetensors header under which `stamp` is kept
 
 
 def stamp(variant: str, num_classes: int, model_args: Mapping[str, Any]) -> dict[str, str]:
@@ -109,8 +131,7 @@ def _stamp_of(file: str | Path) -> dict[str, Any]:
     """
     if not str(file).endswith('.safetensors'):
         return {}
-    with safe_open(str(file), 'pt') as opened:
-        text = (opened.metadata() or {}).get(STAMP)
+    text = header_of(Path(file)).get(STAMP)
     if not text:
         return {}
     try:
@@ -147,7 +168,7 @@ def read_key(file: str | Path) -> str:
     if not isinstance(recorded, str):
         raise ValueError(f'{str(file)!r} or its config.json names no architecture: {recorded!r:.80}. Name it: --model NAME.')
     cfg = config.get('pretrained_cfg')
-    tag = cfg.get('tag') if SHA256 in config and isinstance(cfg, Mapping) else None  # timm writes the default one
+    tag = cfg.get('tag') if _is_our_config(file, config) and isinstance(cfg, Mapping) else None  # timm writes the default one
     return f'{recorded}.{tag}' if tag and recorded == config.get('architecture') else recorded
 
 
@@ -168,14 +189,20 @@ def read_description(file: str | Path, variant: str) -> dict[str, Any]:
     config = _config_beside(file, variant)
     if config:
         known = {**config.get('pretrained_cfg', {}), **config}
-        if SHA256 not in config:  # not ours: timm writes the default tag and its licence over whatever was trained
-            known |= {'license': None, 'tag': None}
+        if not _is_our_config(file, config):  # timm writes the default tag and its licence over whatever was trained
+            known |= {'license': None, 'tag': None, 'label_descriptions': None}
+            if [*(known.get('label_names') or ())] == [f'LABEL_{i}' for i in range(len(known.get('label_names') or ()))]:
+                known['label_names'] = None  # transformers' stand-ins
         return {name: _plain(known[name]) for name in DESCRIPTION if known.get(name) is not None}
     args = _training_arguments(file, variant)
     given = {name: args.get(name) for name in PREPROCESSING}
     if args.get('img_size') and not given['input_size']:
         given['input_size'] = (args.get('in_chans') or 3, args['img_size'], args['img_size'])
     return {name: _plain(value) for name, value in given.items() if value}
+
+
+def _is_our_config(file: str | Path, config: dict[str, Any]) -> bool:
+    return SHA256 in config and not is_carried_along(Path(file), config)
 
 
 def _plain(value: Any) -> Any:
