@@ -97,7 +97,7 @@ def create_loaded(
     weights = read_weights(checkpoint, use_ema)
     if num_classes is None:
         classifier = weights.get(f'{resolve_pretrained_cfg(model).classifier}.weight')
-        num_classes = 0 if classifier is None else classifier.shape[0]
+        num_classes = 0 if classifier is None else len(classifier) if classifier.ndim else -1
     recorded = read_record(checkpoint, model.split('.')[0])
     known = {key: value for key, value in recorded.items() if key in RECORDED}
     # What the default tag's weights were trained on says nothing about these: no labels, no licence, unless a tag was named.

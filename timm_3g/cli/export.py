@@ -9,7 +9,7 @@ from typing import Any
 import timm
 from timm.utils import ParseKwargs
 
-from timm_3g.models import is_ours, is_tag, read_key, read_training
+from timm_3g.models import is_ours, is_tag, known_file, read_key, read_training
 
 from ._card import add_card_options, write_card
 from ._folder import key_of, new_folder, write_folder
@@ -119,6 +119,9 @@ def export(
         raise ValueError(f'{model!r} is no architecture of timm_3g: {", ".join(filter(is_ours, timm.list_models()))}.')
     if not re.fullmatch(r'[\w.-]*', tag or model.partition('.')[2]):
         raise ValueError(f'A tag is made of letters, digits, _, - and dots; got {tag or model!r}.')
+    known = known_file(checkpoint)
+    if known and is_tag(model) and model != known.key:
+        raise ValueError(f'{checkpoint} is the file of {known.key}, as its name says; got {model}. Name {known.key}.')
     output = output or Path(model)
     with new_folder(output) as folder:
         arch, _, own = model.partition('.')

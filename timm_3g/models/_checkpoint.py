@@ -10,14 +10,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
-from timm.models import build_model_with_cfg, clean_state_dict
+import torch
+from timm.models import build_model_with_cfg, clean_state_dict, resolve_pretrained_cfg
 from torch import Tensor, nn
 
 from timm_3g.layers import POOL_OPTIONS
+from timm_3g.ops import TRIANGLES, triangle_index
 
-from ._function import checked_options
+from ._function import checked_options, defaults_of
+from ._known_files import known_file, options_of_tag
 from ._read import require_tensors, some
 from ._source import find_weights
 
@@ -42,6 +46,7 @@ _ATMP = {
     'atmap3': 'conv_h',
 }
 
+_INDEX = 'global_pool.to_vec.index'
 _POOL = 'global_pool.'  # what the names of the pooling begin with; the classifier's name is in the model's cfg
 
 
@@ -52,6 +57,7 @@ class CheckpointFormat:
     mark: re.Pattern[str]
     options: dict[str, Any]
     counts_blocks: bool = False  # as many re-weighting blocks as the mark has groups of names
+    usual: frozenset[str] = frozenset()  # of the options, those that files in this format have had otherwise
 
 
 # The first format whose mark matches a key is taken. Both are the state dicts of the authors' own codes.
@@ -64,6 +70,7 @@ FORMATS: dict[str, CheckpointFormat] = {
     'fast-MPN-COV / GCP_Optimization': CheckpointFormat(
         re.compile(r'layer_reduce\.', re.IGNORECASE),
         {'global_pool': 'isqrt', 'triangle': 'upper', 'eps': 0.0, 'num_iters': 5, 'centered': True},
+        usual=frozenset({'triangle'}),
     ),
 }
 
@@ -88,6 +95,8 @@ def build_with_filter(cls: type[Model], variant: str, pretrained: bool, **kwargs
     _drop_foreign_pool_args(kwargs)
     checked_options(kwargs.get('pretrained_model_args') or {}, 'model_args of config.json')
     found = find_weights(variant, kwargs) if pretrained else None
+    for name, value in _settled(variant, kwargs, found[0] if found else None).items():
+        kwargs.setdefault(name, value)
     filter_fn: Any = partial(checkpoint_filter_fn, features_only=kwargs.get('features_only', False))
     if found:
         file, weights, recorded = found
@@ -112,6 +121,14 @@ def build_with_filter(cls: type[Model], variant: str, pretrained: bool, **kwargs
         raise ValueError(f'model_args of config.json has {foreign[0]!r}, which {variant} does not take: {error}') from error
 
 
+def _settled(variant: str, kwargs: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
+    """Options that the tag or the file stands for, where the caller asks for the pooling that they are of."""
+    tag = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg')).tag
+    known = known_file(file) if file else None
+    options = known.options if known else options_of_tag(f'{variant}.{tag}')
+    return options if kwargs.get('global_pool', '') == defaults_of(variant).get('global_pool') else {}
+
+
 def _drop_foreign_pool_args(kwargs: dict[str, Any]) -> None:
     """Where the caller names another pooling than config.json, drop the options that config.json recorded for its own."""
     recorded = kwargs.get('pretrained_model_args') or {}
@@ -121,14 +138,14 @@ def _drop_foreign_pool_args(kwargs: dict[str, Any]) -> None:
                 kwargs.pop(name)
 
 
-def _format_of(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
-    """Name of the foreign format and the options it implies; ('', {}) for our own names."""
+def _format_of(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any], frozenset[str]]:
+    """Name of the foreign format, the options it implies, and which of them are a guess; ('', {}, ()) for our own names."""
     for name, form in FORMATS.items():
         marked = [key for key in state_dict if form.mark.match(key)]
         if marked:
             blocks = {'num_reweights': len({key.split('.')[0] for key in marked})} if form.counts_blocks else {}
-            return name, {**form.options, **blocks}
-    return '', {}
+            return name, {**form.options, **blocks}, form.usual
+    return '', {}, frozenset()
 
 
 def _check_options(model: nn.Module, source: str, recorded: Mapping[str, Any]) -> None:
@@ -143,6 +160,71 @@ def _check_options(model: nn.Module, source: str, recorded: Mapping[str, Any]) -
             f'These weights were made for another function, as {source} says ({"; ".join(differing)}). They would load and '
             f'give wrong logits. Build the model with the options of the weights.'
         )
+
+
+def _renamed(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under our names.
+
+    Raises:
+        ValueError: two of one name.
+    """
+    weights: dict[str, Tensor] = {}
+    for key, value in state_dict.items():
+        name = _rename(key)
+        if name in weights:
+            raise ValueError(f'Two tensors are called {name!r} in our names, one of them {key!r} in the file. Keep one of them.')
+        weights[name] = value
+    return weights
+
+
+def _without_index(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The weights without the index of the triangle, which TorchScript keeps as if it had been learned.
+
+    Raises:
+        ValueError: it reads the matrix in another order than the model.
+    """
+    pool: Any = model.global_pool
+    index = weights.get(_INDEX)
+    if index is None:
+        return weights
+    triangle = pool.options.get('triangle')
+    if triangle is not None:
+        dim = pool.to_vec.dim
+        expected = triangle_index(dim, triangle)
+        if index.shape != expected.shape or not torch.equal(index.to(expected), expected):
+            orders = [t for t in TRIANGLES if torch.equal(index.cpu().long(), triangle_index(dim, t))]
+            said = f'the order {orders[0]!r}' if orders else 'no order that is known here'
+            raise ValueError(
+                f'These weights were made for another function: {_INDEX} in the file is {said} of a {dim} x {dim} matrix, and the '
+                f'model has triangle={triangle!r}. Build the model with the options of the weights.'
+            )
+    return {key: value for key, value in weights.items() if key != _INDEX}
+
+
+def _check_kinds(weights: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for weights that PyTorch would cast without a word: integers, truth values or complex numbers."""
+    other = [
+        f'{key} ({weights[key].dtype})'
+        for key in weights.keys() & target.keys()
+        if weights[key].is_floating_point() != target[key].is_floating_point() or weights[key].is_complex()
+    ]
+    if other:
+        raise ValueError(
+            f'Weights must be of floating point, and counters integers; got {some(other)}. Quantised weights cannot be loaded: '
+            f'convert them back first.'
+        )
+
+
+def _warn_of_guess(model: nn.Module, form: str, usual: Mapping[str, Any]) -> None:
+    """Say where the model has another option than files in this format usually have: it may be right, and nobody can tell."""
+    pool: Any = model.global_pool
+    for name, value in usual.items():
+        built = pool.options.get(name, value)
+        if built != value:
+            _logger.warning(
+                f'Files in the format of {form} usually have {name}={value!r}; these are loaded with {name}={built!r}, as the '
+                f'model has it. Nothing in the file can tell. Compare the accuracy on a hundred images with both.'
+            )
 
 
 def checkpoint_filter_fn(
@@ -175,12 +257,18 @@ def checkpoint_filter_fn(
         state_dict = state_dict['state_dict']
     require_tensors(state_dict)
     state_dict = clean_state_dict(state_dict)
-    form, implied = _format_of(state_dict)
-    source = f'the format ({form})' if form else 'config.json or the training run'
-    recorded = implied or (getattr(model, 'pretrained_model_args', {}) if recorded is None else recorded)
-    weights = {_rename(key): value for key, value in state_dict.items()}
-
     cfg: Any = model.pretrained_cfg
+    form, implied, guessed = _format_of(state_dict)
+    source = f'the format ({form})' if form else 'config.json or the training run'
+    stated = getattr(model, 'pretrained_model_args', {}) if recorded is None else recorded
+    known = {**options_of_tag(f'{cfg.get("architecture")}.{cfg.get("tag")}'), **stated} if form else stated
+    if form and known:
+        source = f'{source}, config.json, the training run or the name of the file'
+    recorded = {**implied, **known}
+    _warn_of_guess(model, form, {name: recorded.pop(name) for name in guessed - known.keys()})
+    weights = _renamed(state_dict)
+    weights = _without_index(weights, model)
+
     num_classes: Any = model.num_classes
     declared = cfg.get('num_classes', -1)
     adapting = features_only or num_classes != declared
@@ -221,6 +309,7 @@ def _match_names(weights: dict[str, Tensor], model: nn.Module, adapting: bool) -
         ValueError: unknown or missing names, or other shapes; while adapting, in the backbone only.
     """
     target = model.state_dict()
+    _check_kinds(weights, target)
     cfg: Any = model.pretrained_cfg
     classifier = {f'{cfg.get("classifier")}.weight', f'{cfg.get("classifier")}.bias'}
     if adapting:

@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 
 from torch.hub import HASH_REGEX
 
+from ._known_files import known_file
+
 CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
 SHA256 = 'sha256'  # of WEIGHTS: a key of config.json's top level, where timm ignores what it does not know
@@ -103,7 +105,7 @@ def expected_sha256(file: Path) -> tuple[str, str, str]:
 def check_integrity(file: Path, stream: BinaryIO | None = None) -> None:
     """Raise ValueError if the sha256 of the file is known and is another one: bytes flipped, cut off or exchanged.
 
-    What counts is config.json beside it, the name in the Hub's cache, and digits in its own name (NAME-<8 hex>.pth).
+    What counts is config.json beside it, the name in the Hub's cache, and the digits in the name of a file of `KNOWN_FILES`.
 
     Args:
         stream: the opened file, if it is to be read from there afterwards; read from its beginning, and put back to it.
@@ -111,15 +113,15 @@ def check_integrity(file: Path, stream: BinaryIO | None = None) -> None:
     if not file.is_file():
         return
     expected, source, remedy = expected_sha256(file)
-    named = HASH_REGEX.search(file.name)
-    if not expected and not (named and len(named[1]) >= 8):
+    if not expected and not known_file(file):
         return
     found = digest_of(stream) if stream else sha256_of(file)
     if expected and found != expected:
         raise ValueError(
             f'{str(file)!r} is not the published file: its sha256 is {found}, and {source} says {expected}. {remedy}'
         )
-    _compare_digits(file, file.name, found)
+    if known_file(file):  # of these alone: the digits in another name may be a date
+        _compare_digits(file, file.name, found)
 
 
 def check_name_digits(file: Path, name: str = '') -> None:

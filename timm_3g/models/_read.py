@@ -14,6 +14,7 @@ from timm.models import clean_state_dict
 from torch import Tensor
 
 from ._function import MOST_CLASSES, checked_options, function_of
+from ._known_files import known_file
 from ._integrity import CONFIG, SHA256, STAMP, check_integrity, header_of, is_carried_along, read_config
 
 
@@ -91,7 +92,8 @@ def read_record(file: str | Path, variant: str) -> dict[str, Any]:
         return dict((inside or config)['model_args'])
     args = _training_arguments(file, variant)
     if not args:
-        return {}
+        known = known_file(file)
+        return dict(known.options) if known and known.key.startswith(f'{variant}.') else {}
     more = args.get('model_kwargs')
     options = {'global_pool': args.get('gp'), 'bn_eps': args.get('bn_eps'), **(more if isinstance(more, Mapping) else {})}
     return function_of(variant, options, f'The training run in {str(file)!r}')
@@ -164,7 +166,8 @@ def read_key(file: str | Path) -> str:
     config = read_config(Path(file))
     recorded = _stamp_of(file).get('architecture') or config.get('architecture') or read_training(file).get('model')
     if recorded is None:
-        return ''
+        known = known_file(file)
+        return known.key if known else ''
     if not isinstance(recorded, str):
         raise ValueError(f'{str(file)!r} or its config.json names no architecture: {recorded!r:.80}. Name it: --model NAME.')
     cfg = config.get('pretrained_cfg')
@@ -233,6 +236,7 @@ def read_training(file: str | Path) -> dict[str, Any]:
     """
     if str(file).endswith('.safetensors'):
         return {}
+    check_integrity(Path(file))
     found = Path(file).stat()
     return dict(_read_training(str(file), found.st_mtime_ns, found.st_size))
 
