@@ -23,7 +23,7 @@ from timm.models import _registry
 
 from timm_3g.__main__ import main
 from timm_3g.cli import get as verb
-from timm_3g.models import _checkpoint
+from timm_3g.models import _formats
 
 DRIVE, PLAIN, UNNAMED = f'{SMALL}.drive', f'{SMALL}.plain', f'{SMALL}.unnamed'  # UNNAMED: no sha256 in its name
 DRIVE_URL = 'https://drive.google.com/open?id=TOY'
@@ -36,7 +36,7 @@ both = pytest.mark.parametrize('key', [DRIVE, PLAIN])
 
 def in_their_names(net):
     """The inverse of the renaming: the authors' state dict of a network of ours."""
-    theirs = {ours: name for name, ours in _checkpoint._ATMP.items()}
+    theirs = {ours: name for name, ours in _formats._ATMP.items()}
 
     def rename(key):
         key = re.sub(r'^global_pool\.reduce\.(conv|bn)', lambda m: f'layer_reduce{"_bn" if m[1] == "bn" else ""}', key)

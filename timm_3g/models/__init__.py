@@ -5,6 +5,7 @@ from ._fetched import arriving_file as arriving_file
 from ._fetched import cache_root as cache_root
 from ._fetched import fetched_file as fetched_file
 from ._fetched import fetched_folder as fetched_folder
+from ._formats import our_names as our_names
 from ._function import RECORDED as RECORDED
 from ._function import is_ours as is_ours
 from ._head import SecondOrderHead as SecondOrderHead

@@ -1,4 +1,4 @@
-"""Which checkpoints load, how their names become ours, and what is refused. One place to add a checkpoint format: FORMATS.
+"""Which checkpoints load, how their names become ours, and what is refused. Formats: `_formats.py`.
 
 timm reads the file, strips 'module.', and calls `checkpoint_filter_fn`. Shapes alone prove little here: the two triangles have
 equal length, and eps, steps and root leave no trace in a state dict. So what a format implies, or config.json or train.py
@@ -6,20 +6,20 @@ records (`_read.py`), is compared with the model, and a mismatch is an error.
 """
 
 import logging
-import re
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from timm.models import build_model_with_cfg, clean_state_dict, resolve_pretrained_cfg
+from timm.models import build_model_with_cfg, resolve_pretrained_cfg
 from torch import Tensor, nn
 
 from timm_3g.layers import POOL_OPTIONS
 from timm_3g.ops import TRIANGLES, triangle_index
 
+from ._formats import format_of, our_names, unwrapped
 from ._function import checked_options, defaults_of
 from ._known_files import known_file, options_of_tag
 from ._read import require_tensors, some
@@ -29,61 +29,8 @@ _logger = logging.getLogger(__name__)
 
 Model = TypeVar('Model', bound=nn.Module)
 
-_ATMP = {
-    'map1': 'conv_a',
-    'bn1': 'bn_a',
-    'map2': 'conv_b',
-    'bn2': 'bn_b',
-    'map21': 'conv_c',
-    'bn21': 'bn_c',
-    'map3': 'conv_d',
-    'bn3': 'bn_d',
-    'map4': 'conv_e',
-    'bn4': 'bn_e',
-    'atmap1': 'squeeze.conv_f',
-    'bnat1': 'squeeze.bn_f',
-    'atmap2': 'squeeze.conv_g',
-    'atmap3': 'conv_h',
-}
-
 _INDEX = 'global_pool.to_vec.index'
 _POOL = 'global_pool.'  # what the names of the pooling begin with; the classifier's name is in the model's cfg
-
-
-@dataclass(frozen=True)
-class CheckpointFormat:
-    """Foreign names: a pattern that tells them, and the options that weights under these names were trained with."""
-
-    mark: re.Pattern[str]
-    options: dict[str, Any]
-    counts_blocks: bool = False  # as many re-weighting blocks as the mark has groups of names
-    usual: frozenset[str] = frozenset()  # of the options, those that files in this format have had otherwise
-
-
-# The first format whose mark matches a key is taken. Both are the state dicts of the authors' own codes.
-FORMATS: dict[str, CheckpointFormat] = {
-    '3G-Net': CheckpointFormat(
-        re.compile(r'AtMp\d+\.'),
-        {'global_pool': '3g', 'triangle': 'lower', 'eps': 1e-7, 'num_iters': 5, 'centered': True, 'reweight_beta': 0.0},
-        counts_blocks=True,
-    ),
-    'fast-MPN-COV / GCP_Optimization': CheckpointFormat(
-        re.compile(r'layer_reduce\.', re.IGNORECASE),
-        {'global_pool': 'isqrt', 'triangle': 'upper', 'eps': 0.0, 'num_iters': 5, 'centered': True},
-        usual=frozenset({'triangle'}),
-    ),
-}
-
-
-def _rename(key: str) -> str:
-    """Our name of a foreign key; any other key as it is."""
-    match = re.fullmatch(r'layer_reduce(_bn)?\.(\w+)', key, re.IGNORECASE)  # some GCP_Optimization variants: Layer_Reduce
-    if match:
-        return f'global_pool.reduce.{"bn" if match[1] else "conv"}.{match[2]}'
-    match = re.fullmatch(r'AtMp(\d+)\.(\w+)\.(\w+)', key)
-    if match and match[2] in _ATMP:
-        return f'global_pool.reweight.{int(match[1]) - 1}.{_ATMP[match[2]]}.{match[3]}'
-    return key
 
 
 def build_with_filter(cls: type[Model], variant: str, pretrained: bool, **kwargs: Any) -> Model:
@@ -138,16 +85,6 @@ def _drop_foreign_pool_args(kwargs: dict[str, Any]) -> None:
                 kwargs.pop(name)
 
 
-def _format_of(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any], frozenset[str]]:
-    """Name of the foreign format, the options it implies, and which of them are a guess; ('', {}, ()) for our own names."""
-    for name, form in FORMATS.items():
-        marked = [key for key in state_dict if form.mark.match(key)]
-        if marked:
-            blocks = {'num_reweights': len({key.split('.')[0] for key in marked})} if form.counts_blocks else {}
-            return name, {**form.options, **blocks}, form.usual
-    return '', {}, frozenset()
-
-
 def _check_options(model: nn.Module, source: str, recorded: Mapping[str, Any]) -> None:
     """Refuse weights whose order, eps, steps, ... are known and differ from those of the model."""
     pool: Any = model.global_pool
@@ -162,21 +99,6 @@ def _check_options(model: nn.Module, source: str, recorded: Mapping[str, Any]) -
         )
 
 
-def _renamed(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under our names.
-
-    Raises:
-        ValueError: two of one name.
-    """
-    weights: dict[str, Tensor] = {}
-    for key, value in state_dict.items():
-        name = _rename(key)
-        if name in weights:
-            raise ValueError(f'Two tensors are called {name!r} in our names, one of them {key!r} in the file. Keep one of them.')
-        weights[name] = value
-    return weights
-
-
 def _without_index(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """The weights without the index of the triangle, which TorchScript keeps as if it had been learned.
 
@@ -188,16 +110,14 @@ def _without_index(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Te
     if index is None:
         return weights
     triangle = pool.options.get('triangle')
-    if triangle is not None:
-        dim = pool.to_vec.dim
-        expected = triangle_index(dim, triangle)
-        if index.shape != expected.shape or not torch.equal(index.to(expected), expected):
-            orders = [t for t in TRIANGLES if torch.equal(index.cpu().long(), triangle_index(dim, t))]
-            said = f'the order {orders[0]!r}' if orders else 'no order that is known here'
-            raise ValueError(
-                f'These weights were made for another function: {_INDEX} in the file is {said} of a {dim} x {dim} matrix, and the '
-                f'model has triangle={triangle!r}. Build the model with the options of the weights.'
-            )
+    dim = math.isqrt(int(index.max()) + 1) if index.numel() == pool.out_features else 0
+    orders = [t for t in TRIANGLES if 0 < dim <= index.numel() and torch.equal(index.long(), triangle_index(dim, t))]
+    if triangle is not None and triangle not in orders:
+        raise ValueError(
+            f'These weights were made for another function: {_INDEX} in the file reads the matrix in '
+            f'{f"the order {orders[0]!r}" if orders else "no order that is known here"}, and the model has '
+            f'triangle={triangle!r}. Build the model with the options of the weights.'
+        )
     return {key: value for key, value in weights.items() if key != _INDEX}
 
 
@@ -256,9 +176,8 @@ def checkpoint_filter_fn(
     if isinstance(state_dict, Mapping) and isinstance(state_dict.get('state_dict'), Mapping):
         state_dict = state_dict['state_dict']
     require_tensors(state_dict)
-    state_dict = clean_state_dict(state_dict)
     cfg: Any = model.pretrained_cfg
-    form, implied, guessed = _format_of(state_dict)
+    form, implied, guessed = format_of(unwrapped(state_dict))
     source = f'the format ({form})' if form else 'config.json or the training run'
     stated = getattr(model, 'pretrained_model_args', {}) if recorded is None else recorded
     known = {**options_of_tag(f'{cfg.get("architecture")}.{cfg.get("tag")}'), **stated} if form else stated
@@ -266,8 +185,7 @@ def checkpoint_filter_fn(
         source = f'{source}, config.json, the training run or the name of the file'
     recorded = {**implied, **known}
     _warn_of_guess(model, form, {name: recorded.pop(name) for name in guessed - known.keys()})
-    weights = _renamed(state_dict)
-    weights = _without_index(weights, model)
+    weights = _without_index(our_names(state_dict), model)
 
     num_classes: Any = model.num_classes
     declared = cfg.get('num_classes', -1)

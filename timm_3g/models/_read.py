@@ -41,6 +41,8 @@ def read_weights(file: str | Path, use_ema: bool = True) -> dict[str, Tensor]:
         key = next((key for key in keys if found.get(key) is not None), None)
         key = key or next((key for key in ('state_dict', 'model') if key in found), None)
         found = found[key] if key else found
+    if not isinstance(found, Mapping):
+        raise _unreadable(file, TypeError(f'a {type(found).__name__} in place of a state dict.'))
     require_tensors(found)
     state_dict = clean_state_dict(found)
     if len(state_dict) != len(found):
