@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -166,7 +167,7 @@ def read_key(file: str | Path) -> str:
         ValueError: a header, config.json or checkpoint that cannot be read.
     """
     config = read_config(Path(file))
-    recorded = _stamp_of(file).get('architecture') or config.get('architecture') or read_training(file).get('model')
+    recorded = _stamp_of(file).get('architecture') or config.get('architecture') or _trained_architecture(file)
     if recorded is None:
         known = known_file(file)
         return known.key if known else ''
@@ -177,7 +178,14 @@ def read_key(file: str | Path) -> str:
     return f'{recorded}.{tag}' if tag and recorded == config.get('architecture') else recorded
 
 
+def _trained_architecture(file: str | Path) -> Any:
+    """The architecture that train.py was given. Its tag is of the weights that the run began with, not of these."""
+    model = read_training(file).get('model')
+    return model.split('.')[0] if isinstance(model, str) else model
+
+
 PREPROCESSING = ('input_size', 'mean', 'std', 'crop_pct', 'interpolation')
+INTERPOLATIONS = ('bilinear', 'bicubic', 'nearest', 'lanczos', 'box', 'hamming', 'random')
 DESCRIPTION = (*PREPROCESSING, 'crop_mode', 'label_names', 'label_descriptions', 'license', 'tag')
 
 
@@ -198,12 +206,40 @@ def read_description(file: str | Path, variant: str) -> dict[str, Any]:
             known |= {'license': None, 'tag': None, 'label_descriptions': None}
             if [*(known.get('label_names') or ())] == [f'LABEL_{i}' for i in range(len(known.get('label_names') or ()))]:
                 known['label_names'] = None  # transformers' stand-ins
-        return {name: _plain(known[name]) for name in DESCRIPTION if known.get(name) is not None}
+        return _checked_description({name: _plain(known[name]) for name in DESCRIPTION if known.get(name) is not None}, file)
     args = _training_arguments(file, variant)
     given = {name: args.get(name) for name in PREPROCESSING}
     if args.get('img_size') and not given['input_size']:
         given['input_size'] = (args.get('in_chans') or 3, args['img_size'], args['img_size'])
-    return {name: _plain(value) for name, value in given.items() if value}
+    return _checked_description({name: _plain(value) for name, value in given.items() if value}, file)
+
+
+def _checked_description(fields: dict[str, Any], file: str | Path) -> dict[str, Any]:
+    """The fields as they are.
+
+    Raises:
+        ValueError: one that is no size, no normalisation, no interpolation or no names.
+    """
+    size, descriptions = fields.get('input_size'), fields.get('label_descriptions')
+    wrong = {
+        'input_size': size is not None and not (len(_numbers(size)) == 3 and min(_numbers(size)) > 0),
+        'mean': 'mean' in fields and not _numbers(fields['mean']),
+        'std': 'std' in fields and not _numbers(fields['std']),
+        'interpolation': fields.get('interpolation', 'bilinear') not in INTERPOLATIONS,
+        'label_names': not isinstance(fields.get('label_names', ()), tuple),
+        'label_descriptions': not isinstance(descriptions, Mapping | None),
+    }
+    for name in (name for name, is_wrong in wrong.items() if is_wrong):
+        raise ValueError(
+            f'{str(file)!r} or the config.json beside it has {name}={fields[name]!r:.80}, which timm cannot use. Mend it.'
+        )
+    return fields
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    """The values if they are all finite numbers; else ()."""
+    fine = isinstance(values, tuple) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
+    return values if fine else ()
 
 
 def _is_our_config(file: str | Path, config: dict[str, Any]) -> bool:
