@@ -41,7 +41,9 @@ def test_a_record_is_read_without_building_or_fetching(tmp_path, monkeypatch):
     assert read_record(file, SMALL) == function_of(SMALL, {'num_iters': 3}, 'x')
 
 
-@pytest.mark.parametrize(('options', 'said'), [({'num_iters': 10**9}, 'num_iters'), ({'eps': '1e-7'}, 'eps'), ({'global_pool': 5}, '5')])
+@pytest.mark.parametrize(
+    ('options', 'said'), [({'num_iters': 10**9}, 'num_iters'), ({'eps': '1e-7'}, 'eps'), ({'global_pool': 5}, '5')]
+)
 def test_absurd_options_are_refused(tmp_path, options, said):
     with pytest.raises(ValueError, match=said):
         read_record(trained(tmp_path / 'a.pth', model_kwargs=options), SMALL)
@@ -120,9 +122,7 @@ def test_the_older_files_are_known_by_their_digits(tmp_path, monkeypatch):
     assert model.global_pool.options['triangle'] == 'lower' and read_key(file) == 'resnet18_isqrt.old'
     with pytest.raises(ValueError, match="triangle: weights 'lower', model 'upper'"):
         overlay = {'file': str(file), 'num_classes': 4}
-        timm.create_model(
-            'resnet18_isqrt', pretrained=True, num_classes=4, triangle='upper', pretrained_cfg_overlay=overlay
-        )
+        timm.create_model('resnet18_isqrt', pretrained=True, num_classes=4, triangle='upper', pretrained_cfg_overlay=overlay)
     file.write_bytes(b'other')
     with pytest.raises(ValueError, match=f'whose sha256 begins with {digits}'):
         read_weights(file)
@@ -164,3 +164,28 @@ def test_export_takes_how_images_are_prepared_and_class_names(tmp_path):
     cfg = config['pretrained_cfg']
     assert (cfg['input_size'], cfg['mean'], cfg['interpolation']) == ([3, 48, 48], [0.5] * 3, 'bicubic')
     assert config['label_names'] == cfg['label_names'] == [f'c{i}' for i in range(10)]
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        (lambda c: c.update(architecture=None), 'names no architecture'),
+        (lambda c: c.update(model_args=None), 'model_args must map names to values'),
+        (lambda c: c['pretrained_cfg'].update(label_descriptions=['x']), 'label_descriptions'),
+        (lambda c: c['pretrained_cfg'].update(input_size=[]), 'input_size'),
+    ],
+)
+def test_a_config_of_other_types_is_one_line(tmp_path, capsys, change, said):
+    folder = Path(shutil.copytree(SHIPPED, tmp_path / 'x'))
+    config = json.loads((folder / 'config.json').read_text())
+    change(config)
+    (folder / 'config.json').write_text(json.dumps(config))
+    (tmp_path / 'a.png').write_bytes(b'')
+    assert main(['predict', str(tmp_path / 'a.png'), '--model', f'local-dir:{folder}']) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count('\n') == 1
+
+
+def test_a_misspelt_option_names_the_nearest():
+    with pytest.raises(TypeError, match=r"'num_iter'.* Did you mean num_iters\?"):
+        timm.create_model(SMALL, num_iter=5)

@@ -14,7 +14,16 @@ from timm.models import load_checkpoint, resolve_pretrained_cfg
 from timm.utils import ParseKwargs
 from torch import Tensor, nn
 
-from timm_3g.models import RECORDED, checkpoint_filter_fn, is_ours, our_names, read_description, read_record, read_weights
+from timm_3g.models import (
+    RECORDED,
+    check_config,
+    checkpoint_filter_fn,
+    is_ours,
+    our_names,
+    read_description,
+    read_record,
+    read_weights,
+)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +93,8 @@ def create_loaded(
     """
     given = {key: value for key, value in (options or {}).items() if value is not None}
     if checkpoint is None:
+        if model.startswith('local-dir:'):
+            check_config(Path(model.removeprefix('local-dir:')))
         return timm.create_model(model, pretrained=True, num_classes=num_classes, **given)
     if not checkpoint.is_file():
         raise FileNotFoundError(f'{checkpoint} does not exist.')

@@ -20,6 +20,7 @@ from ._integrity import check_name_digits as check_name_digits
 from ._integrity import sha256_of as sha256_of
 from ._known_files import known_file as known_file
 from ._read import INTERPOLATIONS as INTERPOLATIONS
+from ._read import check_config as check_config
 from ._read import read_description as read_description
 from ._read import read_key as read_key
 from ._read import read_record as read_record

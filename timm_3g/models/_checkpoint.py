@@ -8,7 +8,9 @@ records (`_read.py`), is compared with the model, and a mismatch is an error.
 import logging
 import math
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +22,7 @@ from timm_3g.layers import POOL_OPTIONS
 from timm_3g.ops import TRIANGLES, triangle_index
 
 from ._formats import format_of, our_names, unwrapped
-from ._function import checked_options, defaults_of
+from ._function import RECORDED, checked_options, defaults_of
 from ._known_files import known_file, options_of_tag
 from ._read import require_tensors, some
 from ._source import find_weights
@@ -64,8 +66,16 @@ def build_with_filter(cls: type[Model], variant: str, pretrained: bool, **kwargs
     except TypeError as error:
         foreign = [key for key in kwargs.get('pretrained_model_args') or {} if f"'{key}'" in str(error)]
         if not foreign:
-            raise
+            near = [n for key in kwargs if f"'{key}'" in str(error) for n in get_close_matches(key, _arguments_of(cls), n=1)]
+            if not near:
+                raise
+            raise TypeError(f'{error}. Did you mean {near[0]}?') from error
         raise ValueError(f'model_args of config.json has {foreign[0]!r}, which {variant} does not take: {error}') from error
+
+
+def _arguments_of(cls: type[nn.Module]) -> list[str]:
+    """What the class and timm's below it take, and the options of the poolings."""
+    return sorted(RECORDED.union(*(signature(base).parameters for base in cls.__mro__ if base.__module__ != 'builtins')))
 
 
 def _settled(variant: str, kwargs: Mapping[str, Any], file: Path | None) -> dict[str, Any]:

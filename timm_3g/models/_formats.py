@@ -114,7 +114,9 @@ def our_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             value = value * plain[f'{key}_mask']
         name = rename(key)
         if name in weights:
-            raise ValueError(f'Two tensors are called {name!r} in our names, one of them {key!r} in the file. Keep one of them.')
+            raise ValueError(
+                f'Two tensors are called {name!r} in our names, one of them {key!r} in the file. Keep one of them.'
+            )
         weights[name] = value
     return weights
 
@@ -126,7 +128,7 @@ def unwrapped(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ValueError: two of one name.
     """
     names = dict(zip(state_dict, clean_state_dict(dict(zip(state_dict, state_dict, strict=True))), strict=False))
-    if len(set(clean_state_dict({key: None for key in state_dict}))) != len(state_dict):
+    if len(set(clean_state_dict(dict.fromkeys(state_dict)))) != len(state_dict):
         raise ValueError('Two tensors have one name, but for what wrappers put before it. Keep one of each.')
     for wrapper in WRAPPERS:
         if all(name.startswith(wrapper) for name in names.values()):

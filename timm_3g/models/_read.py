@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,8 +16,8 @@ from timm.models import clean_state_dict
 from torch import Tensor
 
 from ._function import MOST_CLASSES, checked_options, function_of
+from ._integrity import CONFIG, SHA256, STAMP, WEIGHTS, check_integrity, header_of, is_carried_along, read_config
 from ._known_files import known_file
-from ._integrity import CONFIG, SHA256, STAMP, check_integrity, header_of, is_carried_along, read_config
 
 
 def read_weights(file: str | Path, use_ema: bool = True) -> dict[str, Tensor]:
@@ -29,9 +30,8 @@ def read_weights(file: str | Path, use_ema: bool = True) -> dict[str, Tensor]:
         ValueError: not the published file (see `check_integrity`), truncated, not a state dict of tensors, or in need of
             pickled classes (they are never executed).
     """
-    with open(file, 'rb') as stream:  # one opening, so that the bytes that are checked are those that are read
-        if str(file).endswith('.safetensors'):
-            stream = io.BytesIO(stream.read())
+    with open(file, 'rb') as opened:  # one opening, so that the bytes that are checked are those that are read
+        stream: BinaryIO = io.BytesIO(opened.read()) if str(file).endswith('.safetensors') else opened
         check_integrity(Path(file), stream)
         try:
             found = load(stream.getvalue()) if isinstance(stream, io.BytesIO) else _load_pickled(stream)
@@ -54,9 +54,8 @@ def read_weights(file: str | Path, use_ema: bool = True) -> dict[str, Tensor]:
 def _twice(names: Iterable[str]) -> str:
     """Which names are the same without the prefixes of wrappers."""
     cleaned = [(next(iter(clean_state_dict({name: None}))), name) for name in names]
-    once: set[str] = set()
-    double = {clean for clean, _ in cleaned if clean in once or once.add(clean)}
-    return f'Keep one of each: {some(name for clean, name in cleaned if clean in double)}.'
+    counts = Counter(clean for clean, _ in cleaned)
+    return f'Keep one of each: {some(name for clean, name in cleaned if counts[clean] > 1)}.'
 
 
 def _load_pickled(stream: BinaryIO) -> Any:
@@ -264,6 +263,22 @@ def _config_beside(file: str | Path, variant: str) -> dict[str, Any]:
         raise ValueError(
             f'{Path(file).with_name(CONFIG)} beside the weights is no config.json of timm: {error!r}. Mend it or move it.'
         ) from error
+
+
+def check_config(folder: Path) -> None:
+    """Raise ValueError where timm could not read config.json of a folder: fields of another type than it expects."""
+    file = folder / WEIGHTS
+    config = read_config(file)
+    if not config:
+        return
+    if not isinstance(config.get('architecture'), str):
+        named = config.get('architecture')
+        raise ValueError(f'{folder / CONFIG} names no architecture: {named!r:.80}. Fetch or export the folder anew.')
+    if 'model_args' in config:
+        _config_beside(file, config['architecture'])
+    cfg = config.get('pretrained_cfg')
+    known = cfg if isinstance(cfg, Mapping) else config
+    _checked_description({name: _plain(known[name]) for name in DESCRIPTION if known.get(name) is not None}, file)
 
 
 def read_training(file: str | Path) -> dict[str, Any]:
