@@ -23,7 +23,7 @@ from timm.models import _registry
 
 from timm_3g.__main__ import main
 from timm_3g.cli import get as verb
-from timm_3g.models import _checkpoint
+from timm_3g.models import _formats
 
 DRIVE, PLAIN, UNNAMED = f'{SMALL}.drive', f'{SMALL}.plain', f'{SMALL}.unnamed'  # UNNAMED: no sha256 in its name
 DRIVE_URL = 'https://drive.google.com/open?id=TOY'
@@ -36,7 +36,7 @@ both = pytest.mark.parametrize('key', [DRIVE, PLAIN])
 
 def in_their_names(net):
     """The inverse of the renaming: the authors' state dict of a network of ours."""
-    theirs = {ours: name for name, ours in _checkpoint._ATMP.items()}
+    theirs = {ours: name for name, ours in _formats._ATMP.items()}
 
     def rename(key):
         key = re.sub(r'^global_pool\.reduce\.(conv|bn)', lambda m: f'layer_reduce{"_bn" if m[1] == "bn" else ""}', key)
@@ -533,12 +533,12 @@ def test_list_says_where_each_set_is(server, cache, file, capsys):
     table = rows(capsys)
     expected = {key for key in timm.list_models(include_tags=True) if timm.get_pretrained_cfg(key).origin_url}
     expected = {key for key in expected if _registry.model_entrypoint(key.split('.')[0]).__module__.startswith('timm_3g.')}
-    assert table.keys() == expected | {f'{SMALL}.cifar10'} and len(table) == 14
+    assert table.keys() == expected | {f'{SMALL}.cifar10'} and len(table) == 16
     assert 'in the package' in table[f'{SMALL}.cifar10']
     assert all(
         'not here: timm-3g get' in table[key] and timm.get_pretrained_cfg(key).origin_url in table[key] for key in expected
     )
-    assert re.search(r'\bmit +http://jtxie.com/', table['resnet50_isqrt.mpncov_in1k'])
+    assert re.search(r'\bmit +http://jtxie.com/', table['resnet50_isqrt.mpncov_2018_in1k'])
     assert re.search(r'\bunknown +https://drive.google.com/', table['resnet50_3g.orig_in1k'])
     capsys.readouterr()
     assert get(DRIVE, '--from', file) == 0

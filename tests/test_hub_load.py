@@ -486,3 +486,24 @@ def test_the_snippets_of_the_card_run_as_they_stand(published, monkeypatch, caps
     assert capsys.readouterr().out.splitlines() == [f'torch.Size([{shape[1:-1]}])' for shape in promised]
     assert spaces[0]['logits'].shape == (1, 4) and len(spaces[0]['classes'][0]) == 4
     assert torch.equal(spaces[2]['same'], spaces[2]['embedding']) and f'{tuple(spaces[2]["features"].shape)}' in snippets[2]
+
+
+def test_fine_tuned_by_transformers(exported, tmp_path):
+    """The same number of labels and another; what it saves carries the old sha256 along."""
+    import transformers
+
+    for labels in (4, 3):
+        theirs = transformers.TimmWrapperForImageClassification.from_pretrained(
+            exported, num_labels=labels, ignore_mismatched_sizes=True
+        ).eval()
+        with torch.no_grad():
+            next(theirs.parameters()).mul_(1.5)
+            expected = theirs(IMAGE).logits
+        saved = tmp_path / f'saved{labels}'
+        theirs.save_pretrained(saved)
+        assert 'sha256' in json.loads((saved / 'config.json').read_text())
+        assert torch.equal(run(load(f'local-dir:{saved}')), expected)
+        again = tmp_path / f'again{labels}'
+        assert main(['export', str(saved / 'model.safetensors'), '--output', str(again)]) == 0
+        assert torch.equal(run(load(f'local-dir:{again}')), expected)
+        assert main(['publish', str(again), '--repo', f'acme/{SMALL}.x', '--dry-run']) == 0

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from timm_3g.layers import DropCovPool2d, Reweight2d, ReweightURMv1, ReweightURMv2, create_global_pool, record_weights
 from timm_3g.layers.reweight import bounded_relu
-from timm_3g.models._checkpoint import _ATMP
+from timm_3g.models._formats import _ATMP
 
 
 @pytest.mark.parametrize('training', [True, False])

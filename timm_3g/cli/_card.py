@@ -192,6 +192,8 @@ def _facts_of_run(folder: Path, training: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **dict.fromkeys(REQUIRED),
         'license': cfg.get('license') or 'unknown',
+        'datasets': [data] if data else None,
+        'recipe': f'fine-tuned from {training["model"]}' if training.get('pretrained') and training.get('model') else None,
         'metrics': metrics,
         'seeds': [training['seed']] if 'seed' in training else None,
         'known_faults': ['This card was made without a source: nobody has written down what these weights are bad at.'],

@@ -67,6 +67,8 @@ def write_folder(net: Any, folder: Path) -> None:
     config = json.loads((folder / CONFIG).read_text(encoding='utf-8'))
     for name in ('num_classes', 'in_chans'):  # stated again in pretrained_cfg; from here, transformers passes them twice
         config['model_args'].pop(name, None)
+    if config['pretrained_cfg'].get('label_names'):  # where transformers looks
+        config['label_names'] = list(config['pretrained_cfg']['label_names'])
     header = stamp(config['architecture'], config['num_classes'], config['model_args'])
     save_file(net.state_dict(), str(folder / WEIGHTS), metadata=header)
     _sort_header(folder / WEIGHTS)

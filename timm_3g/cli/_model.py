@@ -14,10 +14,16 @@ from timm.models import load_checkpoint, resolve_pretrained_cfg
 from timm.utils import ParseKwargs
 from torch import Tensor, nn
 
-from timm_3g.layers import POOL_OPTIONS
-from timm_3g.models import checkpoint_filter_fn, is_ours, read_description, read_record, read_weights
-
-RECORDED = POOL_OPTIONS | {'global_pool', 'reduce_dim', 'bn_eps'}
+from timm_3g.models import (
+    RECORDED,
+    check_config,
+    checkpoint_filter_fn,
+    is_ours,
+    our_names,
+    read_description,
+    read_record,
+    read_weights,
+)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +77,7 @@ def create_loaded(
 ) -> nn.Module:
     """A model with real weights, never random ones: from a file, or those that its tag, `hf-hub:` or `local-dir:` names.
 
-    A file for a model of this package goes through its filter: any format of `models/_checkpoint.py`, loaded strictly, into a
+    A file for a model of this package goes through its filter: any format of `models/_formats.py`, loaded strictly, into a
     model built with the options that are recorded with the weights. For other models of timm it is loaded strictly as it is.
 
     Args:
@@ -87,6 +93,8 @@ def create_loaded(
     """
     given = {key: value for key, value in (options or {}).items() if value is not None}
     if checkpoint is None:
+        if model.startswith('local-dir:'):
+            check_config(Path(model.removeprefix('local-dir:')))
         return timm.create_model(model, pretrained=True, num_classes=num_classes, **given)
     if not checkpoint.is_file():
         raise FileNotFoundError(f'{checkpoint} does not exist.')
@@ -99,8 +107,10 @@ def create_loaded(
 
     weights = read_weights(checkpoint, use_ema)
     if num_classes is None:
-        classifier = weights.get(f'{resolve_pretrained_cfg(model).classifier}.weight')
-        num_classes = 0 if classifier is None else classifier.shape[0]
+        classifier = our_names(weights).get(f'{resolve_pretrained_cfg(model).classifier}.weight')
+        if classifier is not None and classifier.ndim != 2:
+            raise ValueError(f'The classifier in {checkpoint} must be a matrix; got shape {tuple(classifier.shape)}.')
+        num_classes = 0 if classifier is None else len(classifier)
     recorded = read_record(checkpoint, model.split('.')[0])
     known = {key: value for key, value in recorded.items() if key in RECORDED}
     # What the default tag's weights were trained on says nothing about these: no labels, no licence, unless a tag was named.

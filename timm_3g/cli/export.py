@@ -9,11 +9,14 @@ from typing import Any
 import timm
 from timm.utils import ParseKwargs
 
-from timm_3g.models import is_ours, is_tag, read_key, read_training
+from timm_3g.models import INTERPOLATIONS, is_ours, is_tag, known_file, read_key, read_training
 
 from ._card import add_card_options, write_card
 from ._folder import key_of, new_folder, write_folder
 from ._model import class_names, create_loaded
+
+IMAGES = ('img_size', 'mean', 'std', 'interpolation', 'crop_pct')
+NAMES = 'class_names.txt'  # what `timm-3g train` keeps beside its checkpoints
 
 EXAMPLE = 'timm-3g export ResNet50-3G-ImageNet.pth.tar --model resnet50_3g.orig_in1k --output resnet50_3g.orig_in1k'
 
@@ -38,6 +41,11 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
         help='options of the weights, where neither the file nor its config.json records them, e.g. num_reweights=1',
     )
     parser.add_argument('--no-ema', action='store_true', help='the plain weights of a checkpoint that has EMA weights, too')
+    parser.add_argument('--img-size', type=int, metavar='N', help='side of the images, where no record says it')
+    parser.add_argument('--mean', type=float, nargs='+', metavar='N', help='of their pixels')
+    parser.add_argument('--std', type=float, nargs='+', metavar='N', help='of their pixels')
+    parser.add_argument('--interpolation', metavar='NAME', help='of resizing')
+    parser.add_argument('--crop-pct', type=float, metavar='N', help='size of the crop over that of the resized image')
     parser.add_argument('--class-map', default='', metavar='FILE', help='class names in the order of their index, to keep')
     add_card_options(parser)
 
@@ -56,6 +64,7 @@ def export_options(args: argparse.Namespace) -> dict[str, Any]:
         'num_classes': args.num_classes,
         'model_kwargs': args.model_kwargs,
         'use_ema': not args.no_ema,
+        'images': {name: getattr(args, name) for name in IMAGES},
         'class_map': args.class_map,
         'card': args.card,
         'license': args.license,
@@ -89,6 +98,7 @@ def export(
     license: str | None = None,
     with_card: bool = True,
     tag: str = '',
+    images: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write model.safetensors, config.json, a golden input with its logits, and the model card; prove that they read back.
 
@@ -106,6 +116,7 @@ def export(
         class_map: a file of class names in the order of their index, or timm's other forms; '' for those of the config.
         card, license: see `write_card`.
         with_card: False leaves README.md out.
+        images: img_size, mean, std, interpolation, crop_pct of the images that the weights want; None values are left out.
         tag: of the result, instead of the model's; says nothing about the weights.
 
     Returns:
@@ -119,6 +130,9 @@ def export(
         raise ValueError(f'{model!r} is no architecture of timm_3g: {", ".join(filter(is_ours, timm.list_models()))}.')
     if not re.fullmatch(r'[\w.-]*', tag or model.partition('.')[2]):
         raise ValueError(f'A tag is made of letters, digits, _, - and dots; got {tag or model!r}.')
+    known = known_file(checkpoint)
+    if known and is_tag(model) and model != known.key:
+        raise ValueError(f'{checkpoint} is the file of {known.key}, as its name says; got {model}. Name {known.key}.')
     output = output or Path(model)
     with new_folder(output) as folder:
         arch, _, own = model.partition('.')
@@ -127,6 +141,12 @@ def export(
         ).eval()
         if tag or own:
             net.pretrained_cfg['tag'] = tag or own
+        _set_images(net.pretrained_cfg, images or {})
+        beside = checkpoint.with_name(NAMES)
+        if not class_map and not net.pretrained_cfg.get('label_names') and beside.is_file():
+            names = beside.read_text(encoding='utf-8').splitlines()
+            if len(names) == net.num_classes:
+                net.pretrained_cfg['label_names'] = tuple(names)
         if class_map:
             net.pretrained_cfg['label_names'] = tuple(class_names(net, class_map))
             net.pretrained_cfg.pop('label_descriptions', None)
@@ -134,3 +154,26 @@ def export(
         if with_card:
             write_card(folder, card, license, training=read_training(checkpoint))
     return output
+
+
+def _set_images(cfg: dict[str, Any], images: Mapping[str, Any]) -> None:
+    """Write into a pretrained_cfg how images are prepared.
+
+    Raises:
+        ValueError: a size that is not positive, or as many means as the images have no channels.
+    """
+    given = {name: value for name, value in images.items() if value is not None}
+    channels = cfg['input_size'][0]
+    size = given.pop('img_size', None)
+    if size is not None:
+        if size < 1:
+            raise ValueError(f'--img-size must be positive; got {size}.')
+        cfg['input_size'] = (channels, size, size)
+    for name in ('mean', 'std'):
+        if name in given and len(given[name]) not in (1, channels):
+            raise ValueError(f'--{name} must have 1 or {channels} numbers; got {len(given[name])}.')
+        if name in given:
+            given[name] = tuple(given[name]) * (channels if len(given[name]) == 1 else 1)
+    if given.get('interpolation', 'bilinear') not in INTERPOLATIONS:
+        raise ValueError(f'--interpolation must be one of {", ".join(INTERPOLATIONS)}; got {given["interpolation"]!r}.')
+    cfg.update(given)

@@ -25,7 +25,7 @@ from timm_3g.models import NETWORK_ERRORS, arriving_file, explain, fetched_file,
 from ._folder import check_folder
 from .export import export
 
-EXAMPLE = 'timm-3g get resnet50_isqrt.mpncov_in1k'
+EXAMPLE = 'timm-3g get resnet50_isqrt.mpncov_2018_in1k'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,9 @@ from ._fetched import arriving_file as arriving_file
 from ._fetched import cache_root as cache_root
 from ._fetched import fetched_file as fetched_file
 from ._fetched import fetched_folder as fetched_folder
+from ._formats import our_names as our_names
+from ._function import RECORDED as RECORDED
+from ._function import is_ours as is_ours
 from ._head import SecondOrderHead as SecondOrderHead
 from ._hub import NETWORK_ERRORS as NETWORK_ERRORS
 from ._hub import explain as explain
@@ -13,7 +16,11 @@ from ._integrity import CONFIG as CONFIG
 from ._integrity import SHA256 as SHA256
 from ._integrity import WEIGHTS as WEIGHTS
 from ._integrity import check_integrity as check_integrity
+from ._integrity import check_name_digits as check_name_digits
 from ._integrity import sha256_of as sha256_of
+from ._known_files import known_file as known_file
+from ._read import INTERPOLATIONS as INTERPOLATIONS
+from ._read import check_config as check_config
 from ._read import read_description as read_description
 from ._read import read_key as read_key
 from ._read import read_record as read_record
@@ -21,7 +28,6 @@ from ._read import read_training as read_training
 from ._read import read_weights as read_weights
 from ._read import stamp as stamp
 from ._source import GOLDEN as GOLDEN
-from ._source import is_ours as is_ours
 from ._source import is_tag as is_tag
 from .efficientnet_3g import EfficientNet3G as EfficientNet3G
 from .resnet_3g import ResNet3G as ResNet3G

@@ -1,4 +1,4 @@
-"""Which checkpoints load, how their names become ours, and what is refused. One place to add a checkpoint format: FORMATS.
+"""Which checkpoints load, how their names become ours, and what is refused. Formats: `_formats.py`.
 
 timm reads the file, strips 'module.', and calls `checkpoint_filter_fn`. Shapes alone prove little here: the two triangles have
 equal length, and eps, steps and root leave no trace in a state dict. So what a format implies, or config.json or train.py
@@ -6,17 +6,24 @@ records (`_read.py`), is compared with the model, and a mismatch is an error.
 """
 
 import logging
-import re
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
+from inspect import signature
+from pathlib import Path
 from typing import Any, TypeVar
 
-from timm.models import build_model_with_cfg, clean_state_dict
+import torch
+from timm.models import build_model_with_cfg, resolve_pretrained_cfg
 from torch import Tensor, nn
 
 from timm_3g.layers import POOL_OPTIONS
+from timm_3g.ops import TRIANGLES, triangle_index
 
+from ._formats import format_of, our_names, unwrapped
+from ._function import RECORDED, checked_options, defaults_of
+from ._known_files import known_file, options_of_tag
 from ._read import require_tensors, some
 from ._source import find_weights
 
@@ -24,58 +31,8 @@ _logger = logging.getLogger(__name__)
 
 Model = TypeVar('Model', bound=nn.Module)
 
-_ATMP = {
-    'map1': 'conv_a',
-    'bn1': 'bn_a',
-    'map2': 'conv_b',
-    'bn2': 'bn_b',
-    'map21': 'conv_c',
-    'bn21': 'bn_c',
-    'map3': 'conv_d',
-    'bn3': 'bn_d',
-    'map4': 'conv_e',
-    'bn4': 'bn_e',
-    'atmap1': 'squeeze.conv_f',
-    'bnat1': 'squeeze.bn_f',
-    'atmap2': 'squeeze.conv_g',
-    'atmap3': 'conv_h',
-}
-
+_INDEX = 'global_pool.to_vec.index'
 _POOL = 'global_pool.'  # what the names of the pooling begin with; the classifier's name is in the model's cfg
-
-
-@dataclass(frozen=True)
-class CheckpointFormat:
-    """Foreign names: a pattern that tells them, and the options that weights under these names were trained with."""
-
-    mark: re.Pattern[str]
-    options: dict[str, Any]
-    counts_blocks: bool = False  # as many re-weighting blocks as the mark has groups of names
-
-
-# The first format whose mark matches a key is taken. Both are the state dicts of the authors' own codes.
-FORMATS: dict[str, CheckpointFormat] = {
-    '3G-Net': CheckpointFormat(
-        re.compile(r'AtMp\d+\.'),
-        {'global_pool': '3g', 'triangle': 'lower', 'eps': 1e-7, 'num_iters': 5, 'centered': True, 'reweight_beta': 0.0},
-        counts_blocks=True,
-    ),
-    'fast-MPN-COV / GCP_Optimization': CheckpointFormat(
-        re.compile(r'layer_reduce\.', re.IGNORECASE),
-        {'global_pool': 'isqrt', 'triangle': 'upper', 'eps': 0.0, 'num_iters': 5, 'centered': True},
-    ),
-}
-
-
-def _rename(key: str) -> str:
-    """Our name of a foreign key; any other key as it is."""
-    match = re.fullmatch(r'layer_reduce(_bn)?\.(\w+)', key, re.IGNORECASE)  # some GCP_Optimization variants: Layer_Reduce
-    if match:
-        return f'global_pool.reduce.{"bn" if match[1] else "conv"}.{match[2]}'
-    match = re.fullmatch(r'AtMp(\d+)\.(\w+)\.(\w+)', key)
-    if match and match[2] in _ATMP:
-        return f'global_pool.reweight.{int(match[1]) - 1}.{_ATMP[match[2]]}.{match[3]}'
-    return key
 
 
 def build_with_filter(cls: type[Model], variant: str, pretrained: bool, **kwargs: Any) -> Model:
@@ -85,18 +42,48 @@ def build_with_filter(cls: type[Model], variant: str, pretrained: bool, **kwargs
         RuntimeError, FileNotFoundError, ValueError: no weights, or not these (see `find_weights`, `checkpoint_filter_fn`).
     """
     _drop_foreign_pool_args(kwargs)
-    recorded = None
-    if pretrained:
-        source, recorded = find_weights(variant, kwargs)
-        kwargs['pretrained_cfg_overlay'] = {**(kwargs.get('pretrained_cfg_overlay') or {}), **source}
-    filter_fn = partial(checkpoint_filter_fn, features_only=kwargs.get('features_only', False), recorded=recorded)
+    checked_options(kwargs.get('pretrained_model_args') or {}, 'model_args of config.json')
+    found = find_weights(variant, kwargs) if pretrained else None
+    for name, value in _settled(variant, kwargs, found[0] if found else None).items():
+        kwargs.setdefault(name, value)
+    filter_fn: Any = partial(checkpoint_filter_fn, features_only=kwargs.get('features_only', False))
+    if found:
+        file, weights, recorded = found
+        checked = partial(filter_fn, recorded=recorded)
+
+        def filter_fn(_: Any, model: nn.Module) -> dict[str, Tensor]:
+            return checked(weights, model)
+
+        # timm is given the tensors by the filter: it would read the file a second time, when it may be another one.
+        instead = {'file': None, 'source': None, 'state_dict': {'file': str(file)}}
+        kwargs['pretrained_cfg_overlay'] = {**(kwargs.get('pretrained_cfg_overlay') or {}), **instead}
     try:
-        return build_model_with_cfg(cls, variant, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
+        model = build_model_with_cfg(cls, variant, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
+        if found:
+            cfg: Any = model.pretrained_cfg
+            cfg |= {'file': str(file), 'state_dict': None}
+        return model
     except TypeError as error:
         foreign = [key for key in kwargs.get('pretrained_model_args') or {} if f"'{key}'" in str(error)]
         if not foreign:
-            raise
+            near = [n for key in kwargs if f"'{key}'" in str(error) for n in get_close_matches(key, _arguments_of(cls), n=1)]
+            if not near:
+                raise
+            raise TypeError(f'{error}. Did you mean {near[0]}?') from error
         raise ValueError(f'model_args of config.json has {foreign[0]!r}, which {variant} does not take: {error}') from error
+
+
+def _arguments_of(cls: type[nn.Module]) -> list[str]:
+    """What the class and timm's below it take, and the options of the poolings."""
+    return sorted(RECORDED.union(*(signature(base).parameters for base in cls.__mro__ if base.__module__ != 'builtins')))
+
+
+def _settled(variant: str, kwargs: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
+    """Options that the tag or the file stands for, where the caller asks for the pooling that they are of."""
+    tag = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg')).tag
+    known = known_file(file) if file else None
+    options = known.options if known else options_of_tag(f'{variant}.{tag}')
+    return options if kwargs.get('global_pool', '') == defaults_of(variant).get('global_pool') else {}
 
 
 def _drop_foreign_pool_args(kwargs: dict[str, Any]) -> None:
@@ -106,16 +93,6 @@ def _drop_foreign_pool_args(kwargs: dict[str, Any]) -> None:
         for name in POOL_OPTIONS & recorded.keys():
             if kwargs.get(name) == recorded[name]:
                 kwargs.pop(name)
-
-
-def _format_of(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
-    """Name of the foreign format and the options it implies; ('', {}) for our own names."""
-    for name, form in FORMATS.items():
-        marked = [key for key in state_dict if form.mark.match(key)]
-        if marked:
-            blocks = {'num_reweights': len({key.split('.')[0] for key in marked})} if form.counts_blocks else {}
-            return name, {**form.options, **blocks}
-    return '', {}
 
 
 def _check_options(model: nn.Module, source: str, recorded: Mapping[str, Any]) -> None:
@@ -130,6 +107,54 @@ def _check_options(model: nn.Module, source: str, recorded: Mapping[str, Any]) -
             f'These weights were made for another function, as {source} says ({"; ".join(differing)}). They would load and '
             f'give wrong logits. Build the model with the options of the weights.'
         )
+
+
+def _without_index(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The weights without the index of the triangle, which TorchScript keeps as if it had been learned.
+
+    Raises:
+        ValueError: it reads the matrix in another order than the model.
+    """
+    pool: Any = model.global_pool
+    index = weights.get(_INDEX)
+    if index is None:
+        return weights
+    triangle = pool.options.get('triangle')
+    dim = math.isqrt(int(index.max()) + 1) if index.numel() == pool.out_features else 0
+    orders = [t for t in TRIANGLES if 0 < dim <= index.numel() and torch.equal(index.long(), triangle_index(dim, t))]
+    if triangle is not None and triangle not in orders:
+        raise ValueError(
+            f'These weights were made for another function: {_INDEX} in the file reads the matrix in '
+            f'{f"the order {orders[0]!r}" if orders else "no order that is known here"}, and the model has '
+            f'triangle={triangle!r}. Build the model with the options of the weights.'
+        )
+    return {key: value for key, value in weights.items() if key != _INDEX}
+
+
+def _check_kinds(weights: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for weights that PyTorch would cast without a word: integers, truth values or complex numbers."""
+    other = [
+        f'{key} ({weights[key].dtype})'
+        for key in weights.keys() & target.keys()
+        if weights[key].is_floating_point() != target[key].is_floating_point() or weights[key].is_complex()
+    ]
+    if other:
+        raise ValueError(
+            f'Weights must be of floating point, and counters integers; got {some(other)}. Quantised weights cannot be loaded: '
+            f'convert them back first.'
+        )
+
+
+def _warn_of_guess(model: nn.Module, form: str, usual: Mapping[str, Any]) -> None:
+    """Say where the model has another option than files in this format usually have: it may be right, and nobody can tell."""
+    pool: Any = model.global_pool
+    for name, value in usual.items():
+        built = pool.options.get(name, value)
+        if built != value:
+            _logger.warning(
+                f'Files in the format of {form} usually have {name}={value!r}; these are loaded with {name}={built!r}, as the '
+                f'model has it. Nothing in the file can tell. Compare the accuracy on a hundred images with both.'
+            )
 
 
 def checkpoint_filter_fn(
@@ -161,13 +186,17 @@ def checkpoint_filter_fn(
     if isinstance(state_dict, Mapping) and isinstance(state_dict.get('state_dict'), Mapping):
         state_dict = state_dict['state_dict']
     require_tensors(state_dict)
-    state_dict = clean_state_dict(state_dict)
-    form, implied = _format_of(state_dict)
-    source = f'the format ({form})' if form else 'config.json or the training run'
-    recorded = implied or (getattr(model, 'pretrained_model_args', {}) if recorded is None else recorded)
-    weights = {_rename(key): value for key, value in state_dict.items()}
-
     cfg: Any = model.pretrained_cfg
+    form, implied, guessed = format_of(unwrapped(state_dict))
+    source = f'the format ({form})' if form else 'config.json or the training run'
+    stated = getattr(model, 'pretrained_model_args', {}) if recorded is None else recorded
+    known = {**options_of_tag(f'{cfg.get("architecture")}.{cfg.get("tag")}'), **stated} if form else stated
+    if form and known:
+        source = f'{source}, config.json, the training run or the name of the file'
+    recorded = {**implied, **known}
+    _warn_of_guess(model, form, {name: recorded.pop(name) for name in guessed - known.keys()})
+    weights = _without_index(our_names(state_dict), model)
+
     num_classes: Any = model.num_classes
     declared = cfg.get('num_classes', -1)
     adapting = features_only or num_classes != declared
@@ -208,6 +237,7 @@ def _match_names(weights: dict[str, Tensor], model: nn.Module, adapting: bool) -
         ValueError: unknown or missing names, or other shapes; while adapting, in the backbone only.
     """
     target = model.state_dict()
+    _check_kinds(weights, target)
     cfg: Any = model.pretrained_cfg
     classifier = {f'{cfg.get("classifier")}.weight', f'{cfg.get("classifier")}.bias'}
     if adapting:

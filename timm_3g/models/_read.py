@@ -1,19 +1,23 @@
 """Reading a weight file with clear errors, and what is recorded in it or beside it about its function and images."""
 
 import argparse
+import io
 import json
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import timm
 import torch
-from safetensors import safe_open
-from timm.models import load_state_dict
+from safetensors.torch import load
+from timm.models import clean_state_dict
 from torch import Tensor
 
-from ._integrity import CONFIG, SHA256, check_integrity, read_config
+from ._function import MOST_CLASSES, checked_options, function_of
+from ._integrity import CONFIG, SHA256, STAMP, WEIGHTS, check_integrity, header_of, is_carried_along, read_config
+from ._known_files import known_file
 
 
 def read_weights(file: str | Path, use_ema: bool = True) -> dict[str, Tensor]:
@@ -26,13 +30,37 @@ def read_weights(file: str | Path, use_ema: bool = True) -> dict[str, Tensor]:
         ValueError: not the published file (see `check_integrity`), truncated, not a state dict of tensors, or in need of
             pickled classes (they are never executed).
     """
-    check_integrity(Path(file))
-    try:
-        state_dict = load_state_dict(str(file), use_ema)
-    except Exception as error:  # whatever torch, pickle, zip or safetensors raise over a damaged file
-        raise _unreadable(file, error) from error
-    require_tensors(state_dict)
+    with open(file, 'rb') as opened:  # one opening, so that the bytes that are checked are those that are read
+        stream: BinaryIO = io.BytesIO(opened.read()) if str(file).endswith('.safetensors') else opened
+        check_integrity(Path(file), stream)
+        try:
+            found = load(stream.getvalue()) if isinstance(stream, io.BytesIO) else _load_pickled(stream)
+        except Exception as error:  # whatever torch, pickle, zip or safetensors raise over a damaged file
+            raise _unreadable(file, error) from error
+    if isinstance(found, Mapping):
+        keys = ('state_dict_ema', 'model_ema') if use_ema else ()
+        key = next((key for key in keys if found.get(key) is not None), None)
+        key = key or next((key for key in ('state_dict', 'model') if key in found), None)
+        found = found[key] if key else found
+    if not isinstance(found, Mapping):
+        raise _unreadable(file, TypeError(f'a {type(found).__name__} in place of a state dict.'))
+    require_tensors(found)
+    state_dict = clean_state_dict(found)
+    if len(state_dict) != len(found):
+        raise ValueError(f'{str(file)!r} has two tensors of one name, but for what wrappers put before it. {_twice(found)}')
     return state_dict
+
+
+def _twice(names: Iterable[str]) -> str:
+    """Which names are the same without the prefixes of wrappers."""
+    cleaned = [(next(iter(clean_state_dict({name: None}))), name) for name in names]
+    counts = Counter(clean for clean, _ in cleaned)
+    return f'Keep one of each: {some(name for clean, name in cleaned if counts[clean] > 1)}.'
+
+
+def _load_pickled(stream: BinaryIO) -> Any:
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(stream, map_location='cpu', weights_only=True)
 
 
 def _unreadable(file: str | Path, error: Exception) -> ValueError:
@@ -41,9 +69,6 @@ def _unreadable(file: str | Path, error: Exception) -> ValueError:
         f'{str(file)!r} cannot be read as weights: {type(error).__name__}: {reason} '
         f'It is truncated, or not a state dict of tensors in PyTorch or safetensors format. Fetch it again.'
     )
-
-
-STAMP = 'timm_3g'  # key of the safetensors header under which `stamp` is kept
 
 
 def stamp(variant: str, num_classes: int, model_args: Mapping[str, Any]) -> dict[str, str]:
@@ -69,9 +94,11 @@ def read_record(file: str | Path, variant: str) -> dict[str, Any]:
         return dict((inside or config)['model_args'])
     args = _training_arguments(file, variant)
     if not args:
-        return {}
-    options = {'global_pool': args.get('gp'), 'bn_eps': args.get('bn_eps'), **(args.get('model_kwargs') or {})}
-    return dict(timm.create_model(variant, device='meta', **options)._model_args)
+        known = known_file(file)
+        return dict(known.options) if known and known.key.startswith(f'{variant}.') else {}
+    more = args.get('model_kwargs')
+    options = {'global_pool': args.get('gp'), 'bn_eps': args.get('bn_eps'), **(more if isinstance(more, Mapping) else {})}
+    return function_of(variant, options, f'The training run in {str(file)!r}')
 
 
 def _check_config(file: str | Path, config: Mapping[str, Any], inside: Mapping[str, Any]) -> None:
@@ -108,15 +135,28 @@ def _stamp_of(file: str | Path) -> dict[str, Any]:
     """
     if not str(file).endswith('.safetensors'):
         return {}
-    with safe_open(str(file), 'pt') as opened:
-        text = (opened.metadata() or {}).get(STAMP)
+    text = header_of(Path(file)).get(STAMP)
     if not text:
         return {}
     try:
         record = json.loads(text)
-        return {**record, 'num_classes': int(record['num_classes']), 'model_args': dict(record['model_args'])}
-    except (ValueError, TypeError, KeyError) as error:
+        architecture, classes, model_args = (record[name] for name in ('architecture', 'num_classes', 'model_args'))
+        if not isinstance(architecture, str) or type(classes) is not int or not 0 <= classes <= MOST_CLASSES:
+            raise ValueError(f'architecture must be a name and num_classes a number; got {architecture!r}, {classes!r}')
+        return {'architecture': architecture, 'num_classes': classes, 'model_args': _plain_args(model_args)}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f'The header {STAMP!r} of {str(file)!r} is not ours: {error!r}. Export the weights anew.') from error
+
+
+def _plain_args(model_args: Any) -> dict[str, Any]:
+    """model_args of a header or a config.json.
+
+    Raises:
+        ValueError: no mapping of names to plain data, or a value that no network has.
+    """
+    if not isinstance(model_args, Mapping):
+        raise ValueError(f'model_args must map names to values; got {model_args!r:.80}')
+    return {**model_args, **checked_options(model_args, 'model_args')}
 
 
 def read_key(file: str | Path) -> str:
@@ -126,12 +166,25 @@ def read_key(file: str | Path) -> str:
         ValueError: a header, config.json or checkpoint that cannot be read.
     """
     config = read_config(Path(file))
-    recorded = _stamp_of(file).get('architecture') or config.get('architecture') or read_training(file).get('model', '')
-    tag = (config.get('pretrained_cfg') or {}).get('tag') if SHA256 in config else None  # timm writes the default one
+    recorded = _stamp_of(file).get('architecture') or config.get('architecture') or _trained_architecture(file)
+    if recorded is None:
+        known = known_file(file)
+        return known.key if known else ''
+    if not isinstance(recorded, str):
+        raise ValueError(f'{str(file)!r} or its config.json names no architecture: {recorded!r:.80}. Name it: --model NAME.')
+    cfg = config.get('pretrained_cfg')
+    tag = cfg.get('tag') if _is_our_config(file, config) and isinstance(cfg, Mapping) else None  # timm writes the default one
     return f'{recorded}.{tag}' if tag and recorded == config.get('architecture') else recorded
 
 
+def _trained_architecture(file: str | Path) -> Any:
+    """The architecture that train.py was given. Its tag is of the weights that the run began with, not of these."""
+    model = read_training(file).get('model')
+    return model.split('.')[0] if isinstance(model, str) else model
+
+
 PREPROCESSING = ('input_size', 'mean', 'std', 'crop_pct', 'interpolation')
+INTERPOLATIONS = ('bilinear', 'bicubic', 'nearest', 'lanczos', 'box', 'hamming', 'random')
 DESCRIPTION = (*PREPROCESSING, 'crop_mode', 'label_names', 'label_descriptions', 'license', 'tag')
 
 
@@ -148,14 +201,48 @@ def read_description(file: str | Path, variant: str) -> dict[str, Any]:
     config = _config_beside(file, variant)
     if config:
         known = {**config.get('pretrained_cfg', {}), **config}
-        if SHA256 not in config:  # not ours: timm writes the default tag and its licence over whatever was trained
-            known |= {'license': None, 'tag': None}
-        return {name: _plain(known[name]) for name in DESCRIPTION if known.get(name) is not None}
+        if not _is_our_config(file, config):  # timm writes the default tag and its licence over whatever was trained
+            known |= {'license': None, 'tag': None, 'label_descriptions': None}
+            if [*(known.get('label_names') or ())] == [f'LABEL_{i}' for i in range(len(known.get('label_names') or ()))]:
+                known['label_names'] = None  # transformers' stand-ins
+        return _checked_description({name: _plain(known[name]) for name in DESCRIPTION if known.get(name) is not None}, file)
     args = _training_arguments(file, variant)
     given = {name: args.get(name) for name in PREPROCESSING}
     if args.get('img_size') and not given['input_size']:
         given['input_size'] = (args.get('in_chans') or 3, args['img_size'], args['img_size'])
-    return {name: _plain(value) for name, value in given.items() if value}
+    return _checked_description({name: _plain(value) for name, value in given.items() if value}, file)
+
+
+def _checked_description(fields: dict[str, Any], file: str | Path) -> dict[str, Any]:
+    """The fields as they are.
+
+    Raises:
+        ValueError: one that is no size, no normalisation, no interpolation or no names.
+    """
+    size, descriptions = fields.get('input_size'), fields.get('label_descriptions')
+    wrong = {
+        'input_size': size is not None and not (len(_numbers(size)) == 3 and min(_numbers(size)) > 0),
+        'mean': 'mean' in fields and not _numbers(fields['mean']),
+        'std': 'std' in fields and not _numbers(fields['std']),
+        'interpolation': fields.get('interpolation', 'bilinear') not in INTERPOLATIONS,
+        'label_names': not isinstance(fields.get('label_names', ()), tuple),
+        'label_descriptions': not isinstance(descriptions, Mapping | None),
+    }
+    for name in (name for name, is_wrong in wrong.items() if is_wrong):
+        raise ValueError(
+            f'{str(file)!r} or the config.json beside it has {name}={fields[name]!r:.80}, which timm cannot use. Mend it.'
+        )
+    return fields
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    """The values if they are all finite numbers; else ()."""
+    fine = isinstance(values, tuple) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
+    return values if fine else ()
+
+
+def _is_our_config(file: str | Path, config: dict[str, Any]) -> bool:
+    return SHA256 in config and not is_carried_along(Path(file), config)
 
 
 def _plain(value: Any) -> Any:
@@ -168,11 +255,30 @@ def _config_beside(file: str | Path, variant: str) -> dict[str, Any]:
     try:
         if not content or content['architecture'] != variant:
             return {}
-        return {**content, 'model_args': dict(content['model_args'])}
+        cfg = content.get('pretrained_cfg')
+        if not isinstance(cfg, Mapping | None):
+            raise ValueError(f'pretrained_cfg must map names to values; got {cfg!r:.80}')
+        return {**content, 'model_args': _plain_args(content['model_args'])}
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f'{Path(file).with_name(CONFIG)} beside the weights is no config.json of timm: {error!r}. Mend it or move it.'
         ) from error
+
+
+def check_config(folder: Path) -> None:
+    """Raise ValueError where timm could not read config.json of a folder: fields of another type than it expects."""
+    file = folder / WEIGHTS
+    config = read_config(file)
+    if not config:
+        return
+    if not isinstance(config.get('architecture'), str):
+        named = config.get('architecture')
+        raise ValueError(f'{folder / CONFIG} names no architecture: {named!r:.80}. Fetch or export the folder anew.')
+    if 'model_args' in config:
+        _config_beside(file, config['architecture'])
+    cfg = config.get('pretrained_cfg')
+    known = cfg if isinstance(cfg, Mapping) else config
+    _checked_description({name: _plain(known[name]) for name in DESCRIPTION if known.get(name) is not None}, file)
 
 
 def read_training(file: str | Path) -> dict[str, Any]:
@@ -183,6 +289,7 @@ def read_training(file: str | Path) -> dict[str, Any]:
     """
     if str(file).endswith('.safetensors'):
         return {}
+    check_integrity(Path(file))
     found = Path(file).stat()
     return dict(_read_training(str(file), found.st_mtime_ns, found.st_size))
 
@@ -203,7 +310,7 @@ def _read_training(file: str, modified: int, size: int) -> dict[str, Any]:
 def _training_arguments(file: str | Path, variant: str) -> dict[str, Any]:
     """The arguments that train.py keeps in its checkpoints, if they are of this architecture; else empty."""
     args = read_training(file)
-    return args if args.get('model', '').split('.')[0] == variant else {}
+    return args if str(args.get('model')).split('.')[0] == variant else {}
 
 
 def require_tensors(state_dict: Any) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import PretrainedCfg, model_entrypoint, resolve_pretrained_cfg
+from timm.models import PretrainedCfg, resolve_pretrained_cfg
+from torch import Tensor
 
 from ._fetched import fetched_file
 from ._hub import download
-from ._integrity import SHA256, WEIGHTS, read_config
+from ._integrity import WEIGHTS, stated_sha256
 from ._read import read_record, read_weights
 
 # In a folder: the names that timm prefers, then any file that ends so, if it is the only one.
@@ -22,21 +23,20 @@ FROM_CONFIG = ('hf-hub', 'local-dir')  # sources whose pretrained_cfg is a confi
 ELSEWHERE = ('state_dict', 'url', 'hf_hub_filename', 'custom_load')  # what would send timm to other weights than its folder's
 
 
-def find_weights(variant: str, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def find_weights(variant: str, kwargs: Mapping[str, Any]) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
     """Settle which file holds the weights that a model is asked for, fetch it from the Hub if it is there, and check it.
 
     In this order: what the caller names (state_dict, file, url, `local-dir:`, `hf-hub:`), what ships with the package, what
     `timm-3g get` has fetched, what the owner of `_hub.py` has published. The file is compared with its published sha256 and
-    read once (see `read_weights`) before timm does.
+    read once (see `read_weights`): what was checked is what is loaded.
 
     Args:
         variant: name of the architecture.
         kwargs: of its entry point, as timm.create_model passes them.
 
     Returns:
-        What timm must be told (an overlay of its pretrained_cfg that names the file), and what is recorded about the function
-        of the weights (see `read_record`). ({}, None) where the caller names a state dict, a url or another file of a
-        repository: those timm reads by itself.
+        The file, its tensors, and what is recorded about their function (see `read_record`). None where the caller names a
+        state dict, a url or another file of a repository: those timm reads by itself.
 
     Raises:
         RuntimeError: there are no weights, and what to do.
@@ -46,10 +46,10 @@ def find_weights(variant: str, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any
     cfg = _resolve(variant, kwargs)
     by_caller = cfg.state_dict or (not cfg.file and cfg.url) or cfg.hf_hub_filename not in (None, WEIGHTS)
     if by_caller and cfg.source not in FROM_CONFIG:
-        return {}, None
+        return None
     file = _locate(f'{variant}.{cfg.tag}' if cfg.tag else variant, cfg, kwargs.get('cache_dir'))
-    read_weights(file)
-    return {'file': str(file), 'source': None, 'state_dict': None}, read_record(file, variant)
+    weights = read_weights(file)
+    return file, weights, read_record(file, variant)
 
 
 def _resolve(variant: str, kwargs: Mapping[str, Any]) -> PretrainedCfg:
@@ -95,12 +95,6 @@ def _locate(name: str, cfg: PretrainedCfg, cache_dir: str | Path | None) -> Path
         raise RuntimeError(f'No pretrained weights of {name}: {error} {_remedy(name, cfg)}') from error
 
 
-def is_ours(name: str) -> bool:
-    """Whether this package has made the architecture of `<arch>` or `<arch>.<tag>`."""
-    arch = name.split('.')[0]
-    return timm.is_model(arch) and model_entrypoint(arch).__module__.startswith('timm_3g.')
-
-
 def is_tag(name: str) -> bool:
     """Whether `<arch>.<tag>` is in timm's registry."""
     return name in timm.list_models(f'{name.split(".")[0]}.*', include_tags=True)
@@ -108,7 +102,7 @@ def is_tag(name: str) -> bool:
 
 def _in_folder(folder: Path) -> Path:
     """The weights in a folder. Where config.json has the sha256 of model.safetensors, that file and no other."""
-    names = LOCAL_NAMES[:1] if read_config(folder / WEIGHTS).get(SHA256) else LOCAL_NAMES
+    names = LOCAL_NAMES[:1] if stated_sha256(folder / WEIGHTS) else LOCAL_NAMES
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found:
         return found

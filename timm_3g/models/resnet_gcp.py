@@ -19,8 +19,13 @@ _FAST_MPN_COV = 'Their code, https://github.com/jiangtaoxie/fast-MPN-COV, may li
 _GCP_OPTIMIZATION = 'Their code, https://github.com/ZhangLi-CS/GCP_Optimization, may link other copies (Baidu).'
 
 
-def _mpncov_cfg(file: str) -> dict[str, Any]:
-    """Weights on the server of fast-MPN-COV's author; eight hex digits of the sha256 in the name."""
+def _mpncov_cfg(file_id: str) -> dict[str, Any]:
+    """fast-MPN-COV's weights of January 2020, on its author's Google Drive: the upper triangle."""
+    return {**_drive_cfg(file_id, _FAST_MPN_COV), 'license': 'mit'}
+
+
+def _mpncov_2018_cfg(file: str) -> dict[str, Any]:
+    """Its older weights, on his server: the lower triangle (`_known_files.py`). Eight hex digits of the sha256 in the name."""
     return _cfg(origin_url=f'http://jtxie.com/models/{file}', license='mit', notes=(_FAST_MPN_COV,))
 
 
@@ -30,9 +35,11 @@ default_cfgs = generate_default_cfgs(
             'resnet18_isqrt.gcpopt_in1k': _drive_cfg('1D4ZmTHJ5dmTTpdL2IA3UJUIm54cF45na', _GCP_OPTIMIZATION),
             'resnet34_isqrt.gcpopt_in1k': _drive_cfg('15k8roxdmpq8iwasi6Piysh8HK4vlsG_m', _GCP_OPTIMIZATION),
             'resnet50_isqrt.gcpopt_in1k': _drive_cfg('1TmnusKSArjKTTb28cnw2OzrUVc_DAi98', _GCP_OPTIMIZATION),
-            'resnet50_isqrt.mpncov_in1k': _mpncov_cfg('mpncovresnet50-15991845.pth'),
+            'resnet50_isqrt.mpncov_in1k': _mpncov_cfg('19TWen7p9UDyM0Ueu9Gb22NtouR109C6j'),
+            'resnet50_isqrt.mpncov_2018_in1k': _mpncov_2018_cfg('mpncovresnet50-15991845.pth'),
             'resnet101_isqrt.gcpopt_in1k': _drive_cfg('1y8oI2IodJuG7R_gIdrYoXSTPafmszwMh', _GCP_OPTIMIZATION),
-            'resnet101_isqrt.mpncov_in1k': _mpncov_cfg('mpncovresnet101-ade9737a.pth'),
+            'resnet101_isqrt.mpncov_in1k': _mpncov_cfg('1riur7v3rZ7vnrdj2UZ7EBaTKEGSccYwg'),
+            'resnet101_isqrt.mpncov_2018_in1k': _mpncov_2018_cfg('mpncovresnet101-ade9737a.pth'),
             'resnet50_mpn.untrained': _cfg(),
             'resnet101_mpn.untrained': _cfg(),
             'resnet50_g2de.untrained': _cfg(),

@@ -1,0 +1,69 @@
+"""The function that weights are of, as a record says it: plain values of a fixed table of names. Nothing is built or opened."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from timm.models import model_entrypoint
+
+from timm_3g.layers.create_pool import POOL_OPTIONS, POOLS, TIMM_POOLS, _checked
+
+# Names that a record may state. Whatever else stands in it, such as what timm would fetch or open, is nobody's option.
+RECORDED = POOL_OPTIONS | {'global_pool', 'reduce_dim', 'bn_eps'}
+
+# Beyond these no network was trained; building or running one would take all memory, or never end.
+MOST: dict[str, int] = {'reduce_dim': 1024, 'num_iters': 1000, 'num_reweights': 64, 'sketch_dim': 1 << 20}
+MOST_CLASSES = 1_000_000
+
+# What the entry points set otherwise than the classes of the models, which reduce to 256 channels with PyTorch's eps.
+OWN: dict[str, dict[str, Any]] = {'resnet10_mini_3g': {'reduce_dim': 64}, 'tf_efficientnet_lite0_3g': {'bn_eps': 1e-3}}
+
+
+def is_ours(name: str) -> bool:
+    """Whether this package has made the architecture of `<arch>` or `<arch>.<tag>`."""
+    arch = name.split('.')[0]
+    return timm.is_model(arch) and model_entrypoint(arch).__module__.startswith('timm_3g.')
+
+
+def defaults_of(variant: str) -> dict[str, Any]:
+    """global_pool, reduce_dim and bn_eps of an architecture of this package; {} for any other."""
+    if not is_ours(variant):
+        return {}
+    return {'global_pool': variant.rpartition('_')[2], 'reduce_dim': 256, 'bn_eps': 1e-5, **OWN.get(variant, {})}
+
+
+def checked_options(given: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The values of RECORDED in `given`, None left out; other names are ignored.
+
+    Raises:
+        ValueError: a value of another type, or beyond what any network has.
+    """
+    options = {name: given[name] for name in sorted(RECORDED & given.keys()) if given[name] is not None}
+    pool = options.get('global_pool', '')
+    if not isinstance(pool, str) or pool not in ('', *POOLS, *TIMM_POOLS):
+        raise ValueError(f'{source} names global_pool={pool!r:.80}, which is none of timm_3g.list_pools().')
+    examples = {'reduce_dim': 256, 'bn_eps': 1e-5} | {k: v for entry in POOLS.values() for k, v in entry.options.items()}
+    try:
+        options |= {name: _checked(name, value, examples[name]) for name, value in options.items() if name in examples}
+    except TypeError as error:
+        raise ValueError(f'{source} has an option of another type: {error}') from error
+    for name, most in MOST.items():
+        if not 0 <= options.get(name, 0) <= most:
+            raise ValueError(f'{source} has {name}={options[name]}; it must be between 0 and {most}.')
+    return options
+
+
+def function_of(variant: str, given: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """What settles the function of a model built with the options `given`: those, and the defaults for the others.
+
+    Raises:
+        ValueError: see `checked_options`; or an option that the pooling does not have.
+    """
+    stated = {**defaults_of(variant), **checked_options(given, source)}
+    pool = stated.get('global_pool')
+    known = POOLS[pool].options if pool in POOLS else {}
+    foreign = sorted(POOL_OPTIONS & stated.keys() - known.keys())
+    if foreign and pool is not None:
+        takes = ', '.join(known) or 'none'
+        raise ValueError(f'{source} has {", ".join(foreign)} for global_pool={pool!r}, whose options are: {takes}.')
+    return {**known, **stated}
