@@ -13,6 +13,7 @@ from ._integrity import CONFIG as CONFIG
 from ._integrity import SHA256 as SHA256
 from ._integrity import WEIGHTS as WEIGHTS
 from ._integrity import check_integrity as check_integrity
+from ._integrity import check_name_digits as check_name_digits
 from ._integrity import sha256_of as sha256_of
 from ._read import read_description as read_description
 from ._read import read_key as read_key

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from torch.hub import HASH_REGEX
+
 CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
 SHA256 = 'sha256'  # of WEIGHTS: a key of config.json's top level, where timm ignores what it does not know
@@ -63,4 +65,20 @@ def check_integrity(file: Path) -> None:
     if found != expected:
         raise ValueError(
             f'{str(file)!r} is not the published file: its sha256 is {found}, and {source} says {expected}. {remedy}'
+        )
+
+
+def check_name_digits(file: Path, name: str = '') -> None:
+    """Raise ValueError where a name states the first digits of a sha256 (torch hub's NAME-<8 hex>.pth) and the file has others.
+
+    To be called before the file is opened as anything but bytes.
+
+    Args:
+        name: the name that counts; '' for the file's own.
+    """
+    named = HASH_REGEX.search(name or file.name)
+    if named and file.is_file() and not sha256_of(file).startswith(named[1]):
+        raise ValueError(
+            f'{str(file)!r} is not the file {name or file.name!r}, whose sha256 begins with {named[1]}: its own is '
+            f'{sha256_of(file)}. It is damaged, or another file under this name. Fetch it again, or rename it.'
         )
