@@ -189,7 +189,8 @@ def _facts_inside(readme: str) -> tuple[dict[str, Any], str] | None:
     block = _BLOCK.search(body)
     prose = block[1].partition(PROSE[0])[2].partition(PROSE[1])[0] if block else ''
     known = {'license': fields.get('license', 'unknown'), 'datasets': fields.get('datasets')}
-    return {**dict.fromkeys(REQUIRED), **known, **fields['timm_3g']}, prose.strip()
+    stated = {name: fact for name, fact in fields['timm_3g'].items() if name in FACTS}
+    return {**dict.fromkeys(REQUIRED), **known, **stated}, prose.strip()
 
 
 def _facts_of_run(folder: Path, training: Mapping[str, Any]) -> dict[str, Any]:

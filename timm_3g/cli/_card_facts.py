@@ -5,6 +5,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
+from types import NoneType
 from typing import Any
 
 # What a source may state, and what it must. All else is prose.
@@ -38,7 +39,7 @@ def check_facts(facts: Mapping[str, Any], prose: str, whose: str) -> None:
                 raise ValueError(f'{whose}: {name} must be a list of text or numbers; got {fact!r}.')
         elif name == 'license' and not isinstance(fact, str):
             raise ValueError(f"{whose}: license must be an identifier of the Hub, or 'unknown'; got {fact!r}.")
-        elif not isinstance(fact, _PLAIN | None):  # type: ignore[operator]
+        elif not isinstance(fact, (*_PLAIN, NoneType)):
             raise ValueError(f'{whose}: {name} must be text, a number or null; got {fact!r}.')
     for metric in facts['metrics'] or []:
         _check_metric(metric, whose)
@@ -53,7 +54,7 @@ def check_facts(facts: Mapping[str, Any], prose: str, whose: str) -> None:
 def _check_metric(metric: Any, whose: str) -> None:
     numbers = [metric[k] for k in ('top1', 'top5') if metric.get(k) is not None] if isinstance(metric, dict) else ['']
     named = isinstance(metric, dict) and {'dataset', 'top1', 'measured_by'} <= metric.keys() <= set(METRIC)
-    plain = named and all(isinstance(metric[k], _PLAIN | None) for k in metric)  # type: ignore[operator]
+    plain = named and all(isinstance(value, (*_PLAIN, NoneType)) for value in metric.values())
     if not plain or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers) or metric['top1'] is None:
         raise ValueError(
             f'{whose}: a metric has dataset, top1 (a number), measured_by, and may have {", ".join(METRIC)}; got {metric}.'

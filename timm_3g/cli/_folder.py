@@ -156,7 +156,7 @@ def require_exported(folder: Path) -> None:
     if missing:
         raise FileNotFoundError(f'{folder} is no folder of `timm-3g export`: it lacks {", ".join(missing)}. {remedy}')
     if not re.fullmatch(r'[0-9a-f]{64}', str(read_json(folder).get(SHA256))):
-        raise ValueError(f'{folder} is no folder of `timm-3g export`: its {CONFIG} has no {SHA256} of 64 hex digits. {remedy}')
+        raise ValueError(f'{folder} is no folder of `timm-3g export`: its {CONFIG} has no {SHA256}. {remedy}')
 
 
 def read_json(folder: Path) -> dict[str, Any]:
