@@ -214,7 +214,7 @@ def test_a_card_behind_a_link(folder, tmp_path, capsys):
 def test_a_card_of_other_weights_is_not_pushed(folder, capsys):
     readme = folder / 'README.md'
     sha256 = json.loads((folder / 'config.json').read_text())['sha256']
-    readme.write_text(readme.read_text().replace(sha256, '0' * 64))
+    readme.write_text(readme.read_text().replace(sha256, 'f' * 64))
     assert 'is of other weights: it says sha256 fff' in refused(capsys, folder)
 
 
