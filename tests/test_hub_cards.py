@@ -10,7 +10,7 @@ import torch
 from conftest import SMALL
 
 from timm_3g.__main__ import main
-from timm_3g.cli import _card, _card_text
+from timm_3g.cli import _card_facts, _card_text
 from timm_3g.cli._card import read_source
 from timm_3g.cli.get import known_weights
 from timm_3g.models import SHA256, _shipped
@@ -84,7 +84,7 @@ def test_the_card_of_foreign_weights_says_that_no_licence_was_granted(tmp_path, 
 def test_readme_states_every_fact():
     table = README.split('## A card')[1].split('## Weights')[0]
     named = set(re.findall(r'`(\w+)`', table))
-    assert set(_card.FACTS) | set(_card.METRIC) <= named
+    assert set(_card_facts.FACTS) | set(_card_facts.METRIC) <= named
 
 
 def test_readmes_five_commands(hub, tmp_path, monkeypatch):

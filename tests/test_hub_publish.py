@@ -16,7 +16,7 @@ from fakehub import CUT, DROP, Blob
 from safetensors.torch import load_file
 
 from timm_3g.__main__ import main
-from timm_3g.cli import _folder
+from timm_3g.cli import _whole
 from timm_3g.cli import publish as publish_verb
 from timm_3g.cli._card import (
     BEGIN,
@@ -311,7 +311,7 @@ def test_a_damaged_config_is_named(folder, capsys):
 
 
 def test_files_can_be_read_by_others(exported):
-    assert {oct(file.stat().st_mode & 0o777) for file in exported.iterdir()} == {oct(0o666 & ~_folder._umask())}
+    assert {oct(file.stat().st_mode & 0o777) for file in exported.iterdir()} == {oct(0o666 & ~_whole.umask())}
 
 
 def test_other_weights_than_were_sent_are_noticed(hub, folder, monkeypatch, capsys):

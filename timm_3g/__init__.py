@@ -8,3 +8,4 @@ __version__ = '0.1.0'
 from . import models as models
 from .layers import create_global_pool as create_global_pool
 from .layers import list_pools as list_pools
+from .layers import record_weights as record_weights

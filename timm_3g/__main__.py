@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 # Packages that only some verbs need, and the extra that brings them.
-EXTRAS = {'matplotlib': 'demo', 'skimage': 'demo', 'sklearn': 'demo', 'scipy': 'demo', 'gdown': 'get'}
+EXTRAS = {'matplotlib': 'demo', 'skimage': 'demo', 'sklearn': 'demo', 'scipy': 'demo', 'gdown': 'get', 'pandas': 'inference'}
 
 VERBS = {
     'train': "timm's own train.py with these models: one process, or many under torchrun",

@@ -6,6 +6,7 @@ README is its own source where there is no other.
 """
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -16,17 +17,13 @@ import yaml
 
 from timm_3g.models import SHA256, WEIGHTS
 
+from ._card_facts import FACTS, REQUIRED, check_facts
 from ._card_text import BEGIN, END, PROSE, render
 from ._folder import CARD, key_of, read_json, require_exported
 from ._whole import write_text
 
 SOURCES = Path('hub')  # in a checkout of timm_3g, one file a key
 PLACEHOLDER = 'ORG'  # for the owner, until a folder is published
-
-# What a source may state, and what it must. All else is prose.
-REQUIRED = ('license', 'datasets', 'metrics', 'recipe', 'sha256', 'hardware', 'hours', 'seeds', 'known_faults')
-FACTS = (*REQUIRED, 'license_note', 'made_by', 'origin')
-METRIC = ('dataset', 'dataset_id', 'split', 'protocol', 'top1', 'top5', 'measured_by', 'source_url')
 
 _BLOCK = re.compile(r'<!-- timm_3g: begin\b.*?-->(.*?)<!-- timm_3g: end -->', re.DOTALL)
 _MARK = re.compile(r'<!-- timm_3g: (?:begin\b.*?|end )-->', re.DOTALL)
@@ -88,29 +85,13 @@ def read_source(file: Path) -> tuple[dict[str, Any], str]:
     """(facts, prose) of a source.
 
     Raises:
-        ValueError: a fact that is unknown or missing, or a metric without who measured it.
+        ValueError: a fact that is unknown, missing or of another type, or a metric without who measured it; a mark of ours.
     """
     try:
         facts, prose = split_front_matter(read_text(file))
     except ValueError as error:
         raise ValueError(f'{file}: {error}') from error
-    unknown, missing = facts.keys() - set(FACTS), set(REQUIRED) - facts.keys()
-    if unknown or missing:
-        pairs = (('unknown', unknown), ('missing', missing))
-        wrong = '; '.join(f'{what} facts: {", ".join(sorted(names))}' for what, names in pairs if names)
-        raise ValueError(
-            f'{file}: {wrong}. A source states {", ".join(REQUIRED)}, and may state {", ".join(FACTS[len(REQUIRED) :])}.'
-        )
-    for name in ('datasets', 'metrics', 'seeds', 'known_faults'):
-        if not isinstance(facts[name], list | None):
-            raise ValueError(f'{file}: {name} must be a list or null; got {facts[name]!r}.')
-    for metric in facts['metrics'] or []:
-        numbers = [metric[k] for k in ('top1', 'top5') if k in metric] if isinstance(metric, dict) else ['']
-        named = isinstance(metric, dict) and {'dataset', 'top1', 'measured_by'} <= metric.keys() <= set(METRIC)
-        if not named or not all(isinstance(n, int | float) for n in numbers):
-            raise ValueError(
-                f'{file}: a metric has dataset, top1 (a number), measured_by, and may have {", ".join(METRIC)}; got {metric}.'
-            )
+    check_facts(facts, prose, str(file))
     return facts, prose.strip()
 
 
@@ -145,7 +126,7 @@ def make_card(
     require_exported(folder)
     key = key_of(folder)
     readme = folder / CARD
-    existing = read_text(readme) if readme.is_file() else ''
+    existing = _existing(readme)
     if license and not re.fullmatch(r'[a-z0-9][a-z0-9.+-]*', license):
         raise ValueError(f'--license must be an identifier of the Hub, e.g. apache-2.0; got {license!r}.')
     source = source or next((f for f in [SOURCES / f'{key}.md'] if f.is_file()), None)
@@ -160,6 +141,7 @@ def make_card(
     if license and source and facts['license'] not in ('unknown', license):
         raise ValueError(f'{source} says license: {facts["license"]}; --license says {license}. Settle it there.')
     facts['license'] = license or facts['license']
+    check_facts(facts, prose, str(said))
     sha256 = read_json(folder)[SHA256]
     if facts['sha256'] not in (None, 'unknown', sha256):
         raise ValueError(
@@ -170,14 +152,45 @@ def make_card(
     return merge(existing, render(folder, key, facts, prose, repo or f'{PLACEHOLDER}/{key}'))
 
 
+def _existing(readme: Path) -> str:
+    """The text of a README that is there, or ''. A link out of the folder is followed to a card of ours alone.
+
+    Raises:
+        ValueError: a link to something else, which is neither shown nor written over.
+    """
+    text = read_text(readme) if readme.is_file() else ''
+    inside = Path(os.path.realpath(readme.parent)) in Path(os.path.realpath(readme)).parents
+    if not inside and 'timm_3g' not in split_front_matter(text)[0]:
+        raise ValueError(
+            f'{readme} is a link to {os.path.realpath(readme)}, which is no card of timm_3g. Put a copy in its place.'
+        )
+    return text
+
+
+def require_current(folder: Path, card: str) -> None:
+    """Raise ValueError unless a card that was made earlier is of the weights in the folder, and sound."""
+    facts, prose = _facts_inside(card) or ({}, '')
+    check_facts(facts, prose, str(folder / CARD))
+    sha256 = read_json(folder)[SHA256]
+    if facts['sha256'] != sha256:
+        raise ValueError(
+            f'{folder / CARD} is of other weights: it says sha256 {facts["sha256"]}, and {WEIGHTS} beside it has {sha256}. '
+            f'Write it anew: `timm-3g card {folder} --card FILE`, or delete it.'
+        )
+
+
 def _facts_inside(readme: str) -> tuple[dict[str, Any], str] | None:
     """Facts and prose of a card that `render` made."""
     fields, body = split_front_matter(readme)
     if 'timm_3g' not in fields:
         return None
-    prose = body.partition(PROSE[0])[2].partition(PROSE[1])[0]
+    if not isinstance(fields['timm_3g'], dict):
+        raise ValueError(f"timm_3g in the card's front matter must map names to values; got {fields['timm_3g']!r}.")
+    block = _BLOCK.search(body)
+    prose = block[1].partition(PROSE[0])[2].partition(PROSE[1])[0] if block else ''
     known = {'license': fields.get('license', 'unknown'), 'datasets': fields.get('datasets')}
-    return {**dict.fromkeys(REQUIRED), **known, **fields['timm_3g']}, prose.strip()
+    stated = {name: fact for name, fact in fields['timm_3g'].items() if name in FACTS}
+    return {**dict.fromkeys(REQUIRED), **known, **stated}, prose.strip()
 
 
 def _facts_of_run(folder: Path, training: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,6 +226,8 @@ def merge(existing: str, rendered: str, text: str | None = None) -> str:
     theirs, _ = split_front_matter(existing)
     ours, body = split_front_matter(rendered)
     their_tags = theirs.get('tags') or []
+    if not isinstance(their_tags, str | list):
+        raise ValueError(f'tags in the front matter of a card must be a list; got {their_tags!r}.')
     tags = list(dict.fromkeys([*ours['tags'], *([their_tags] if isinstance(their_tags, str) else their_tags)]))
     fields = {**{name: value for name, value in theirs.items() if name not in OWNED}, **ours, 'tags': tags}
     front = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)

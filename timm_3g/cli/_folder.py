@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,11 +12,15 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 from torch import nn
 
 from timm_3g.models import CONFIG, GOLDEN, SHA256, WEIGHTS, sha256_of, stamp
+
+from ._temporary import start_of, sweep
+from ._whole import umask
 
 CARD = 'README.md'
 FILES = (WEIGHTS, CONFIG, GOLDEN, CARD)  # all that is ever pushed
@@ -30,25 +35,23 @@ def new_folder(output: Path) -> Iterator[Path]:
 
     Raises:
         FileExistsError: `output` exists already.
+        OSError: it cannot be written.
     """
-    if output.exists():
+    if os.path.lexists(output):
         raise FileExistsError(f'{output} exists already; name another --output.')
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f'.{output.name}.', dir=output.parent))
+    sweep(output.parent, output.name)
+    partial = Path(tempfile.mkdtemp(prefix=start_of(output.name), dir=output.parent))
     try:
         yield partial
-        partial.chmod(0o777 & ~_umask())
+        partial.chmod(0o777 & ~umask())
         for file in partial.iterdir():  # safetensors writes for the owner alone
-            file.chmod(0o666 & ~_umask())
+            file.chmod(0o666 & ~umask())
         os.rename(partial, output)
+    except SafetensorError as error:  # its word for a full disk, too
+        raise OSError(f'{output} cannot be written: {error}. Nothing is kept.') from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @torch.no_grad()
@@ -109,6 +112,7 @@ def check_folder(folder: Path) -> nn.Module:
     try:
         net = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
         golden = load_file(str(folder / GOLDEN))
+        _require_golden(golden, net, folder)
         same = torch.allclose(net(golden['input']), golden['logits'], GOLDEN_RTOL, GOLDEN_ATOL)
     except (ValueError, OSError):
         raise
@@ -119,13 +123,41 @@ def check_folder(folder: Path) -> nn.Module:
     return net
 
 
+def _require_golden(golden: dict[str, torch.Tensor], net: Any, folder: Path) -> None:
+    """Raise ValueError unless the pair is at least one image of the model's size, with as many logits as it has outputs."""
+    image, logits = golden['input'], golden['logits']
+    outputs = net.num_classes or net.head_hidden_size
+    size = tuple(net.pretrained_cfg['input_size'])
+    shapes = tuple(image.shape[1:]) == size and tuple(logits.shape) == (len(image), outputs) and len(image)
+    finite = image.dtype == logits.dtype == torch.float32 and bool(image.isfinite().all() and logits.isfinite().all())
+    if not shapes or not finite:
+        raise ValueError(
+            f'{folder / GOLDEN} must hold finite float32 numbers, input (1, {", ".join(map(str, size))}) and logits '
+            f'(1, {outputs}); got {image.dtype} {tuple(image.shape)} and {logits.dtype} {tuple(logits.shape)}. '
+            f'Export the folder again.'
+        )
+
+
+def require_own_files(folder: Path) -> None:
+    """Raise ValueError if a file that would be read or pushed is a link to something outside the folder."""
+    inside = Path(os.path.realpath(folder))
+    for name in FILES:
+        file = folder / name
+        if inside not in Path(os.path.realpath(file)).parents:
+            raise ValueError(
+                f'{file} is a link to {os.path.realpath(file)}, outside the folder, and is not read. Put a copy in its place.'
+            )
+        if os.path.lexists(file) and not file.is_file():
+            raise ValueError(f'{file} must be a regular file. Export the folder again.')
+
+
 def require_exported(folder: Path) -> None:
     """Raise FileNotFoundError or ValueError unless `write_folder` has written all its files here."""
     missing = [name for name in (WEIGHTS, CONFIG, GOLDEN) if not (folder / name).is_file()]
     remedy = f'`timm-3g export {folder / WEIGHTS}` makes one of the weights.'
     if missing:
         raise FileNotFoundError(f'{folder} is no folder of `timm-3g export`: it lacks {", ".join(missing)}. {remedy}')
-    if SHA256 not in read_json(folder):
+    if not re.fullmatch(r'[0-9a-f]{64}', str(read_json(folder).get(SHA256))):
         raise ValueError(f'{folder} is no folder of `timm-3g export`: its {CONFIG} has no {SHA256}. {remedy}')
 
 
@@ -133,12 +165,17 @@ def read_json(folder: Path) -> dict[str, Any]:
     """The content of config.json.
 
     Raises:
-        ValueError: it is not JSON.
+        ValueError: it is not JSON, or lacks the architecture or pretrained_cfg.
     """
     try:
-        return json.loads((folder / CONFIG).read_text(encoding='utf-8'))
+        config = json.loads((folder / CONFIG).read_text(encoding='utf-8'))
+        if not isinstance(config, dict):
+            raise ValueError(f'it must be a JSON object, not {type(config).__name__}')
+        if not isinstance(config.get('architecture'), str) or not isinstance(config.get('pretrained_cfg'), dict):
+            raise ValueError('it must name an architecture and hold pretrained_cfg')
     except ValueError as error:
         raise ValueError(f'{folder / CONFIG} is damaged: {error}. Fetch or export the folder anew.') from error
+    return config
 
 
 def key_of(folder: Path) -> str:

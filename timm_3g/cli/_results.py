@@ -2,11 +2,11 @@
 
 import csv
 import io
+import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from filelock import FileLock
-
+from ._lock import locked
 from ._whole import write_text
 
 
@@ -49,10 +49,13 @@ def read_rows(file: Path) -> str:
     """The text of such a CSV, or '' where there is none yet.
 
     Raises:
-        ValueError: a file with other columns.
+        ValueError: a file with other columns, or that is no CSV.
     """
-    text = file.read_text(encoding='utf-8') if file.exists() else ''
-    header = next(csv.reader(io.StringIO(text)), [])
+    try:
+        text = file.read_text(encoding='utf-8') if file.exists() else ''
+        header = next(csv.reader(io.StringIO(text)), [])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f'{file} is no CSV of results: {error}. Move it, or name another --results-file.') from error
     if header and header != COLUMNS:
         raise ValueError(f'{file} has other columns than this version writes; move it, or name another --results-file.')
     return text
@@ -64,8 +67,9 @@ def append_row(file: Path, result: Result) -> None:
     Raises:
         ValueError: a file with other columns.
     """
+    file = Path(os.path.realpath(file))  # who comes by a link takes the same lock
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f'{file}.lock'):
+    with locked(file):
         before = read_rows(file)
         text = io.StringIO()
         text.write(before if before.endswith('\n') or not before else f'{before}\n')  # an editor may have taken the last one

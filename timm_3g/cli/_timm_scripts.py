@@ -1,17 +1,15 @@
 """timm's own scripts: where they come from, and how they run with this plugin registered. They are run, never copied here."""
 
-import hashlib
 import os
 import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.error import URLError
 
-from filelock import FileLock
-from torch.hub import download_url_to_file
+from timm_3g.models import cache_root, sha256_of
 
-from timm_3g.models import cache_root
+from ._download import download
+from ._lock import locked
 
 ENV = 'TIMM_SCRIPTS'
 COMMIT = 'aa4b5850c1543fa488abf260f18390eda46cf85d'  # huggingface/pytorch-image-models, 2026-08-08
@@ -64,11 +62,11 @@ def find_script(name: str, folder: str | Path | None = None, url: str = URL) -> 
     if not is_pinned(script):
         try:
             script.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f'{script}.lock'):
+            with locked(script):
                 if not is_pinned(script):  # nobody else fetched it while we waited
                     print(f'timm_3g: fetching {url}/{name} into {script.parent}', file=sys.stderr)
-                    download_url_to_file(f'{url}/{name}', str(script), hash_prefix=SHA256[name])
-        except (URLError, OSError, RuntimeError) as error:  # RuntimeError: torch.hub's word for a wrong hash
+                    _fetch(f'{url}/{name}', script)
+        except OSError as error:
             raise OSError(
                 f'{name} of timm could not be fetched from {url}: {error}. Get it once where there is a network: git clone '
                 f'https://github.com/huggingface/pytorch-image-models, then pass --timm-scripts DIR or set ${ENV}.'
@@ -76,9 +74,20 @@ def find_script(name: str, folder: str | Path | None = None, url: str = URL) -> 
     return script
 
 
+def _fetch(url: str, script: Path) -> None:
+    """Raise OSError if it does not come, or is not the pinned one; it is then not kept."""
+    arrived = script.with_suffix('.new')
+    arrived.unlink(missing_ok=True)
+    download(url, arrived, checked=True, tries=2)
+    if sha256_of(arrived) != SHA256[script.name]:
+        arrived.unlink()
+        raise OSError(f'what came is not the pinned file (its sha256 must be {SHA256[script.name]})')
+    arrived.replace(script)
+
+
 def is_pinned(script: Path) -> bool:
     """Whether this is the pinned version of the script of this name."""
-    return script.is_file() and hashlib.sha256(script.read_bytes()).hexdigest() == SHA256[script.name]
+    return script.is_file() and sha256_of(script) == SHA256[script.name]
 
 
 def run_script(script: Path, args: Sequence[str]) -> None:

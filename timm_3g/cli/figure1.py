@@ -21,6 +21,7 @@ from ._figure1_densities import measure_densities
 from ._figure1_spectra import measure_spectra
 from ._images import Images, find_images
 from ._model import add_weight_options, forward, model_of
+from ._whole import require_writable_folder
 
 EXAMPLE = """timm-3g figure1 resnet10_mini_3g.cifar10 cifar10/val
   timm-3g figure1 tf_efficientnet_lite0 --checkpoint efficientnet-lite0.pth photos/ --channels 0 17 300 --output lite0"""
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError(f'--{name.replace("_", "-")} must be at least 1; got {getattr(args, name)}.')
     if args.output.exists() and not args.output.is_dir():
         raise ValueError(f'--output must be a folder; {args.output} is a file.')
+    require_writable_folder(args.output)
     files = find_images(args.images)
     if args.num_images and args.num_images < len(files):
         files = [files[i * len(files) // args.num_images] for i in range(args.num_images)]

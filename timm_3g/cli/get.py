@@ -9,23 +9,37 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import timm
-from filelock import FileLock
-from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.file_download import http_get
 from torch.hub import HASH_REGEX
 
-from timm_3g.models import NETWORK_ERRORS, arriving_file, explain, fetched_file, fetched_folder, is_ours, sha256_of
+from timm_3g.models import (
+    CONFIG,
+    GOLDEN,
+    NETWORK_ERRORS,
+    WEIGHTS,
+    arriving_file,
+    check_name_digits,
+    explain,
+    fetched_file,
+    fetched_folder,
+    is_ours,
+    sha256_of,
+)
 
+from ._download import download
 from ._folder import check_folder
+from ._lock import locked
+from ._whole import require_writable_folder
 from .export import export
 
 EXAMPLE = 'timm-3g get resnet50_isqrt.mpncov_2018_in1k'
+
+# Of the authors' files, by key, where somebody has had the file in hand; others are told by the digits in their names alone.
+SHA256_OF: dict[str, str] = {}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,15 +86,16 @@ def _state(key: str, cfg: Any) -> str:
 def get(key: str, file: Path | None = None) -> str:
     """Fetch the weights `key`, or take them from `file`; check, convert, and keep them in the cache. One process at a time.
 
-    What is there and whole is not fetched again; what is there and damaged is replaced. An interrupted download is resumed.
+    What is there and whole is not fetched again; what is there and damaged is replaced, and other files beside it stay. An
+    interrupted download is resumed.
 
     Returns:
         What was done, in words.
 
     Raises:
-        ValueError: unknown key; or a file that is not these weights.
+        ValueError: unknown key; or a file that is not these weights, or not the one that its name says.
         FileNotFoundError: no such file.
-        OSError: the authors' server does not give the file.
+        OSError: the authors' server does not give the file; or the cache cannot be written.
     """
     known = known_weights()
     if key not in known:
@@ -90,29 +105,49 @@ def get(key: str, file: Path | None = None) -> str:
     if cfg.file:
         return f'{key} is in the package; there is nothing to fetch.'
     folder = fetched_folder(key)
+    if file:
+        check_name_digits(file)
+    require_writable_folder(Path(os.path.realpath(folder)).parent)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f'{folder}.lock'):
-        if folder.exists() and not file:
+    with locked(folder):
+        if folder.exists() and any(folder.iterdir()) and not file:
             try:
                 check_folder(folder)
                 return f'{folder} has them already.'
             except (ValueError, OSError) as error:
                 print(f'timm-3g get: fetching {key} again, since what is here is damaged: {error}', file=sys.stderr)
         source = file or fetch(key, cfg)
-        fresh = folder.with_name(f'{key}.new')
-        shutil.rmtree(fresh, ignore_errors=True)  # of a run that was killed
-        try:
-            export(source, key, cfg.num_classes, fresh, with_card=False)
-        except ValueError as error:
-            if not file:
-                source.unlink()
-            raise ValueError(f'{source} is not the file of {key}. {error}') from error
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(fresh, folder)
-        if not file:
-            source.unlink()
+        _convert(key, source, cfg.num_classes, folder, keep=bool(file))
     licence = f'licence: {cfg.license}' if cfg.license != 'unknown' else 'their authors have granted no licence'
     return f'{folder}: {key}, checked and converted ({licence}).'
+
+
+def _convert(key: str, source: Path, num_classes: int, folder: Path, keep: bool) -> None:
+    """Write the cached folder. Files of the user's beside the weights stay, and so does a link in the folder's place.
+
+    Args:
+        keep: the source is the user's. Else it is deleted, except where the disk is at fault and not the file.
+    """
+    target = Path(os.path.realpath(folder))
+    # In the folder that is there, which may be on another disk than its parent; else beside it.
+    fresh = target / '.timm_3g.new' if target.is_dir() else target.with_name(f'{key}.new')
+    shutil.rmtree(fresh, ignore_errors=True)  # of a run that was killed
+    try:
+        export(source, key, num_classes, fresh, with_card=False)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a file that is something else makes the readers raise
+        if not keep:
+            source.unlink()
+        raise ValueError(f'{source} is not the file of {key}. {" ".join(str(error).split())}') from error
+    if target.is_dir():
+        for name in (WEIGHTS, CONFIG, GOLDEN):
+            os.replace(fresh / name, target / name)
+        fresh.rmdir()
+    else:
+        os.rename(fresh, target)
+    if not keep:
+        source.unlink()
 
 
 def fetch(key: str, cfg: Any) -> Path:
@@ -123,6 +158,7 @@ def fetch(key: str, cfg: Any) -> Path:
     """
     url = cfg.origin_url
     output = arriving_file(key)
+    require_writable_folder(output.parent)
     output.parent.mkdir(parents=True, exist_ok=True)
     print(f'timm-3g get: {url}', file=sys.stderr)
     try:
@@ -131,37 +167,34 @@ def fetch(key: str, cfg: Any) -> Path:
         raise
     except Exception as error:  # gdown's own, those of its and of the Hub's HTTP library: they share no base
         reason = explain(error) if isinstance(error, NETWORK_ERRORS) else ' '.join(str(error).split())
-        arrived = any(part.stat().st_size for part in output.parent.glob(f'{key}*'))
+        arrived = any(part.stat().st_size for part in output.parent.glob(f'{key}.p*'))
         kept = 'What has arrived is kept, and the same command goes on from there. ' if arrived else ''
         raise OSError(
             f'{url}, the file of {key}, cannot be fetched: {type(error).__name__}: {reason}. {kept}{" ".join(cfg.notes or ())} '
             f'If you have it: `timm-3g get {key} --from FILE`.'
         ) from error
-    named = HASH_REGEX.search(Path(urlsplit(url).path).name)
-    if named and not sha256_of(output).startswith(named[1]):
-        output.unlink()
-        raise OSError(f'{url} gave another file than its name says (sha256 {named[1]}...). It was deleted; try again.')
+    _require_named(url, output, SHA256_OF.get(key, ''))
     return output
 
 
+def _require_named(url: str, output: Path, sha256: str) -> None:
+    """Delete the file and raise OSError unless it has the sha256 that is known, or begins as its name says."""
+    named = HASH_REGEX.search(_name_of(url))
+    stated = sha256 or (named[1] if named else '')
+    if not sha256_of(output).startswith(stated):
+        output.unlink()
+        said = 'is known' if sha256 else 'its name says'
+        raise OSError(f'{url} gave another file than {said} (sha256 {stated}...). It was deleted; try again.')
+
+
+def _name_of(url: str) -> str:
+    return Path(urlsplit(url).path).name
+
+
 def _from_url(url: str, output: Path) -> None:
-    """A plain address, by huggingface_hub's downloader: progress bar, retries; resumes what an earlier call left."""
-    if output.exists():
-        return
-    partial = output.with_suffix('.part')
-    try:
-        _append(url, partial)
-    except HfHubHTTPError as error:
-        if error.response is None or error.response.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise
-        partial.unlink()  # it was whole already, or the file is another one now: start over
-        _append(url, partial)
-    partial.rename(output)
-
-
-def _append(url: str, partial: Path) -> None:
-    with open(partial, 'ab') as stream:
-        http_get(url, stream, resume_size=stream.tell(), displayed_filename=partial.stem)
+    """A plain address; resumes what an earlier call left, if it is of the same version."""
+    if not output.exists():
+        download(url, output, checked=bool(HASH_REGEX.search(_name_of(url))))
 
 
 def _from_drive(url: str, output: Path) -> None:

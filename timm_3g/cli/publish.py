@@ -15,8 +15,9 @@ from huggingface_hub.utils import validate_repo_id
 from timm_3g import __version__
 from timm_3g.models import NETWORK_ERRORS, SHA256, WEIGHTS, explain
 
-from ._card import hand_written, make_card, merge, read_text, readdress, split_front_matter
-from ._folder import CARD, FILES, check_folder, key_of, read_json
+from ._card import hand_written, make_card, merge, read_text, readdress, require_current, split_front_matter
+from ._folder import CARD, FILES, check_folder, key_of, read_json, require_own_files
+from ._temporary import start_of, sweep
 from .export import add_export_options, export, export_options, model_name
 
 # RuntimeError is the client's word around an upload that failed.
@@ -50,12 +51,14 @@ def run(args: argparse.Namespace) -> None:
         ValueError, OSError: see `check_request`, `export` and `push`.
     """
     name = check_request(args)
-    with tempfile.TemporaryDirectory(prefix='timm_3g.') as scratch:
+    sweep(Path(tempfile.gettempdir()), 'timm_3g')
+    with tempfile.TemporaryDirectory(prefix=start_of('timm_3g')) as scratch:
         folder = args.source
         if args.source.is_file():
             arch, _, tag = name.partition('.')
             model = model_name(args.source, args.model, otherwise=arch if timm.is_model(arch) else '')
             folder = export(args.source, model, output=Path(scratch, name), tag=tag, **export_options(args))
+        require_own_files(folder)
         check_folder(folder)
         _require_name(key_of(folder), name)
         card = readdress(_card_of(folder, args), args.repo)
@@ -63,11 +66,17 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _card_of(folder: Path, args: argparse.Namespace) -> str:
-    """The folder's card; made where it has none of ours, or where --card or --license ask for it."""
+    """The folder's card; made where it has none of ours, or where --card or --license ask for it.
+
+    Raises:
+        ValueError: it is of other weights, or states what it cannot; or a file is a link to something outside.
+    """
+    require_own_files(folder)
     readme = folder / CARD
     text = read_text(readme) if readme.is_file() else ''
     if args.source.is_dir() and (args.card or args.license or 'timm_3g' not in split_front_matter(text)[0]):
         return make_card(folder, args.card, args.license)
+    require_current(folder, text)
     hand_written(text, str(readme))  # for its marks, before anything leaves
     return text
 
@@ -118,7 +127,7 @@ def describe(folder: Path, card: str, args: argparse.Namespace) -> str:
 def _cautions(folder: Path, card: str) -> list[str]:
     fields, _ = split_front_matter(card)
     lines = [f'Not pushed: {file.name}' for file in sorted(folder.iterdir()) if file.name not in FILES]
-    if fields['license'] == 'unknown':
+    if fields.get('license', 'unknown') == 'unknown':
         lines.append('The card states no licence. Whether you may publish these weights is yours to know.')
     return lines
 

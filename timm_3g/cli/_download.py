@@ -1,0 +1,115 @@
+"""A file over http: bounded tries, time-outs, and never parts of two versions of it in one."""
+
+import http
+import http.client
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from huggingface_hub import constants
+from huggingface_hub.errors import OfflineModeIsEnabled
+from tqdm import tqdm
+
+TIMEOUT = 10.0  # seconds without a byte
+TRIES = 5
+_BLOCK = 1 << 20
+
+
+class ConnectError(OSError):
+    """The server is not there, or does not speak HTTP to the end."""
+
+
+def download(url: str, output: Path, checked: bool = False, tries: int = TRIES) -> None:
+    """Write what the address gives to `output`, whole or not at all; go on where an earlier call was interrupted.
+
+    What has arrived is kept in `<output without suffix>.part`, and what the server calls this version of the file (its ETag or
+    Last-Modified) in `<...>.version`. A part is continued only where the server still has that version.
+
+    Args:
+        checked: the caller compares the result with a sha256, so that a part is continued without a version, too.
+        tries: in a row that bring nothing new.
+
+    Raises:
+        OSError: it does not come. ConnectError for what is not the server's own refusal.
+    """
+    if constants.HF_HUB_OFFLINE:
+        raise OfflineModeIsEnabled(f'{url} is not asked.')
+    part, version = output.with_suffix('.part'), output.with_suffix('.version')
+    furthest = failures = 0
+    reason: Exception
+    while True:
+        try:
+            _go_on(url, part, version, checked)
+            break
+        except HTTPError as error:
+            error.close()
+            if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not _size(part):
+                raise
+            part.unlink()  # it was whole already, or the file is another one now: start over
+            failures, reason = failures + 1, error
+        except ConnectError:
+            raise
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            # A server that always breaks off at the same place, or begins anew each time, gets no further.
+            size = _size(part)
+            failures = 0 if size > furthest else failures + 1
+            furthest = max(furthest, size)
+            reason = error
+        if failures >= tries:
+            raise ConnectError(f'{type(reason).__name__}: {reason}') from reason
+        time.sleep(1)
+    part.rename(output)
+    version.unlink(missing_ok=True)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
+
+
+def _go_on(url: str, part: Path, version: Path, checked: bool) -> None:
+    """One request. Raises what urllib and http.client raise, or OSError where fewer bytes came than were announced."""
+    known = version.read_text(encoding='latin-1') if version.is_file() else ''
+    start = _size(part) if known or checked else 0
+    headers = {'Range': f'bytes={start}-', **({'If-Range': known} if known else {})} if start else {}
+    with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as answer:
+        found = _version_of(answer)
+        if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
+            continues = (answer.headers['Content-Range'] or '').startswith(f'bytes {start}-')
+            if not continues or (known and found not in ('', known)):
+                part.unlink(missing_ok=True)
+                raise OSError('the server has another version of the file now')
+        else:
+            start = 0
+            version.write_text(found, encoding='latin-1') if found else version.unlink(missing_ok=True)
+        total = _announced(answer, start)
+        free = shutil.disk_usage(part.parent).free
+        if total and total - start > free:
+            raise ConnectError(f'the server announces {total:,} bytes, and {part.parent} has {free:,} left')
+        with (
+            open(part, 'ab' if start else 'wb') as stream,
+            tqdm(desc=part.stem[-40:], total=total, initial=start, unit='B', unit_scale=True, file=sys.stderr, delay=1) as bar,
+        ):
+            while block := answer.read1(_BLOCK):
+                stream.write(block)
+                bar.update(len(block))
+    if total is not None and _size(part) != total:
+        raise OSError(f'{_size(part):,} of {total:,} bytes came')
+
+
+def _version_of(answer: Any) -> str:
+    """A name for exactly these bytes, fit for If-Range; '' where the server gives none."""
+    tag = answer.headers['ETag'] or ''
+    return tag if tag.startswith('"') else answer.headers['Last-Modified'] or ''
+
+
+def _announced(answer: Any, start: int) -> int | None:
+    length = answer.headers['Content-Length']
+    if length is None:
+        return None
+    if not (length.isascii() and length.isdigit()):
+        raise ConnectError(f'the server announces {length[:40]!r} bytes')
+    return start + int(length)
