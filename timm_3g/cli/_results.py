@@ -2,6 +2,7 @@
 
 import csv
 import io
+import tempfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -49,13 +50,28 @@ def read_rows(file: Path) -> str:
     """The text of such a CSV, or '' where there is none yet.
 
     Raises:
-        ValueError: a file with other columns.
+        ValueError: a file with other columns, or no CSV.
     """
     text = file.read_text(encoding='utf-8') if file.exists() else ''
-    header = next(csv.reader(io.StringIO(text)), [])
+    try:
+        header = next(csv.reader(io.StringIO(text)), [])
+    except csv.Error as error:
+        raise ValueError(f'{file} is no CSV of results: {error}. Name another --results-file.') from error
     if header and header != COLUMNS:
         raise ValueError(f'{file} has other columns than this version writes; move it, or name another --results-file.')
     return text
+
+
+def require_writable(file: Path) -> None:
+    """Raise OSError where a file could not be written under this name: before the work, not after it."""
+    if file.is_dir():
+        raise IsADirectoryError(f'{file} is a folder; name a file.')
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise OSError(f'{file} cannot be written: {error}.') from error
 
 
 def append_row(file: Path, result: Result) -> None:
