@@ -52,7 +52,8 @@ def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
         What to add to argv: `--device cpu` where nobody named a device and there is no GPU, which is train.py's own default.
 
     Raises:
-        ValueError: an unknown model; a value of the wrong type in the YAML file. An unknown key: names it, where it stands, and the nearest valid ones. A file of --resume that is cut off.
+        ValueError: an unknown model; a value of the wrong type in the YAML file; an unknown key: names it, where it stands, and
+            the nearest valid ones. A file of --resume that is cut off.
         OSError: no such config file, nothing to resume.
     """
     names = runpy.run_path(str(script))  # its functions and parsers; main() does not run under this name

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.data import create_transform, resolve_data_config
+from timm.data import create_transform
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -20,7 +20,7 @@ from ._figure1_chain import measure_chain
 from ._figure1_densities import measure_densities
 from ._figure1_spectra import measure_spectra
 from ._images import Images, find_images
-from ._model import add_weight_options, forward, model_of
+from ._model import add_weight_options, data_config, forward, model_of, workers_of
 
 EXAMPLE = """timm-3g figure1 resnet10_mini_3g.cifar10 cifar10/val
   timm-3g figure1 tf_efficientnet_lite0 --checkpoint efficientnet-lite0.pth photos/ --channels 0 17 300 --output lite0"""
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     files = find_images(args.images)
     if args.num_images and args.num_images < len(files):
         files = [files[i * len(files) // args.num_images] for i in range(args.num_images)]
-    model: Any = model_of(args, described=True)
+    model: Any = model_of(args)
     second_order = isinstance(getattr(model, 'global_pool', None), SecondOrderPool2d)
     skipped = [part for part in args.parts if part != 'densities' and not second_order]
     if len(skipped) == len(args.parts):
@@ -96,9 +96,9 @@ def collect(model: nn.Module, files: list[Path], args: argparse.Namespace) -> Ac
     Raises:
         ValueError: no such module, or one that does not run once; an image that cannot be read; features that are not maps.
     """
-    config = resolve_data_config(vars(args), model=model, use_test_size=True)
+    config = data_config(args, model)
     images = Images(files, create_transform(**config, is_training=False), 'RGB' if config['input_size'][0] == 3 else 'L')
-    workers = min(args.workers, len(files) // args.batch_size)
+    workers = workers_of(args, len(files) // args.batch_size)
     loader = DataLoader(images, args.batch_size, num_workers=workers, collate_fn=list)
     recorder = Recorder(model, args.layers or default_layers(model))
     seen = 0

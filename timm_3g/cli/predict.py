@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--class-map',
         default='',
         metavar='FILE',
-        help="class names in the order of their index (default: the weights', or class_names.txt beside --checkpoint)",
+        help="class names by index (default: the weights', or class_names.txt beside them)",
     )
     parser.add_argument('--topk', type=int, default=5, metavar='K', help='classes an image (5)')
     parser.add_argument('-b', '--batch-size', type=int, default=32, metavar='N', help='images a step (32)')

@@ -1,6 +1,5 @@
 """Files of class names, in timm's forms, with clear errors."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +26,14 @@ def read_class_map(file: str | Path, root: str | Path = '') -> dict[Any, int]:
         doubled = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if doubled or '' in names or not names:
             what = f'has {doubled[0]!r} twice' if doubled and doubled[0] else 'has an empty line' if names else 'is empty'
-            raise ValueError(
-                f'The class map {path} {what}. It must have one name a line, in the order of the index, each once.'
-            )
+            raise ValueError(f'The class map {path} {what}. One name a line is wanted, by index, each once.')
         return {name: index for index, name in enumerate(names)}
     if path.suffix.lower() != '.pkl':
         raise ValueError(f'The class map {path} must be a .txt with one name a line, or a .pkl of a dict; got {path.suffix!r}.')
     try:
         content: Any = load_class_map(str(path))
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        AttributeError,
-        IndexError,
-        KeyError,
-        TypeError,
-        ImportError,
-    ) as error:
-        raise ValueError(
-            f'The class map {path} must be a pickled dict of names to indices, built-in types only: {error}'
-        ) from error
+    except Exception as error:  # whatever pickle raises over a damaged file
+        raise ValueError(f'The class map {path} must be a pickled dict of built-in types, names to indices: {error}') from error
     wrong = [index for index in content.values() if not isinstance(index, int) or isinstance(index, bool) or index < 0]
     if wrong or not content:
         raise ValueError(f'The class map {path} must map names to indices from 0 on; got {wrong[:1] or content!r}.')
