@@ -228,7 +228,7 @@ def test_class_maps(tmp_path):
     ):
         with pytest.raises(ValueError, match=place):
             names_in_order(wrong, 'a.pkl')
-    with pytest.raises(FileNotFoundError, match='gone.txt does not exist'):
+    with pytest.raises(FileNotFoundError, match='does not exist'):
         read_class_map(tmp_path / 'gone.txt')
 
 

@@ -111,7 +111,8 @@ def create_loaded(
     if not is_ours(model):
         net = timm.create_model(model, num_classes=num_classes, **given)
         load_checkpoint(net, str(checkpoint), use_ema)
-        net.pretrained_cfg.update(_described(checkpoint, arch, net.num_classes))
+        if checkpoint.suffix not in ('.npz', '.npy'):  # of JAX: nothing is recorded there
+            net.pretrained_cfg.update(_described(checkpoint, arch, net.num_classes))
         return net
 
     weights = read_weights(checkpoint, use_ema)
@@ -208,7 +209,8 @@ def data_config(args: argparse.Namespace, model: Any) -> dict[str, Any]:
         known = 'nearest, bilinear, bicubic, box, hamming, lanczos'
         raise ValueError(f'Unknown interpolation {config["interpolation"]!r}. There are {known}.') from None
     if args.checkpoint and int(os.environ.get('RANK', '0')) == 0:
-        own = resolve_data_config(options, pretrained_cfg=timm.get_pretrained_cfg(args.model).to_dict(), use_test_size=True)
+        default = timm.get_pretrained_cfg(args.model)
+        own = resolve_data_config(options, pretrained_cfg=default.to_dict() if default else {}, use_test_size=True)
         recorded = [f'{name} {_text(config[name])}' for name in config if _text(config[name]) != _text(own[name])]
         if recorded:
             print(f'As recorded with {args.checkpoint}: {", ".join(recorded)}.', file=sys.stderr)
