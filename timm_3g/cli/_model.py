@@ -2,9 +2,6 @@
 
 import argparse
 import difflib
-import math
-import os
-import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,8 +9,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_data_config
-from timm.data.transforms import str_to_pil_interp
+from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import load_checkpoint, resolve_pretrained_cfg
 from timm.utils import ParseKwargs
 from torch import Tensor, nn
@@ -21,6 +17,8 @@ from torch import Tensor, nn
 from timm_3g.data import CLASS_NAMES, names_in_order, read_class_map
 from timm_3g.layers import POOL_OPTIONS
 from timm_3g.models import checkpoint_filter_fn, is_ours, read_description, read_record, read_weights
+
+from ._data_config import check_options
 
 RECORDED = POOL_OPTIONS | {'global_pool', 'reduce_dim', 'bn_eps'}
 
@@ -61,7 +59,7 @@ def add_weight_options(parser: argparse.ArgumentParser) -> None:
 
 def model_of(args: argparse.Namespace) -> nn.Module:
     """The model in eval mode on args.device, by the options of `add_model_options`, which are checked first."""
-    _check_options(args)
+    check_options(args)
     model = create_loaded(
         args.model,
         args.checkpoint,
@@ -171,60 +169,6 @@ def require_classifier(model: Any) -> None:
     """Raise ValueError where a model gives features, which are no logits."""
     if model.num_classes < 1:
         raise ValueError(f'This model has {model.num_classes} classes: what it gives are features, not logits. Give others.')
-
-
-def _check_options(args: argparse.Namespace) -> None:
-    """Raise ValueError for a number out of range."""
-    for name, least in (('batch_size', 1), ('workers', 0), ('img_size', 1), ('num_classes', 0)):
-        value = getattr(args, name, None)
-        if value is not None and value < least:
-            raise ValueError(f'--{name.replace("_", "-")} must be at least {least}; got {value}.')
-    if args.crop_pct is not None and not 0 < args.crop_pct < math.inf:
-        raise ValueError(f'--crop-pct must be a positive number; got {args.crop_pct}.')
-
-
-def data_config(args: argparse.Namespace, model: Any) -> dict[str, Any]:
-    """How images are prepared: timm's resolution of options, and of what is recorded with the weights.
-
-    The first process says on stderr in what the record of a checkpoint differs from the model's own.
-
-    Raises:
-        ValueError: a size, interpolation, mean or std that no image can be prepared with.
-    """
-    cfg = model.pretrained_cfg
-    size = args.input_size or cfg.get('input_size')
-    if not isinstance(size, (list, tuple)) or len(size) != 3 or not all(isinstance(n, int) and n > 0 for n in size):
-        raise ValueError(f'The input size must be three positive integers, channels, height and width; got {size!r}.')
-    options = {**vars(args), 'in_chans': size[0]}
-    for name in ('mean', 'std'):
-        values = getattr(args, name) or cfg.get(name) or ()
-        if len(values) not in ((1, size[0]) if getattr(args, name) else (0, 1, size[0])):
-            raise ValueError(f'--{name} must be one number, or one for each of {size[0]} channels; got {list(values)}.')
-        if not all(math.isfinite(value) and (name == 'mean' or value > 0) for value in values):
-            raise ValueError(f'{name} must be finite{" and positive" if name == "std" else ""}; got {list(values)}.')
-    config = resolve_data_config(options, pretrained_cfg=cfg, use_test_size=True)
-    try:
-        str_to_pil_interp(config['interpolation'])
-    except KeyError:
-        known = 'nearest, bilinear, bicubic, box, hamming, lanczos'
-        raise ValueError(f'Unknown interpolation {config["interpolation"]!r}. There are {known}.') from None
-    if args.checkpoint and int(os.environ.get('RANK', '0')) == 0:
-        default = timm.get_pretrained_cfg(args.model)
-        own = resolve_data_config(options, pretrained_cfg=default.to_dict() if default else {}, use_test_size=True)
-        recorded = [f'{name} {_text(config[name])}' for name in config if _text(config[name]) != _text(own[name])]
-        if recorded:
-            print(f'As recorded with {args.checkpoint}: {", ".join(recorded)}.', file=sys.stderr)
-    return config
-
-
-def _text(value: Any) -> str:
-    return ' '.join(f'{number:g}' for number in value) if isinstance(value, (list, tuple)) else str(value)
-
-
-def workers_of(args: argparse.Namespace, batches: int | None = None) -> int:
-    """--workers, but no more than there are cores for this process, and batches."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    return min(args.workers, cores, args.workers if batches is None else batches)
 
 
 def forward(model: nn.Module, images: Tensor, args: argparse.Namespace) -> Tensor:

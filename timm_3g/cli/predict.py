@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from timm_3g.layers import record_weights
 
+from ._data_config import data_config, workers_of
 from ._images import Images, find_images
-from ._model import add_model_options, class_names, data_config, forward, model_of, require_classifier, workers_of
+from ._model import add_model_options, class_names, forward, model_of, require_classifier
 from ._terminal import one_line, printable
 
 EXAMPLE = 'timm-3g predict photo.jpg holidays/ --model resnet10_mini_3g.cifar10 --topk 3 --explain pictures'
