@@ -1,6 +1,7 @@
 """The command line: --help with a runnable example, export end to end, demo on a few images, errors in one line."""
 
 import argparse
+import io
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import torch
 from conftest import SMALL
 from safetensors.torch import load_file
 
+import timm_3g
 from timm_3g.__main__ import VERBS, main
 from timm_3g.cli import curves, demo
 
@@ -113,3 +115,50 @@ def test_curves(tmp_path, capsys):
     assert 'is no summary of train.py' in capsys.readouterr().err
     assert main(['curves', str(tmp_path / 'a'), str(tmp_path / 'a')]) == 1
     assert 'must have different names; got a, a' in capsys.readouterr().err
+
+
+def test_version_and_misspelt_words(capsys):
+    for argv, code, said in (
+        (['--version'], 0, f'timm_3g {timm_3g.__version__}'),
+        (['predit'], 2, "unknown verb 'predit'. Nearest: predict."),
+        (['demo', '--epoch', '1'], 2, 'unrecognized arguments: --epoch 1. Nearest: --epochs.'),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(argv)
+        assert stop.value.code == code and said in ''.join(capsys.readouterr())
+
+
+def ending_in(monkeypatch, error):
+    def run(args):
+        raise error
+
+    monkeypatch.setattr(curves, 'run', run)
+    return main(['curves', 'x'])
+
+
+def test_interrupted_is_130_and_one_line(monkeypatch, capsys):
+    assert ending_in(monkeypatch, KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == 'timm-3g curves: interrupted\n'
+
+
+def test_programming_errors_keep_their_traceback(monkeypatch):
+    with pytest.raises(ZeroDivisionError):
+        ending_in(monkeypatch, ZeroDivisionError())
+
+
+def test_messages_are_one_line_that_the_terminal_does_not_obey(monkeypatch, capsys):
+    assert ending_in(monkeypatch, ValueError('a\n  b \x1b[2J \u202e \udce9')) == 1
+    assert capsys.readouterr().err == 'timm-3g curves: a b \\x1b[2J \\u202e \\udce9\n'
+
+
+def test_a_closed_pipe_is_quiet(tmp_path):
+    """As `timm-3g get --list | head -1`: nobody reads on."""
+    command = [sys.executable, '-m', 'timm_3g', 'get', '--list']
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == '' and process.wait() == 1
+
+
+def test_streams_of_any_kind(monkeypatch):
+    monkeypatch.setattr(sys, 'stdout', io.StringIO())  # it cannot be configured
+    assert main(['get', '--list']) == 0

@@ -1,5 +1,6 @@
 """`timm-3g predict`: what it finds against the model run by hand, labels, damaged files, pictures."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -159,3 +160,104 @@ def test_record_weights_are_what_the_features_are_multiplied_by():
         pass
     model.forward_head(features)
     assert again == [], 'nothing is recorded outside'
+
+
+def test_class_names_beside_a_checkpoint(folder, capsys):
+    file = folder / 'images' / 'a' / 'class0' / '0.png'
+    run = folder / 'run'
+    run.mkdir()
+    torch.save(timm.create_model(SMALL, num_classes=3).state_dict(), run / 'last.pth.tar')
+    options = ['predict', str(file), '--model', SMALL, '-j', '0', '--device', 'cpu', '--checkpoint', str(run / 'last.pth.tar')]
+    (run / 'class_names.txt').write_text('ant\nbee\nfly\n')
+    assert main(options) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ('ant', 'bee', 'fly'))
+    (run / 'class_names.txt').write_text('ant\nbee\n')  # of another number: not of these weights
+    assert main(options) == 0
+    assert 'ant' not in capsys.readouterr().out
+
+
+def test_what_is_recorded_is_said_and_options_win(folder, capsys):
+    file = folder / 'images' / 'a' / 'class0' / '0.png'
+    args = argparse.Namespace(model=SMALL, img_size=48, mean=[0.1, 0.2, 0.3], std=None, crop_pct=None, interpolation='')
+    torch.save({'state_dict': timm.create_model(SMALL).state_dict(), 'args': args}, folder / 'c.pth')
+    options = ['predict', str(file), '--model', SMALL, '-j', '0', '--device', 'cpu', '--checkpoint', str(folder / 'c.pth')]
+    assert main(options) == 0
+    err = capsys.readouterr().err
+    assert err == f'As recorded with {folder / "c.pth"}: input_size 3 48 48, mean 0.1 0.2 0.3.\n'
+    assert main([*options, '--img-size', '32', '--mean', '0.5']) == 0
+    assert capsys.readouterr().err == ''
+
+
+def test_logits_that_are_not_finite_are_reported(folder, capsys):
+    model = timm.create_model(SMALL, num_classes=3)
+    torch.nn.init.constant_(model.fc.bias, float('nan'))
+    torch.save(model.state_dict(), folder / 'nan.pth')
+    file = folder / 'images' / 'a' / 'class0' / '0.png'
+    options = ['predict', str(file), '--model', SMALL, '-j', '0', '--device', 'cpu', '--checkpoint', str(folder / 'nan.pth')]
+    assert main([*options, '--json']) == 1
+    out, err = capsys.readouterr()
+    (found,) = json.loads(out)
+    assert found['top'] == [] and 'its logits are not finite' in found['error'] and 'NaN' not in out
+    assert '1 of 1 images could not be classified, the first' in err
+    assert main(options) == 1
+    assert 'cannot be classified: its logits are not finite' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('more', 'message'),
+    [
+        (['--batch-size', '0'], '--batch-size must be at least 1; got 0'),
+        (['-j', '-1'], '--workers must be at least 0; got -1'),
+        (['--img-size', '0'], '--img-size must be at least 1; got 0'),
+        (['--crop-pct', '0'], '--crop-pct must be a positive number; got 0.0'),
+        (['--mean', '0.1', '0.2'], '--mean must be one number, or one for each of 3 channels; got [0.1, 0.2]'),
+        (['--mean', 'nan'], 'mean must be finite; got [nan]'),
+        (['--std', '0'], 'std must be finite and positive; got [0.0]'),
+        (['--interpolation', 'foo'], "Unknown interpolation 'foo'. There are nearest, bilinear"),
+        (['--input-size', '3', '0', '32'], 'The input size must be three positive integers'),
+        (['--model-kwargs', 'features_only=True'], 'features_only=True makes a model without a classifier'),
+        (['--num-classes', '5'], 'have 3 classes; with --num-classes 5 the classifier would be random'),
+        (['--num-classes', '0'], 'have 3 classes; with --num-classes 0 the classifier would be random or missing'),
+        (['--class-map', 'm.json'], 'm.json does not exist'),
+        (['--model', 'resnet18_g3'], "'resnet18_g3' is no architecture of timm or timm_3g. Nearest: resnet18_3g"),
+    ],
+)
+def test_options_out_of_range(more, message, folder, capsys):
+    options = ['predict', str(folder / 'images'), '--model', f'local-dir:{folder / "model"}', '-j', '0', '--device', 'cpu']
+    assert main([*options, *more]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_names_that_the_terminal_would_obey(folder, capsys):
+    file = folder / 'images' / 'a' / 'class0' / '0.png'
+    evil = file.rename(file.with_name('a\x1b[2J.png'))
+    (folder / 'names.txt').write_text('x\x1b[31m\ny\nz\n')
+    assert predict(folder, evil, '--class-map', folder / 'names.txt') == 0
+    out = capsys.readouterr().out
+    assert '\x1b' not in out and r'a\x1b[2J.png' in out and r'x\x1b[31m' in out
+
+
+def test_explain_keeps_what_it_did_not_write_and_takes_long_names(folder, capsys):
+    file = folder / 'images' / 'a' / 'class0' / '0.png'
+    pictures = folder / 'pictures'
+    pictures.mkdir()
+    (pictures / '0.explain.png').write_bytes(file.read_bytes())
+    before = (pictures / '0.explain.png').read_bytes()
+    assert predict(folder, file, '--explain', pictures) == 1
+    assert '0.explain.png is there, and is no picture of an earlier run' in capsys.readouterr().err
+    assert (pictures / '0.explain.png').read_bytes() == before
+    long = file.with_name('L' * 245 + '.png')
+    long.write_bytes(file.read_bytes())
+    for _ in range(2):  # its own it replaces
+        assert predict(folder, long, '--explain', folder / 'other') == 0
+    assert [len(f.name) for f in (folder / 'other').iterdir()] == [212]
+
+
+def test_a_picture_that_cannot_be_written_loses_no_result(folder, capsys, monkeypatch):
+    monkeypatch.setattr('timm_3g.cli._explain.save_figure', lambda *_: (_ for _ in ()).throw(OSError('no space left')))
+    assert predict(folder, folder / 'images' / 'a' / 'class0', '--explain', folder / 'p') == 1
+    out, err = capsys.readouterr()
+    assert (
+        out.count('%') == 6 and out.count('cannot be drawn: no space left') == 2 and '2 of 2 images could not be drawn' in err
+    )

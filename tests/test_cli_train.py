@@ -11,14 +11,17 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 import yaml
 from conftest import SMALL, image_folder
 
 from timm_3g.__main__ import main
 from timm_3g.cli import _timm_scripts as scripts
+from timm_3g.cli._class_names import kept_class_names
 from timm_3g.cli._train_arguments import check_arguments, check_config
 from timm_3g.models import read_weights
 
@@ -184,6 +187,69 @@ def test_what_is_no_yaml_or_not_there(tmp_path, timm_script):
         check_arguments(timm_script('train.py'), ['--model', SMALL, '--resume', 'gone.pth.tar'])
 
 
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('model_kwargs: {eps: 1e-7}', r"model_kwargs\.eps is the string '1e-7', not a number\. Write 1\.0e-7\."),
+        ('opt_kwargs: {eps: 2.5e7}', r"opt_kwargs\.eps is the string '2\.5e7', not a number\. Write 25000000\.0\."),
+        ('opt_kwargs: {betas: [0.9, "5"]}', r"opt_kwargs\.betas\[1\] is the string '5', not a number\. Write 5\."),
+        ('scale: [1e-1, 1]', r"scale\[0\] is the string '1e-1', not a number\. Write 0\.1\."),
+        ('epochs: 1.5', r'epochs must be an integer; got 1\.5'),
+        ('lr: [1]', r'lr must be a number; got \[1\]'),
+        ('lr: true', r'lr must be a number; got True'),
+        ('lr: fast', r"lr must be a number; got 'fast'"),
+        ('no_aug: "false"', r"no_aug must be true or false; got 'false'"),
+    ],
+)
+def test_values_of_the_wrong_type_are_errors(text, message, tmp_path, timm_script):
+    file = tmp_path / 'recipe.yaml'
+    file.write_text(f'model: {SMALL}\n{text}\n')
+    with pytest.raises(ValueError, match=message) as error:
+        check_arguments(timm_script('train.py'), ['--config', str(file)])
+    assert str(error.value).startswith(f'{file}: ')
+
+
+def test_the_remedy_for_a_string_that_is_a_number_works(tmp_path, timm_script):
+    file = tmp_path / 'recipe.yaml'
+    for number in ('1e-7', '2.5e7', '5', '-3e-12', '1e30'):
+        file.write_text(f'model: {SMALL}\nopt: adamw\nopt_kwargs: {{eps: "{number}"}}\n')
+        with pytest.raises(ValueError, match='Write ') as error:
+            check_arguments(timm_script('train.py'), ['--config', str(file)])
+        remedy = str(error.value).partition('Write ')[2].removesuffix('.')
+        assert yaml.safe_load(remedy) == float(number)
+
+
+def test_without_a_gpu_the_cpu_trains_unless_a_device_is_named(tmp_path, timm_script, monkeypatch, capsys):
+    script = timm_script('train.py')
+    (tmp_path / 'device.yaml').write_text('device: cuda')
+    for gpu in (True, False):
+        monkeypatch.setattr('torch.cuda.is_available', lambda gpu=gpu: gpu)
+        assert check_arguments(script, ['--model', SMALL]) == ([] if gpu else ['--device', 'cpu'])
+        assert ('There is no GPU: training on the CPU' in capsys.readouterr().err) is not gpu
+        assert check_arguments(script, ['--model', SMALL, '--device=cuda']) == []
+        assert check_arguments(script, ['--model', SMALL, '-c', str(tmp_path / 'device.yaml')]) == []
+
+
+def test_a_misspelt_model_or_folder(timm_script):
+    with pytest.raises(ValueError, match=r"'resnet10_mini_g3' is no architecture .* Nearest: resnet10_mini_3g"):
+        check_arguments(timm_script('train.py'), ['--model', 'resnet10_mini_g3'])
+    with pytest.raises(FileNotFoundError, match='--data-dir nowhere: there is no such folder'):
+        check_arguments(timm_script('train.py'), ['--model', SMALL, '--data-dir', 'nowhere'])
+
+
+@pytest.mark.parametrize('wanted', [{'b': 0, 'a': 1}, {'a': 0, 'b': 2}, {'a\nb': 0}, None])
+def test_class_names_are_kept_where_a_file_of_lines_can_keep_them(wanted, tmp_path, monkeypatch):
+    dataset = SimpleNamespace(reader=SimpleNamespace(class_to_idx=wanted))
+    monkeypatch.setattr(timm.data, 'create_dataset', lambda *_, **__: dataset)
+    before = timm.data.create_dataset, timm.utils.CheckpointSaver
+    with kept_class_names():
+        timm.data.create_dataset('', is_training=True)
+        timm.utils.CheckpointSaver(None, None, checkpoint_dir=str(tmp_path))
+    assert (timm.data.create_dataset, timm.utils.CheckpointSaver) == before
+    files = {f.name: f.read_text() for f in tmp_path.iterdir()}
+    assert files == ({'class_names.txt': 'b\na\n'} if wanted == {'b': 0, 'a': 1} else {})
+
+
 def test_splits_that_are_not_there(data, timm_script):
     for option in ('--train-split', '--val-split'):
         with pytest.raises(ValueError, match="has no split 'holdout'"):
@@ -270,6 +336,7 @@ def test_one_process_killed_in_a_checkpoint_and_in_an_epoch_resumes(data, tmp_pa
     rows = (run / 'summary.csv').read_text().splitlines()
     first, last = (float(row.split(',')[1]) for row in (rows[1], rows[-1]))
     assert last < first, 'the loss goes on from where it was'
+    assert (run / 'class_names.txt').read_text() == 'class0\nclass1\nclass2\n'
 
 
 def test_two_processes_killed_and_resumed_end_as_an_uninterrupted_run(data, tmp_path, timm_script):

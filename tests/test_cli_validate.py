@@ -191,6 +191,10 @@ def test_weights_of_a_tag(job, tmp_path, capsys):
         (['--checkpoint', 'gone.pth'], 'gone.pth does not exist'),
         (['--crops', '10', '--crop-mode', 'border'], 'Ten crops need a transform with a central crop'),
         (['--split', 'tset'], "has no split 'tset'; timm would take all its images"),
+        (['--data-dir', 'nowhere'], '--data-dir nowhere: there is no such folder or tar file'),
+        (['--class-map', 'gone.txt'], 'gone.txt does not exist'),
+        (['--batch-size', '0'], '--batch-size must be at least 1; got 0'),
+        (['--num-classes', '0'], 'These are not weights of this network. Unknown names: fc.bias, fc.weight'),
         (['--data-dir', ''], 'Name the data: --data-dir DIR, or --dataset NAME'),
     ],
 )
@@ -255,3 +259,69 @@ def test_the_transform_is_timms_for_evaluation():
     model = timm.create_model(SMALL, device='meta')
     config = {**resolve_data_config({'crop_pct': 0.9}, model=model)}
     assert create_transform(**config).transforms[0].size == int(32 / 0.9)
+
+
+def test_what_is_recorded_is_taken_and_said(job, tmp_path, capsys):
+    """The figures are those of timm told the same values."""
+    recorded = {'img_size': 40, 'mean': [0.3, 0.2, 0.6], 'std': [0.4, 0.2, 0.3], 'interpolation': 'bicubic', 'crop_pct': 0.8}
+    content = torch.load(job / 'last.pth.tar', weights_only=True)
+    args = argparse.Namespace(model=SMALL, gp=None, model_kwargs={}, **recorded)
+    torch.save({**content, 'args': args}, tmp_path / 'last.pth.tar')
+    own = ['--model', SMALL, '--data-dir', str(job), '--split', 'val', '--device', 'cpu', '-b', '10', '-j', '0']
+    own += ['--results-file', str(tmp_path / 'r.csv'), '--checkpoint']
+    told = [str(job / 'last.pth.tar'), '--img-size', '40', '--mean', '0.3', '0.2', '0.6', '--std', '0.4', '0.2', '0.3']
+    told += ['--interpolation', 'bicubic', '--crop-pct', '0.8']
+    assert main(['validate', *own, *told]) == 0
+    assert 'As recorded' not in capsys.readouterr().err
+    assert main(['validate', *own, str(tmp_path / 'last.pth.tar')]) == 0
+    err = capsys.readouterr().err
+    assert 'input_size 3 40 40, interpolation bicubic, mean 0.3 0.2 0.6, std 0.4 0.2 0.3, crop_pct 0.8.' in err
+    assert main(['validate', *own, str(job / 'last.pth.tar')]) == 0
+    with (tmp_path / 'r.csv').open() as file:
+        by_options, by_record, without = csv.DictReader(file)
+    same = ('top1_count', 'top5_count', 'img_size', 'crop_pct', 'interpolation')
+    assert [by_options[name] for name in same] == [by_record[name] for name in same]
+    assert by_record['top1_count'] != without['top1_count'], 'the record must matter'
+
+
+def test_class_names_beside_the_checkpoint_settle_the_indices(job, tmp_path, capsys):
+    """Of a folder that has only some of the classes, here the last two."""
+    weights = tmp_path / 'last.pth.tar'
+    weights.write_bytes((job / 'last.pth.tar').read_bytes())
+    (tmp_path / 'class_names.txt').write_text(''.join(f'class{c}\n' for c in range(CLASSES)))
+    for c in (4, 5):
+        (tmp_path / 'data' / 'val').mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'data' / 'val' / f'class{c}').symlink_to(job / 'val' / f'class{c}')
+    row = validate(job, tmp_path / 'r.csv', '--checkpoint', weights, '--data-dir', tmp_path / 'data')
+    logits, labels = logits_by_hand(job, 1)
+    kept = labels >= 4
+    assert int(row['images']) == int(kept.sum()) == 34
+    assert int(row['top1_count']) == int((logits.argmax(1) == labels)[kept].sum())
+
+
+def test_logits_that_are_not_finite_are_no_accuracy():
+    logits = torch.zeros(3, 2)
+    logits[1, 0] = float('inf')
+    counts = Counts(images=10)
+    with pytest.raises(ValueError, match='The logits of image 12 of this process are not finite'):
+        counts.add(logits, torch.zeros(3, dtype=torch.long))
+    assert counts == Counts(images=10)
+
+
+def test_other_classes_than_the_weights_are_refused(job, capsys):
+    options = ['--data-dir', str(job), '--split', 'val', '-j', '0', '--device', 'cpu']
+    for number in (0, 6, 20):
+        assert main(['validate', '--model', f'{SMALL}.cifar10', *options, '--num-classes', str(number)]) == 1
+        out, err = capsys.readouterr()
+        assert f'have 10 classes; with --num-classes {number} the classifier' in err and 'Acc@1' not in out
+
+
+def test_the_results_file_is_checked_before_the_work(job, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('timm_3g.cli.validate.validate', lambda args: pytest.fail('evaluated first'))
+    (tmp_path / 'plain').write_text('x')
+    (tmp_path / 'long.csv').write_text('x' * 200_000)
+    for file, message in (('plain/r.csv', 'cannot be written'), ('', 'is a folder'), ('long.csv', 'is no CSV of results')):
+        assert main(['validate', *arguments(job, '--results-file', tmp_path / file)]) == 1
+        err = capsys.readouterr().err
+        assert message in err and err.count('\n') == 1
+    assert (tmp_path / 'long.csv').read_text() == 'x' * 200_000

@@ -1,5 +1,7 @@
 """Transforms: scale by the shorter side, colour by PCA, ten crops; what timm's factory makes of them; shares of a data set."""
 
+import functools
+import pickle
 import random
 
 import numpy as np
@@ -10,7 +12,18 @@ from PIL import Image
 from timm.data import create_dataset, create_transform, transforms_factory
 from torchvision import transforms
 
-from timm_3g.data import ColorPCA, RandomShorterSide, TenCrop, install_augmentations, require_split, share, to_ten_crop
+from timm_3g.data import (
+    ColorPCA,
+    RandomShorterSide,
+    TenCrop,
+    install_augmentations,
+    names_in_order,
+    read_class_map,
+    require_data,
+    require_split,
+    share,
+    to_ten_crop,
+)
 
 
 @pytest.fixture
@@ -158,3 +171,71 @@ def test_a_split_that_is_not_there_is_an_error(tmp_path):
     require_split(str(tmp_path), 'validation')  # timm finds `val`
     with pytest.raises(ValueError, match=r"has no split 'tset'; timm would take all its images, .* It has: train, val"):
         require_split(str(tmp_path), 'tset')
+
+
+def wrapped(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+@pytest.mark.parametrize('before', [False, True])
+@pytest.mark.parametrize('after', [False, True])
+def test_a_foreign_wrapper_is_not_taken_for_ours(before, after, monkeypatch):
+    original = transforms_factory.transforms_imagenet_train
+    monkeypatch.setattr(transforms_factory, 'transforms_imagenet_train', wrapped(original) if before else original)
+    install_augmentations()
+    assert 'ColorPCA' in repr(create_transform(24, is_training=True, auto_augment='pca-std0.1'))
+    if after:
+        transforms_factory.transforms_imagenet_train = wrapped(transforms_factory.transforms_imagenet_train)
+    installed = transforms_factory.transforms_imagenet_train
+    install_augmentations()
+    assert transforms_factory.transforms_imagenet_train is installed, 'twice is once'
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'message'),
+    [
+        ('a.txt', b'x\ny\nx\n', "has 'x' twice"),
+        ('a.txt', b'x\n\ny\n', 'has an empty line'),
+        ('a.txt', b'\n', 'is empty'),
+        ('a.json', b'{}', "must be a .txt with one name a line, or a .pkl of a dict; got '.json'"),
+        ('a.pkl', pickle.dumps(print), 'must be a pickled dict of built-in types'),
+        ('a.pkl', b'', 'must be a pickled dict of built-in types'),
+        ('a.pkl', pickle.dumps(['x']), 'must be a pickled dict of built-in types'),
+        ('a.pkl', pickle.dumps({}), 'must map names to indices from 0 on'),
+        ('a.pkl', pickle.dumps({'x': -1}), 'must map names to indices from 0 on'),
+        ('a.pkl', pickle.dumps({'x': '0'}), 'must map names to indices from 0 on'),
+    ],
+)
+def test_class_maps_that_are_refused(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_class_map(tmp_path / name)
+
+
+def test_class_maps(tmp_path):
+    (tmp_path / 'a.txt').write_text('x \ny\n\n')
+    assert read_class_map('a.txt', tmp_path) == {'x': 0, 'y': 1}
+    (tmp_path / 'a.pkl').write_bytes(pickle.dumps({'y': 1, 'x': 0}))
+    assert names_in_order(read_class_map(tmp_path / 'a.pkl'), 'a.pkl') == ['x', 'y']
+    for wrong, place in (
+        ({'x': 0, 'y': 2}, '2 in place of 1'),
+        ({'x': 0, 'y': 0}, '0 in place of 1'),
+        ({'x': 1}, '1 in place of 0'),
+    ):
+        with pytest.raises(ValueError, match=place):
+            names_in_order(wrong, 'a.pkl')
+    with pytest.raises(FileNotFoundError, match='does not exist'):
+        read_class_map(tmp_path / 'gone.txt')
+
+
+def test_data_that_is_not_there(tmp_path):
+    require_data(str(tmp_path))
+    with pytest.raises(FileNotFoundError, match='nowhere: there is no such folder or tar file'):
+        require_data(str(tmp_path / 'nowhere'))
+    (tmp_path / 'a.tar').write_text('no tar')
+    with pytest.raises(OSError, match='must be a folder or a tar file'):
+        require_data(str(tmp_path / 'a.tar'))

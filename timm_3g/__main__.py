@@ -1,9 +1,14 @@
 """`python -m timm_3g VERB` and `timm-3g VERB`. A verb is a module of `timm_3g.cli` and its line in VERBS."""
 
 import argparse
+import difflib
 import importlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from timm_3g import __version__
+from timm_3g.cli._terminal import one_line
 
 # Packages that only some verbs need, and the extra that brings them.
 EXTRAS = {'matplotlib': 'demo', 'skimage': 'demo', 'sklearn': 'demo', 'scipy': 'demo', 'gdown': 'get', 'pandas': 'inference'}
@@ -25,13 +30,33 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns the exit code: 0, or 1 after a one-line error.
+    """Run one verb. Returns the exit code: 0, 1 after a one-line error or where nobody reads on, 130 after Ctrl-C.
 
     A verb's `run` may return a function: work that is not ours (timm's scripts), whose errors keep their traceback.
     """
-    parser = argparse.ArgumentParser('timm-3g', description='Second-order pooling for timm.')
-    verbs = parser.add_subparsers(dest='verb', required=True, metavar='VERB')
     argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):  # a name that the terminal cannot say must not end the command
+            stream.reconfigure(errors='backslashreplace')
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print(f'timm-3g {" ".join(argv[:1])}: interrupted', file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `| head` has what it wants; Python would complain once more when it closes the stream
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser('timm-3g', description='Second-order pooling for timm.')
+    parser.add_argument('--version', action='version', version=f'timm_3g {__version__}')
+    verbs = parser.add_subparsers(dest='verb', required=True, metavar='VERB')
+    options: list[str] = []
+    if argv and argv[0][:1] != '-' and argv[0] not in VERBS:
+        parser.error(f'unknown verb {argv[0]!r}.{_nearest(argv[0], VERBS)} Verbs: {", ".join(VERBS)}.')
     try:
         for name, text in VERBS.items():
             sub = verbs.add_parser(
@@ -46,10 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sub.epilog = f'example:\n  {module.EXAMPLE}'
                 module.add_arguments(sub)
                 sub.set_defaults(run=module.run)
+                options = [option for action in sub._actions for option in action.option_strings]
         args, rest = parser.parse_known_args(argv)
         args.rest = rest
         if rest and not getattr(args, 'forward', False):
-            parser.error(f'unrecognized arguments: {" ".join(rest)}')
+            nearest = ''.join(_nearest(word.split('=')[0], options) for word in rest if word.startswith('--'))
+            parser.error(f'unrecognized arguments: {" ".join(rest)}{"." * bool(nearest)}{nearest}')
         remaining = args.run(args)
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or '').split('.')[0])
@@ -57,12 +84,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"timm-3g {argv[0]}: {error}. This needs an extra: pip install 'timm_3g[{extra}]'", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        raise
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        print(f'timm-3g {argv[0]}: {error}', file=sys.stderr)
+        print(f'timm-3g {argv[0]}: {one_line(str(error))}', file=sys.stderr)
         return 1
     if remaining:
         remaining()
     return 0
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(word, known, n=1)
+    return f' Nearest: {found[0]}.' if found else ''
 
 
 if __name__ == '__main__':

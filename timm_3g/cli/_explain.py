@@ -1,16 +1,19 @@
 """Pictures of the re-weighting: the input, each map w over it, and their product."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
-from ._whole import save_figure
+from ._whole import SOFTWARE, save_figure
 
 FLAT = 0.05
+LONGEST = 200  # bytes of a name, so that what is added fits into the 255 of a file system
 
 
 class Explainer:
@@ -22,7 +25,7 @@ class Explainer:
         mean, std: what the pixels were normalised with.
 
     Raises:
-        ValueError: a picture would overwrite one of the images.
+        ValueError: a picture would overwrite one of the images, or a file that no earlier run wrote.
     """
 
     def __init__(self, folder: Path, files: Sequence[Path], mean: Sequence[float], std: Sequence[float]) -> None:
@@ -30,10 +33,13 @@ class Explainer:
         self.outputs: list[Path] = []
         taken = {file.resolve() for file in files}
         for i, file in enumerate(files):
-            output = folder / f'{file.stem}.explain.png'
-            output = folder / f'{file.stem}.explain-{i}.png' if output in self.outputs else output
+            stem = os.fsencode(file.stem)[:LONGEST].decode(errors='ignore')
+            output = folder / f'{stem}.explain.png'
+            output = folder / f'{stem}.explain-{i}.png' if output in self.outputs else output
             if output.resolve() in taken or output in self.outputs:
                 raise ValueError(f'{output} is one of the images, or stands for two; give another --explain folder.')
+            if os.path.lexists(output) and not _is_ours(output):
+                raise ValueError(f'{output} is there, and is no picture of an earlier run; give another --explain folder.')
             self.outputs.append(output)
         self.mean = torch.tensor(mean).view(-1, 1, 1)
         self.std = torch.tensor(std).view(-1, 1, 1)
@@ -77,3 +83,11 @@ class Explainer:
         output = self.outputs[i]
         save_figure(figure, output)
         return output
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        with Image.open(file, formats=['PNG']) as image:
+            return image.info.get('Software') == SOFTWARE
+    except OSError:
+        return False

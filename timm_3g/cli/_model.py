@@ -1,6 +1,7 @@
 """A model with the weights that a command was asked for. What validate, predict and export share."""
 
 import argparse
+import difflib
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Any
 import timm
 import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
-from timm.data.readers.class_map import load_class_map
 from timm.models import load_checkpoint, resolve_pretrained_cfg
 from timm.utils import ParseKwargs
 from torch import Tensor, nn
 
+from timm_3g.data import CLASS_NAMES, names_in_order, read_class_map
 from timm_3g.models import (
     RECORDED,
     check_config,
@@ -24,6 +25,8 @@ from timm_3g.models import (
     read_record,
     read_weights,
 )
+
+from ._data_config import check_options
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -46,22 +49,29 @@ def add_weight_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--interpolation', default='', metavar='NAME', help="of resizing (default: the model's)")
     parser.add_argument('--mean', type=float, nargs='+', metavar='MEAN', help="of pixels (default: the model's)")
     parser.add_argument('--std', type=float, nargs='+', metavar='STD', help="of pixels (default: the model's)")
-    parser.add_argument('-j', '--workers', type=int, default=4, metavar='N', help='processes that read images (4)')
+    parser.add_argument(
+        '-j',
+        '--workers',
+        type=int,
+        default=4,
+        metavar='N',
+        help='processes that read images (4, at most the cores)',
+    )
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='(default: %(default)s)')
     parser.add_argument('--amp', action='store_true', help='mixed precision')
     parser.add_argument('--amp-dtype', default='float16', choices=['float16', 'bfloat16'], help='of --amp (float16)')
     parser.add_argument('--channels-last', action='store_true', help='channels_last memory layout')
 
 
-def model_of(args: argparse.Namespace, described: bool) -> nn.Module:
-    """The model in eval mode on args.device, by the options of `add_model_options`. `described`: see `create_loaded`."""
+def model_of(args: argparse.Namespace) -> nn.Module:
+    """The model in eval mode on args.device, by the options of `add_model_options`, which are checked first."""
+    check_options(args)
     model = create_loaded(
         args.model,
         args.checkpoint,
         num_classes=args.num_classes,
         use_ema=args.use_ema,
         options={'in_chans': args.input_size and args.input_size[0], 'global_pool': args.gp, **args.model_kwargs},
-        described=described,
     )
     model = model.to(args.device).eval()
     return model.to(memory_format=torch.channels_last) if args.channels_last else model  # type: ignore[call-overload]
@@ -73,9 +83,11 @@ def create_loaded(
     num_classes: int | None = None,
     use_ema: bool = True,
     options: Mapping[str, Any] | None = None,
-    described: bool = True,
 ) -> nn.Module:
     """A model with real weights, never random ones: from a file, or those that its tag, `hf-hub:` or `local-dir:` names.
+
+    What is recorded with a file about image size, normalisation and label names goes into the model's pretrained_cfg, and so do
+    the class names that `timm-3g train` keeps beside its checkpoints.
 
     A file for a model of this package goes through its filter: any format of `models/_formats.py`, loaded strictly, into a
     model built with the options that are recorded with the weights. For other models of timm it is loaded strictly as it is.
@@ -84,25 +96,29 @@ def create_loaded(
         num_classes: None for what the weights have; checked against the file.
         use_ema: take the EMA weights of a checkpoint that has both kinds.
         options: keyword arguments of the model; None values are left out. Refused where they contradict the record.
-        described: take image size, normalisation and label names from what is recorded with the weights. timm's validate.py
-            does not, so neither does the command that is compared with it.
 
     Raises:
         FileNotFoundError, ValueError, RuntimeError: no such file or architecture; weights that cannot be read or are not of
             this model; no weights for this name.
     """
     given = {key: value for key, value in (options or {}).items() if value is not None}
+    if given.get('features_only'):
+        raise ValueError('features_only=True makes a model without a classifier; leave it out of --model-kwargs.')
+    if checkpoint is not None and not checkpoint.is_file():
+        raise FileNotFoundError(f'{checkpoint} does not exist.')
+    require_model(model, local=checkpoint is not None)
     if checkpoint is None:
         if model.startswith('local-dir:'):
             check_config(Path(model.removeprefix('local-dir:')))
-        return timm.create_model(model, pretrained=True, num_classes=num_classes, **given)
-    if not checkpoint.is_file():
-        raise FileNotFoundError(f'{checkpoint} does not exist.')
-    if not timm.is_model(model):
-        raise ValueError(f'{model!r} is no architecture of timm or timm_3g; a checkpoint needs one, e.g. resnet50_3g.')
+        net = timm.create_model(model, pretrained=True, num_classes=num_classes, **given)
+        _check_classifier(net, model, num_classes)
+        return net
+    arch = model.split('.')[0]
     if not is_ours(model):
         net = timm.create_model(model, num_classes=num_classes, **given)
         load_checkpoint(net, str(checkpoint), use_ema)
+        if checkpoint.suffix not in ('.npz', '.npy'):  # of JAX: nothing is recorded there
+            net.pretrained_cfg.update(_described(checkpoint, arch, net.num_classes))
         return net
 
     weights = read_weights(checkpoint, use_ema)
@@ -111,15 +127,56 @@ def create_loaded(
         if classifier is not None and classifier.ndim != 2:
             raise ValueError(f'The classifier in {checkpoint} must be a matrix; got shape {tuple(classifier.shape)}.')
         num_classes = 0 if classifier is None else len(classifier)
-    recorded = read_record(checkpoint, model.split('.')[0])
+    recorded = read_record(checkpoint, arch)
     known = {key: value for key, value in recorded.items() if key in RECORDED}
     # What the default tag's weights were trained on says nothing about these: no labels, no licence, unless a tag was named.
     overlay: dict[str, Any] = {} if '.' in model else dict.fromkeys(('tag', 'label_names', 'label_descriptions', 'license'))
     overlay |= {'file': None, 'num_classes': num_classes}  # the number is what the filter compares the classifier's rows with
-    overlay |= read_description(checkpoint, model.split('.')[0]) if described else {}
+    overlay |= _described(checkpoint, arch, num_classes)
     net = timm.create_model(model, pretrained_cfg_overlay=overlay, **{**known, 'num_classes': num_classes, **given})
     net.load_state_dict(checkpoint_filter_fn(weights, net, recorded=recorded))
     return net
+
+
+def _described(checkpoint: Path, arch: str, num_classes: int) -> dict[str, Any]:
+    """Fields of pretrained_cfg: those recorded with the file, and the class names beside it where the record has none."""
+    known = read_description(checkpoint, arch)
+    # What is recorded is for this evaluation, too, not only for the default tag's own.
+    known |= {f'test_{name}': None for name in ('input_size', 'crop_pct') if name in known}
+    beside = checkpoint.with_name(CLASS_NAMES)
+    if beside.is_file() and not known.get('label_names'):
+        names = names_in_order(read_class_map(beside), beside)
+        if len(names) == num_classes:
+            known |= {'label_names': tuple(names), 'label_descriptions': None}
+    return known
+
+
+def require_model(name: str, local: bool = False) -> None:
+    """Raise ValueError unless timm's registry has the architecture. `hf-hub:` and `local-dir:` pass where not `local`."""
+    arch = name.split('.')[0]
+    if timm.is_model(arch) or (':' in name and not local):
+        return
+    nearest = difflib.get_close_matches(arch, timm.list_models(), n=3)
+    if nearest:
+        raise ValueError(f'{name!r} is no architecture of timm or timm_3g. Nearest: {", ".join(nearest)}.')
+    raise ValueError(f'{name!r} is no architecture of timm or timm_3g. timm.list_models() lists them, resnet50_3g is one.')
+
+
+def _check_classifier(net: Any, model: str, num_classes: int | None) -> None:
+    """Raise ValueError where another number of classes than the weights' was asked for: timm makes a random classifier then."""
+    cfg = net.pretrained_cfg
+    own = cfg.get('num_classes')
+    if num_classes is not None and own is not None and num_classes not in (own, own - (cfg.get('label_offset') or 0)):
+        raise ValueError(
+            f'The weights of {model} have {own} classes; with --num-classes {num_classes} the classifier would be random or '
+            f'missing. Leave --num-classes out.'
+        )
+
+
+def require_classifier(model: Any) -> None:
+    """Raise ValueError where a model gives features, which are no logits."""
+    if model.num_classes < 1:
+        raise ValueError(f'This model has {model.num_classes} classes: what it gives are features, not logits. Give others.')
 
 
 def forward(model: nn.Module, images: Tensor, args: argparse.Namespace) -> Tensor:
@@ -137,17 +194,16 @@ def class_names(model: Any, class_map: str = '') -> list[str]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file or a config with another number of names than the model has classes.
+        ValueError: see `read_class_map` and `names_in_order`; another number of names than the model has classes.
     """
     cfg, number = model.pretrained_cfg, model.num_classes
     if class_map:
-        if not Path(class_map).is_file():
-            raise FileNotFoundError(f'{class_map} does not exist.')
-        by_index = {index: name for name, index in load_class_map(class_map).items()}
-        names = [by_index[index] for index in sorted(by_index)]
+        names = names_in_order(read_class_map(class_map), class_map)
     else:
         names = list(cfg.get('label_names') or ())
         descriptions = cfg.get('label_descriptions') or {}
+        if not isinstance(descriptions, Mapping):
+            raise ValueError(f'label_descriptions must map label names to texts; got {type(descriptions).__name__}.')
         names = [descriptions.get(name, name) for name in names]
     if not names:
         subset = infer_imagenet_subset(model)

@@ -15,9 +15,12 @@ import torch
 import yaml
 from timm.optim import create_optimizer_v2, get_optimizer_class
 
-from timm_3g.data import require_split
+from timm_3g.data import require_data, require_split
 from timm_3g.layers import POOL_OPTIONS
 from timm_3g.models import SecondOrderHead, read_weights
+
+from ._model import require_model
+from ._yaml_types import check_types
 
 _logger = logging.getLogger(__name__)
 
@@ -38,21 +41,28 @@ OWN_OPTIONS = {
 }
 
 
-def check_arguments(script: Path, argv: Sequence[str]) -> None:
+def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
     """Parse argv as the script will, and check what its parser lets through.
 
     Checked: that --config is a YAML file of keys that train.py has; the keys of model_kwargs, by what the model takes; those of
     opt_kwargs, by what the optimizer takes; that --resume is a whole checkpoint; that a folder of images has the splits
     to train and to validate on. An argument that the parser itself refuses ends in the parser's own message.
 
+    Returns:
+        What to add to argv: `--device cpu` where nobody named a device and there is no GPU, which is train.py's own default.
+
     Raises:
-        ValueError: an unknown key: names it, where it stands, and the nearest valid ones. A file of --resume that is cut off.
+        ValueError: an unknown model; a value of the wrong type in the YAML file; an unknown key: names it, where it stands, and
+            the nearest valid ones. A file of --resume that is cut off.
         OSError: no such config file, nothing to resume.
     """
     names = runpy.run_path(str(script))  # its functions and parsers; main() does not run under this name
     config = names['config_parser'].parse_known_args(list(argv))[0].config
     content = check_config(config, {action.dest for action in names['parser']._actions}) if config else {}
+    check_types(str(config), content, names['parser']._actions)
+    names['parser'].set_defaults(device=None)  # to see whether anybody names one
     args = _parse(names['_parse_args'], script, argv)
+    require_model(args.model)
     for part, valid in (('model_kwargs', model_options), ('opt_kwargs', optimizer_options)):
         for where, given in ((config, content.get(part, {})), ('the command line', getattr(args, part))):
             if not isinstance(given, Mapping):
@@ -60,6 +70,8 @@ def check_arguments(script: Path, argv: Sequence[str]) -> None:
             if given:
                 _check_keys(part, given, where, valid(args.model if part == 'model_kwargs' else args.opt, given))
     root = args.data_dir or args.data
+    if root and not args.dataset:
+        require_data(root)
     if root and args.val_split and not args.dataset:
         require_split(root, args.train_split)
         require_split(root, args.val_split)
@@ -69,6 +81,10 @@ def check_arguments(script: Path, argv: Sequence[str]) -> None:
                 f'--resume {args.resume}: there is no such file. A run keeps last.pth.tar and checkpoint-N.pth.tar.'
             )
         read_weights(args.resume)
+    if args.device is None and not torch.cuda.is_available():
+        print('There is no GPU: training on the CPU (--device cpu).', file=sys.stderr)
+        return ['--device', 'cpu']
+    return []
 
 
 def check_config(file: str | Path, valid: Iterable[str]) -> dict[str, Any]:

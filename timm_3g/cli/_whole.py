@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # verbs that draw nothing do without the extra
     from matplotlib.figure import Figure
 
 
+SOFTWARE = 'timm_3g'  # in our PNGs, so that they can be told from a user's own
+
+
 def write_text(file: Path, text: str) -> None:
     """In UTF-8."""
     with _beside(file) as partial:
@@ -23,7 +26,7 @@ def write_text(file: Path, text: str) -> None:
 def save_figure(figure: 'Figure', file: Path) -> None:
     """As a PNG of 110 dots an inch."""
     with _beside(file) as partial:
-        figure.savefig(partial, dpi=110, format='png')
+        figure.savefig(partial, dpi=110, format='png', metadata={'Software': SOFTWARE})
 
 
 def require_writable(file: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.data import create_transform, resolve_data_config
+from timm.data import create_transform
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from timm_3g.layers import SecondOrderPool2d
 from timm_3g.mggd import check_options
 
+from ._data_config import data_config, workers_of
 from ._figure1_activations import Activations, Recorder, default_layers
 from ._figure1_chain import measure_chain
 from ._figure1_densities import measure_densities
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
     files = find_images(args.images)
     if args.num_images and args.num_images < len(files):
         files = [files[i * len(files) // args.num_images] for i in range(args.num_images)]
-    model: Any = model_of(args, described=True)
+    model: Any = model_of(args)
     second_order = isinstance(getattr(model, 'global_pool', None), SecondOrderPool2d)
     skipped = [part for part in args.parts if part != 'densities' and not second_order]
     if len(skipped) == len(args.parts):
@@ -98,9 +99,9 @@ def collect(model: nn.Module, files: list[Path], args: argparse.Namespace) -> Ac
     Raises:
         ValueError: no such module, or one that does not run once; an image that cannot be read; features that are not maps.
     """
-    config = resolve_data_config(vars(args), model=model, use_test_size=True)
+    config = data_config(args, model)
     images = Images(files, create_transform(**config, is_training=False), 'RGB' if config['input_size'][0] == 3 else 'L')
-    workers = min(args.workers, len(files) // args.batch_size)
+    workers = workers_of(args, len(files) // args.batch_size)
     loader = DataLoader(images, args.batch_size, num_workers=workers, collate_fn=list)
     recorder = Recorder(model, args.layers or default_layers(model))
     seen = 0

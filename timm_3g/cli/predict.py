@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.data import create_transform, resolve_data_config
+from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from timm_3g.layers import record_weights
 
+from ._data_config import data_config, workers_of
 from ._images import Images, find_images
-from ._model import add_model_options, class_names, forward, model_of
+from ._model import add_model_options, class_names, forward, model_of, require_classifier
+from ._terminal import one_line, printable
 
 EXAMPLE = 'timm-3g predict photo.jpg holidays/ --model resnet10_mini_3g.cifar10 --topk 3 --explain pictures'
 
@@ -32,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model_options(parser)
     parser.add_argument(
-        '--class-map', default='', metavar='FILE', help="class names in the order of their index (default: the weights')"
+        '--class-map',
+        default='',
+        metavar='FILE',
+        help="class names by index (default: the weights', or class_names.txt beside them)",
     )
     parser.add_argument('--topk', type=int, default=5, metavar='K', help='classes an image (5)')
     parser.add_argument('-b', '--batch-size', type=int, default=32, metavar='N', help='images a step (32)')
@@ -44,40 +49,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class Prediction:
-    """What was found in one image: classes with probabilities in descending order, or why it could not be read."""
+    """What was found in one image: classes with probabilities in descending order, or what failed and why."""
 
     file: str
     top: list[dict[str, Any]] = field(default_factory=list)
     error: str = ''
+    failed: str = ''  # read, classified, drawn
 
 
 def run(args: argparse.Namespace) -> None:
     """Print what was found.
 
     Raises:
-        ValueError: in the end, if images could not be read; the others are done then.
+        ValueError: in the end, if images failed; the others are done then.
     """
     if args.topk < 1:
         raise ValueError(f'--topk must be at least 1; got {args.topk}.')
     files = find_images(args.images)
     predictions = list(predict(args, files))
     if args.json:
-        print(json.dumps([{k: v for k, v in asdict(p).items() if k != 'error' or v} for p in predictions], indent=1))
+        found = [{k: v for k, v in asdict(p).items() if k != 'failed' and (k != 'error' or v)} for p in predictions]
+        print(json.dumps(found, indent=1, allow_nan=False))
     else:
-        width = max(len(p.file) for p in predictions)
+        width = max(len(printable(p.file)) for p in predictions)
         for p in predictions:
-            found = '   '.join(f'{top["class"]} {100 * top["probability"]:.1f} %' for top in p.top)
-            print(f'{p.file:{width}}  {found or "cannot be read: " + p.error}')
+            parts = [f'{printable(top["class"])} {100 * top["probability"]:.1f} %' for top in p.top]
+            parts += [f'cannot be {p.failed}: {p.error}'] if p.error else []
+            print(f'{printable(p.file):{width}}  {"   ".join(parts)}')
     failed = [p for p in predictions if p.error]
     if failed:
-        raise ValueError(f'{len(failed)} of {len(predictions)} images could not be read, the first {failed[0].file}.')
+        what = ' or '.join(dict.fromkeys(p.failed for p in failed))
+        raise ValueError(f'{len(failed)} of {len(predictions)} images could not be {what}, the first {failed[0].file}.')
 
 
 @torch.inference_mode()
 def predict(args: argparse.Namespace, files: Sequence[Path]) -> Iterator[Prediction]:
     """One prediction a file, in order. Writes the pictures of --explain as it goes."""
-    model: Any = model_of(args, described=True)
-    config = resolve_data_config(vars(args), model=model, use_test_size=True)
+    model: Any = model_of(args)
+    require_classifier(model)
+    config = data_config(args, model)
     names = class_names(model, args.class_map)
     explain = None
     if args.explain:
@@ -85,7 +95,7 @@ def predict(args: argparse.Namespace, files: Sequence[Path]) -> Iterator[Predict
 
         explain = Explainer(args.explain, files, config['mean'], config['std'])
     images = Images(files, create_transform(**config, is_training=False), 'RGB' if config['input_size'][0] == 3 else 'L')
-    workers = min(args.workers, len(files) // args.batch_size)  # none for a handful
+    workers = workers_of(args, len(files) // args.batch_size)  # none for a handful
     loader = DataLoader(images, args.batch_size, num_workers=workers, collate_fn=list)
     with tqdm(total=len(files), desc='predict', unit='image', disable=len(files) <= args.batch_size, file=sys.stderr) as bar:
         for batch in loader:
@@ -99,12 +109,19 @@ def predict(args: argparse.Namespace, files: Sequence[Path]) -> Iterator[Predict
                 results = zip(x, logits, weights, strict=True)
             for i, image, error in batch:
                 if image is None:
-                    yield Prediction(str(files[i]), error=error)
+                    yield Prediction(str(files[i]), error=error, failed='read')
                     continue
                 pixels, logit, weight = next(results)
+                if not logit.isfinite().all():
+                    why = 'its logits are not finite. The weights, or --mean and --std, are damaged.'
+                    yield Prediction(str(files[i]), error=why, failed='classified')
+                    continue
                 prediction = Prediction(str(files[i]), top=_top(logit, args.topk, names))
                 if explain:
-                    explain.draw(i, pixels, weight, prediction.top[0])
+                    try:
+                        explain.draw(i, pixels, weight, prediction.top[0])
+                    except OSError as error:
+                        prediction.error, prediction.failed = one_line(str(error)), 'drawn'
                 yield prediction
             bar.update(len(batch))
 

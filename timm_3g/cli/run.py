@@ -3,9 +3,11 @@
 import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 from timm_3g.data import install_augmentations
 
+from ._class_names import kept_class_names
 from ._timm_scripts import ENV, SHA256, find_script, run_script
 from ._train_arguments import check_arguments
 
@@ -40,6 +42,12 @@ def prepare(name: str, args: Sequence[str], folder: str | None) -> Callable[[], 
     """Find the script; for train.py, check its arguments and install our augmentations. Returns what is left: to run it."""
     script = find_script(name, folder)
     if script.name == 'train.py':
-        check_arguments(script, args)
+        args = [*args, *check_arguments(script, args)]
         install_augmentations()
+        return partial(_train, script, args)
     return partial(run_script, script, args)
+
+
+def _train(script: Path, args: Sequence[str]) -> None:
+    with kept_class_names():
+        run_script(script, args)

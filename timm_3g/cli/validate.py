@@ -10,16 +10,18 @@ from typing import Any
 
 import timm
 import torch
-from timm.data import create_dataset, create_loader, resolve_data_config
 from timm.utils import init_distributed_device
 from torch import Tensor, nn
 from tqdm import tqdm
 
 import timm_3g
-from timm_3g.data import require_split, share, to_ten_crop
+from timm_3g.data import read_class_map, require_data, require_split
 
-from ._model import add_model_options, forward, model_of
+from ._data_config import data_config
+from ._evaluation_data import make_loader
+from ._model import add_model_options, forward, model_of, require_classifier
 from ._results import Result, append_row, read_rows
+from ._whole import require_writable
 
 EXAMPLE = """timm-3g validate --model resnet50_3g --checkpoint model_best.pth.tar --data-dir imagenet --results-file results.csv
   torchrun --nproc_per_node=4 -m timm_3g validate --model resnet50_3g --checkpoint FILE --data-dir places365 --crops 10"""
@@ -63,10 +65,15 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError('--pretrained and --checkpoint name two sets of weights; give one.')
     if not args.data_dir and not args.dataset:
         raise ValueError('Name the data: --data-dir DIR, or --dataset NAME.')
+    if args.data_dir and not args.dataset:
+        require_data(args.data_dir)
+    if args.class_map:
+        read_class_map(args.class_map, args.data_dir or '')
     if args.split and args.data_dir and not args.dataset:
         require_split(args.data_dir, args.split)
     args.split = args.split or 'validation'
     if args.results_file:
+        require_writable(args.results_file)
         read_rows(args.results_file)  # a file that cannot be appended to is an error now, not after the evaluation
     try:
         result = validate(args)
@@ -94,8 +101,15 @@ class Counts:
         """logits (B, classes), target (B,) of class indices.
 
         Raises:
-            ValueError: a label that the model has no class for; images without labels (-1 in some data sets).
+            ValueError: logits that are not finite; a label that the model has no class for; images without labels (-1 in some
+                data sets).
         """
+        finite = logits.isfinite().all(1)
+        if not finite.all():
+            raise ValueError(
+                f'The logits of image {self.images + int((~finite).int().argmax()) + 1} of this process are not finite: the '
+                f'weights, or --mean and --std, are damaged, or --amp overflows. No accuracy can be counted.'
+            )
         if len(target) and int(target.min()) < 0:
             raise ValueError(f'The data set has class {int(target.min())}: this split has no labels. Name another --split.')
         if len(target) and int(target.max()) >= logits.shape[1]:
@@ -120,9 +134,10 @@ def validate(args: argparse.Namespace) -> Result | None:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
     device = torch.device(args.device)
-    model: Any = model_of(args, described=False)
-    config = resolve_data_config(vars(args), model=model, use_test_size=True, verbose=rank == 0)
-    loader = _loader(args, config, device, rank, world)
+    model: Any = model_of(args)
+    require_classifier(model)
+    config = data_config(args, model)
+    loader = make_loader(args, config, device, rank, world)
     start = time.perf_counter()
     counts = evaluate(model, loader, args, show=rank == 0)
     total = _sum(counts, device)
@@ -169,44 +184,6 @@ def _join(args: argparse.Namespace) -> tuple[int, int]:
         init_distributed_device(args)
         return args.rank, args.world_size
     return 0, 1
-
-
-def _loader(args: argparse.Namespace, config: dict[str, Any], device: torch.device, rank: int, world: int) -> Any:
-    if args.dataset_download and rank > 0:  # the first process downloads, the others wait and find it
-        torch.distributed.barrier()
-    dataset: Any = create_dataset(
-        name=args.dataset,
-        root=args.data_dir,
-        split=args.split,
-        download=args.dataset_download,
-        class_map=args.class_map,
-        num_samples=args.num_samples,
-        input_key=args.input_key,
-        input_img_mode=args.input_img_mode or ('RGB' if config['input_size'][0] == 3 else 'L'),
-        target_key=args.target_key,
-        trust_remote_code=args.dataset_trust_remote_code,
-        seed=args.seed,
-    )
-    if args.dataset_download and rank == 0 and world > 1:
-        torch.distributed.barrier()
-    dataset = share(dataset, rank, world)
-    loader = create_loader(
-        dataset,
-        input_size=config['input_size'],
-        batch_size=args.batch_size,
-        use_prefetcher=not args.no_prefetcher,
-        interpolation=config['interpolation'],
-        mean=config['mean'],
-        std=config['std'],
-        num_workers=args.workers,
-        crop_pct=config['crop_pct'],
-        crop_mode=config['crop_mode'],
-        pin_memory=args.pin_mem,
-        device=device,
-    )
-    if args.crops == 10:  # what timm built, but for the crop
-        dataset.transform = to_ten_crop(dataset.transform)
-    return loader
 
 
 @torch.inference_mode()

@@ -3,7 +3,11 @@
 from .augment import ColorPCA as ColorPCA
 from .augment import RandomShorterSide as RandomShorterSide
 from .augment import install_augmentations as install_augmentations
+from .class_map import CLASS_NAMES as CLASS_NAMES
+from .class_map import names_in_order as names_in_order
+from .class_map import read_class_map as read_class_map
 from .share import share as share
+from .split import require_data as require_data
 from .split import require_split as require_split
 from .ten_crop import TenCrop as TenCrop
 from .ten_crop import to_ten_crop as to_ten_crop

@@ -23,6 +23,7 @@ from timm.data.transforms import (
 from torchvision import transforms
 
 CROP_MODE = 'shorter-side'
+MARK = '_timm_3g_augmentations'  # on our wrapper of timm's factory
 PCA_PATTERN = re.compile(r'pca-std(\d*\.?\d+)')
 
 # Eigenvalues and eigenvectors (columns) of the covariance of ImageNet's RGB values in [0, 1]: the numbers in common use since
@@ -103,7 +104,7 @@ def install_augmentations() -> None:
     --no-aug switches both off, as timm does with its own.
     """
     original = transforms_factory.transforms_imagenet_train
-    if hasattr(original, '__wrapped__'):
+    if _is_installed(original):
         return
 
     @wraps(original)
@@ -134,7 +135,17 @@ def install_augmentations() -> None:
         composed = tuple(transforms.Compose(stage) for stage in stages)
         return composed if isinstance(made, tuple) else composed[0]
 
+    setattr(transforms_imagenet_train, MARK, transforms_imagenet_train)
     transforms_factory.transforms_imagenet_train = transforms_imagenet_train
+
+
+def _is_installed(function: Any) -> bool:
+    """Whether ours is in this chain of wrappers. functools.wraps copies attributes, so a mark counts only on its owner."""
+    while function is not None:
+        if getattr(function, MARK, None) is function:
+            return True
+        function = getattr(function, '__wrapped__', None)
+    return False
 
 
 _GEOMETRIC = (

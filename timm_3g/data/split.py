@@ -1,5 +1,6 @@
 """A split that a folder of images has not: timm takes the whole folder then, in silence."""
 
+import tarfile
 from pathlib import Path
 
 from timm.data.dataset_factory import _search_split
@@ -13,3 +14,11 @@ def require_split(root: str, split: str) -> None:
             f'{root} has no split {split!r}; timm would take all its images, those of every split. '
             f'It has: {", ".join(folders[:8])}.'
         )
+
+
+def require_data(root: str) -> None:
+    """Raise OSError unless `root` is a folder or a tar file: timm's own word for a misspelt folder is an assertion error."""
+    if not Path(root).exists():
+        raise FileNotFoundError(f'--data-dir {root}: there is no such folder or tar file.')
+    if Path(root).is_file() and not tarfile.is_tarfile(root):
+        raise OSError(f'--data-dir {root} must be a folder or a tar file; it is another file.')
