@@ -44,12 +44,9 @@ def check_features(x: Tensor, channels: int, input_fmt: str, pool_type: str) -> 
     if x.ndim == shape.count(',') + 1 and x.shape[channel_axis(input_fmt)] == channels:
         return x
     fits = [fmt for fmt in axes if x.ndim == len(fmt) and x.shape[channel_axis(fmt)] == channels]
-    other = (
-        f'They look like {fits[0]}: build the pooling with input_fmt={fits[0]!r}.'
-        if fits
-        else ('Build the pooling with in_features equal to the channels of the backbone.')
-    )
-    raise ValueError(f'global_pool={pool_type!r} takes features ({shape}); got {tuple(x.shape)}. {other}')
+    remedy = f'They look like {fits[0]}: build the pooling with input_fmt={fits[0]!r}.' if fits else ''
+    remedy = remedy or 'Build the pooling with in_features equal to the channels of the backbone.'
+    raise ValueError(f'global_pool={pool_type!r} takes features ({shape}); got {tuple(x.shape)}. {remedy}')
 
 
 def to_nchw(x: Tensor, input_fmt: str) -> Tensor:

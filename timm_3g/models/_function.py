@@ -12,7 +12,7 @@ from timm_3g.layers.create_pool import POOL_OPTIONS, POOLS, TIMM_POOLS, _checked
 RECORDED = POOL_OPTIONS | {'global_pool', 'reduce_dim', 'bn_eps'}
 
 # Beyond these no network was trained; building or running one would take all memory, or never end.
-MOST: dict[str, int] = {'reduce_dim': 1024, 'num_iters': 1000, 'num_reweights': 64, 'sketch_dim': 1 << 20}
+MOST: dict[str, int] = {'reduce_dim': 4096, 'num_iters': 1000, 'num_reweights': 64, 'sketch_dim': 1 << 20}
 MOST_CLASSES = 1_000_000
 
 # What the entry points set otherwise than the classes of the models, which reduce to 256 channels with PyTorch's eps.
