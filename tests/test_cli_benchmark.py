@@ -417,12 +417,12 @@ def test_sections_of_another_run_are_kept(tmp_path, capsys):
 
 
 def test_what_does_not_fit_is_said_and_the_rest_goes_on(tmp_path, capsys):
-    """The index of a triangle of 10^14 entries has no place anywhere."""
-    huge = ['--growth-dims', '8', '10000000', '--growth-sizes', '2', '--output', str(tmp_path)]
+    """Features of 10^12 channels have no place anywhere."""
+    huge = ['--growth-dims', '8', '1000000000000', '--growth-sizes', '2', '--output', str(tmp_path)]
     assert main(['benchmark', '--sections', 'growth', *TINY, *huge]) == 0
     assert 'out of memory' in capsys.readouterr().out
     by_case = {row['case']: row for row in read(tmp_path)}
-    failed = by_case['batch=2 dim=10000000 positions=196']
+    failed = by_case['batch=2 dim=1000000000000 positions=196']
     assert (failed['quantity'], failed['value'], failed['note']) == ('failed', 'nan', 'out of memory')
     assert 'batch=2 dim=8 positions=196' in by_case and 'batch=2 dim=256 positions=4' in by_case
 
