@@ -426,6 +426,8 @@ def test_forward_mode_and_vmap(weights, beta):
     )
     per_set = torch.func.vmap(estimate)(x.detach())
     torch.testing.assert_close(per_set, estimate(x.detach()), **CONVERGED)
+    inner = torch.func.vmap(lambda x: robust_covariance(x, beta, 0.8, False), in_dims=1)
+    torch.testing.assert_close(inner(x.detach().transpose(0, 1)), robust_covariance(x.detach(), beta, 0.8, False), **CONVERGED)
 
 
 def test_a_tangent_that_is_not_finite_stays_in_its_set():

@@ -215,6 +215,12 @@ def test_input_formats(name):
     assert timm_3g.create_global_pool('avg', 12, input_fmt='NHWC')(layouts['NHWC']).shape == (2, 12)
 
 
+def test_maps_of_an_nhwc_pooling_lie_as_the_features_do():
+    with record_weights(pool := create_global_pool('3g', 12, 6, input_fmt='NHWC')) as maps:
+        pool(features().permute(0, 2, 3, 1))
+    assert [m.shape for m in maps] == [(2, 1, 5, 4)] * 3
+
+
 def test_unknown_formats():
     with pytest.raises(ValueError, match="input_fmt of global_pool='3g' must be one of NCHW, NHWC, NLC, NCL; got 'BCHW'"):
         create_global_pool('3g', 12, input_fmt='BCHW')
