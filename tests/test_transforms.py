@@ -173,6 +173,7 @@ def test_finite_in_finite_out_in_float16(name, scale, training):
         assert not x.grad.isnan().any()
 
 
+@pytest.mark.filterwarnings('ignore:`torch.jit.trace:FutureWarning')
 @pytest.mark.parametrize('name', ['3g', 'bcnn'])
 def test_half_precision_trains(name):
     """Running statistics are kept, gradients arrive, hooks run once, and a compiled or traced model agrees."""
@@ -188,7 +189,8 @@ def test_half_precision_trains(name):
     model.eval()
     expected = model(x)
     compiled = torch.compile(model, fullgraph=True, backend='aot_eager')(x)
-    for got in (compiled, torch.export.export(model, (x,)).module()(x), torch.jit.script(model)(x)):
+    traced = torch.jit.trace(model, (x,))(x)
+    for got in (compiled, torch.export.export(model, (x,)).module()(x), torch.jit.script(model)(x), traced):
         torch.testing.assert_close(got, expected, rtol=0.02, atol=0.02 * float(expected.detach().abs().max()))
 
 
