@@ -320,7 +320,11 @@ def test_the_results_file_is_checked_before_the_work(job, tmp_path, capsys, monk
     monkeypatch.setattr('timm_3g.cli.validate.validate', lambda args: pytest.fail('evaluated first'))
     (tmp_path / 'plain').write_text('x')
     (tmp_path / 'long.csv').write_text('x' * 200_000)
-    for file, message in (('plain/r.csv', 'cannot be written'), ('', 'is no regular file'), ('long.csv', 'is no CSV of results')):
+    for file, message in (
+        ('plain/r.csv', 'cannot be written'),
+        ('', 'is no regular file'),
+        ('long.csv', 'is no CSV of results'),
+    ):
         assert main(['validate', *arguments(job, '--results-file', tmp_path / file)]) == 1
         err = capsys.readouterr().err
         assert message in err and err.count('\n') == 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from conftest import EXACT, features
+from conftest import EXACT, assert_agree, features
 
 import timm_3g
 from timm_3g.layers import create_global_pool
@@ -243,8 +243,8 @@ def test_output_follows_the_models_dtype(name, dtype):
 def test_channels_last_and_non_contiguous(name):
     pool = build(name).eval()
     x = features(height=6, width=5)
-    torch.testing.assert_close(pool(x.to(memory_format=torch.channels_last)), pool(x), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(pool(x.mT), pool(x.mT.contiguous()), rtol=1e-5, atol=1e-6)
+    assert_agree(name, pool(x.to(memory_format=torch.channels_last)), pool(x), rtol=1e-5, atol=1e-6)
+    assert_agree(name, pool(x.mT), pool(x.mT.contiguous()), rtol=1e-5, atol=1e-6)
 
 
 # Hostile input --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import copy
 import pytest
 import timm
 import torch
-from conftest import EXACT, LITE, MODELS, SMALL, features
+from conftest import EXACT, LITE, MODELS, SMALL, assert_agree, features
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.ao.quantization import get_default_qconfig_mapping, quantize_dynamic
@@ -189,7 +189,7 @@ def test_half_precision_trains(name):
     model.eval()
     expected = model(x)
     compiled = torch.compile(model, fullgraph=True, backend='aot_eager')(x)
-    traced = torch.jit.trace(model, (x,))(x)
+    traced = torch.jit.trace(model, (x,), check_trace=False)(x)  # in float16, where the check would be in float32
     for got in (compiled, torch.export.export(model, (x,)).module()(x), torch.jit.script(model)(x), traced):
         torch.testing.assert_close(got, expected, rtol=0.02, atol=0.02 * float(expected.detach().abs().max()))
 
@@ -211,7 +211,7 @@ def test_input_formats(name):
     for fmt, given in layouts.items():
         other = create_global_pool(name, 12, 6, input_fmt=fmt).eval()
         other.load_state_dict(pool.state_dict())
-        torch.testing.assert_close(other(given), pool(x))
+        assert_agree(name, other(given), pool(x), rtol=1e-5, atol=1e-6)
         with pytest.raises(ValueError, match=rf"They look like {fmt}: build the pooling with input_fmt='{fmt}'"):
             pool(given)
     assert timm_3g.create_global_pool('avg', 12, input_fmt='NHWC')(layouts['NHWC']).shape == (2, 12)
