@@ -234,8 +234,9 @@ def test_names_that_the_terminal_would_obey(folder, capsys):
     evil = file.rename(file.with_name('a\x1b[2J.png'))
     (folder / 'names.txt').write_text('x\x1b[31m\ny\nz\n')
     assert predict(folder, evil, '--class-map', folder / 'names.txt') == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert '\x1b' not in out and r'a\x1b[2J.png' in out and r'x\x1b[31m' in out
+    assert '1 of 1 file names have characters that are printed as escapes' in err
 
 
 def test_explain_keeps_what_it_did_not_write_and_takes_long_names(folder, capsys):
