@@ -191,7 +191,7 @@ def test_what_is_recorded_is_said_and_options_win(folder, capsys):
 
 def test_logits_that_are_not_finite_are_reported(folder, capsys):
     model = timm.create_model(SMALL, num_classes=3)
-    torch.nn.init.constant_(model.fc.bias, float('nan'))
+    torch.nn.init.constant_(model.fc.weight, 3e38)  # finite, and too large
     torch.save(model.state_dict(), folder / 'nan.pth')
     file = folder / 'images' / 'a' / 'class0' / '0.png'
     options = ['predict', str(file), '--model', SMALL, '-j', '0', '--device', 'cpu', '--checkpoint', str(folder / 'nan.pth')]
@@ -202,6 +202,39 @@ def test_logits_that_are_not_finite_are_reported(folder, capsys):
     assert '1 of 1 images could not be classified, the first' in err
     assert main(options) == 1
     assert 'cannot be classified: its logits are not finite' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('verb', ['predict', 'validate', 'export'])
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [('conv1.weight', float('nan')), ('bn1.running_var', float('inf')), ('bn1.running_var', -1e-9), ('fc.bias', float('-inf'))],
+)
+def test_weights_that_are_no_numbers_are_refused(folder, capsys, verb, name, value):
+    state = timm.create_model(SMALL, num_classes=3).state_dict()
+    state[name][0] = value
+    file = folder / 'bad.pth'
+    torch.save(state, file)
+    options = ['--model', SMALL, *(['--output', str(folder / 'out')] if verb == 'export' else ['-j', '0', '--device', 'cpu'])]
+    given = {
+        'predict': [str(folder / 'images'), '--checkpoint', str(file)],
+        'validate': ['--data-dir', str(folder / 'images' / 'a'), '--checkpoint', str(file)],
+        'export': [str(file)],
+    }
+    assert main([verb, *given[verb], *options]) == 1
+    out, err = capsys.readouterr()
+    assert not out and err.count('\n') == 1 and not (folder / 'out').exists()
+    assert f'these are not: {name}.' in err or (verb == 'export' and 'logits that are not finite' in err)
+
+
+@pytest.mark.parametrize('option', ['--mean nan', '--std 0', '--std inf', '--crop-pct 0', '--crop-pct nan'])
+def test_numbers_that_no_image_can_be_prepared_with(folder, capsys, option):
+    name = option[2:].split()[0].replace('-', '_')
+    assert predict(folder, folder / 'images', *option.split()) == 1
+    assert option.split()[0].lstrip('-') in capsys.readouterr().err
+    file = folder / 'model' / 'model.safetensors'
+    assert main(['export', str(file), '--model', SMALL, '--output', str(folder / 'out'), *option.split()]) == 1
+    err = capsys.readouterr().err
+    assert f'{name} must be finite' in err and err.count('\n') == 1 and not (folder / 'out').exists()
 
 
 @pytest.mark.parametrize(

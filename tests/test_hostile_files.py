@@ -16,7 +16,8 @@ import torch
 import yaml
 from conftest import SMALL
 from filelock import FileLock
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from timm_3g.__main__ import main
 from timm_3g.cli import _download, _timm_scripts
@@ -27,6 +28,7 @@ from timm_3g.cli._lock import locked
 from timm_3g.cli._results import append_row, read_rows
 from timm_3g.cli._temporary import start_of, sweep
 from timm_3g.cli._whole import require_writable, require_writable_folder, write_text
+from timm_3g.models import sha256_of
 
 SHIPPED = Path(timm.get_pretrained_cfg(f'{SMALL}.cifar10').file).parent
 FACTS = {**dict.fromkeys(REQUIRED), 'license': 'mit'}
@@ -229,6 +231,39 @@ def test_a_sha256_that_is_none(folder, capsys, sha256):
 def test_a_config_that_is_none(folder, capsys, config):
     (folder / 'config.json').write_text(config)
     assert 'config.json is damaged' in refused(capsys, folder, verb='card')
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'mean': [float('nan'), 0, 0]}, 'NaN is no number of JSON'),
+        ({'crop_pct': float('inf')}, 'Infinity is no number of JSON'),
+        ({'std': [0.0, 1.0, 1.0]}, 'std must be finite and positive'),
+        ({'std': [1.0, -1.0, 1.0]}, 'std must be finite and positive'),
+    ],
+)
+def test_a_config_with_numbers_that_are_none(folder, capsys, change, message):
+    config = json.loads((folder / 'config.json').read_text())
+    config['pretrained_cfg'] |= change
+    (folder / 'config.json').write_text(json.dumps(config))
+    assert message in refused(capsys, folder)
+
+
+def test_a_config_that_says_something_twice(folder, capsys):
+    config = folder / 'config.json'
+    config.write_text(config.read_text().replace('"architecture":', '"architecture": "resnet50_3g", "architecture":', 1))
+    assert "it has 'architecture' twice" in refused(capsys, folder)
+    assert "it has 'architecture' twice" in refused(capsys, folder, verb='card')
+
+
+def test_a_published_folder_has_sound_weights(folder, capsys):
+    state, config = load_file(folder / 'model.safetensors'), json.loads((folder / 'config.json').read_text())
+    with safe_open(folder / 'model.safetensors', 'pt') as stream:
+        header = stream.metadata()
+    state['bn1.running_var'][0] = float('inf')  # its logits are finite
+    save_file(state, folder / 'model.safetensors', metadata=header)
+    (folder / 'config.json').write_text(json.dumps({**config, 'sha256': sha256_of(folder / 'model.safetensors')}))
+    assert 'these are not: bn1.running_var.' in refused(capsys, folder)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import timm
 from timm.data import resolve_data_config
 from timm.data.transforms import str_to_pil_interp
 
+from ._sound import require_pixels
+
 
 def check_options(args: argparse.Namespace) -> None:
     """Raise ValueError for a number out of range."""
@@ -38,9 +40,9 @@ def data_config(args: argparse.Namespace, model: Any) -> dict[str, Any]:
         values = getattr(args, name) or cfg.get(name) or ()
         if len(values) not in ((1, size[0]) if getattr(args, name) else (0, 1, size[0])):
             raise ValueError(f'--{name} must be one number, or one for each of {size[0]} channels; got {list(values)}.')
-        if not all(math.isfinite(value) and (name == 'mean' or value > 0) for value in values):
-            raise ValueError(f'{name} must be finite{" and positive" if name == "std" else ""}; got {list(values)}.')
+        require_pixels({name: values})
     config = resolve_data_config(options, pretrained_cfg=cfg, use_test_size=True)
+    require_pixels({'crop_pct': config['crop_pct']})
     try:
         str_to_pil_interp(config['interpolation'])
     except KeyError:
