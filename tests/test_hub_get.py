@@ -269,6 +269,7 @@ def test_a_file_that_is_not_what_its_name_says(server, cache, theirs, capsys, co
     assert get(PLAIN) == 1
     error = last_line(capsys)
     assert re.search(r'toy-(\w{8})\.pth gave another file than its name says \(sha256 \1\.\.\.\)', error)
+    assert ('it is an HTML page' in error) == (content == 'page')
     assert not inside(cache)
     server.files[name] = whole
     assert get(PLAIN) == 0
@@ -415,6 +416,7 @@ def test_a_wrong_file_is_one_line_and_leaves_nothing(server, cache, theirs, tmp_
     error = capsys.readouterr().err
     assert error.startswith('timm-3g get: ') and error.count('\n') == 1 and WRONG[what] in error and 'wrong.pth.tar' in error
     assert not inside(cache) and not (tmp_path / 'executed').exists()
+    assert (f'is not the file of {DRIVE}: it is an HTML page.' in error) == (what == 'page')
 
 
 @pytest.mark.parametrize('what', ['absent', 'other reduction', 'truncated'])
