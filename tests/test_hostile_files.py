@@ -168,6 +168,13 @@ def test_curves_look_at_their_output_first(tmp_path, capsys):
     assert 'plain is no folder' in capsys.readouterr().err
 
 
+def test_curves_of_a_file_that_a_spreadsheet_saved(tmp_path, capsys):
+    file = tmp_path / 'summary.csv'
+    file.write_bytes('epoch,train_loss,eval_loss,eval_top1\r\n0,1,1,5\r\n'.encode('utf-8-sig'))
+    assert main(['curves', str(tmp_path), '--output', str(tmp_path / 'c.png')]) == 0
+    assert '1 epoch, last 5.00 %' in capsys.readouterr().out
+
+
 # Cards and folders ------------------------------------------------------------------------------------------------------
 
 
@@ -271,6 +278,8 @@ def test_a_published_folder_has_sound_weights(folder, capsys):
     ('images', 'logits'),
     [
         (torch.zeros(0, 3, 32, 32), torch.zeros(0, 10)),
+        (torch.zeros(2, 3, 32, 32), torch.zeros(2, 10)),
+        (torch.zeros(1, 3, 32, 32), torch.zeros(1, 10).double()),
         (torch.zeros(1, 3, 8, 8), torch.zeros(1, 10)),
         (torch.zeros(1, 3, 32, 32), torch.zeros(10)),
         (torch.zeros(1, 3, 32, 32), torch.zeros(())),
@@ -282,6 +291,23 @@ def test_a_published_folder_has_sound_weights(folder, capsys):
 def test_a_golden_pair_that_proves_nothing(folder, capsys, images, logits):
     save_file({'input': images, 'logits': logits}, folder / 'golden.safetensors')
     assert 'golden.safetensors must hold finite float32 numbers' in refused(capsys, folder)
+
+
+def test_a_golden_pair_is_a_pair(folder, capsys):
+    golden = load_file(folder / 'golden.safetensors')
+    for content in ({**golden, 'more': torch.zeros(1)}, {'input': golden['input']}):
+        save_file(content, folder / 'golden.safetensors')
+        assert 'must hold input and logits, and nothing else' in refused(capsys, folder)
+
+
+def test_a_card_that_is_no_file(folder, tmp_path, capsys):
+    (folder / 'README.md').unlink()
+    os.mkfifo(folder / 'README.md')
+    assert 'README.md must be a regular file' in refused(capsys, folder, verb='card')
+    assert 'README.md must be a regular file' in refused(capsys, folder)
+    (folder / 'README.md').unlink()
+    for source in ('/dev/zero', tmp_path):
+        assert 'must be a regular file' in refused(capsys, folder, '--card', source, verb='card')
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,8 @@ def _run(argv: list[str]) -> int:
         return _name_extra(argv[0], error)
     except BrokenPipeError:
         raise
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        print(f'timm-3g {argv[0]}: {one_line(str(error))}', file=sys.stderr)
+    except (ValueError, TypeError, OSError, RuntimeError, OverflowError, MemoryError) as error:
+        print(f'timm-3g {argv[0]}: {one_line(str(error)) or "out of memory"}', file=sys.stderr)
         return 1
     if remaining:
         try:

@@ -57,6 +57,8 @@ def read_text(file: Path) -> str:
     Raises:
         ValueError: it is not UTF-8.
     """
+    if file.exists() and not file.is_file():
+        raise ValueError(f'{file} must be a regular file.')
     try:
         return file.read_text(encoding='utf-8-sig').replace('\r\n', '\n')
     except UnicodeDecodeError as error:
@@ -158,7 +160,7 @@ def _existing(readme: Path) -> str:
     Raises:
         ValueError: a link to something else, which is neither shown nor written over.
     """
-    text = read_text(readme) if readme.is_file() else ''
+    text = read_text(readme) if readme.exists() else ''
     inside = Path(os.path.realpath(readme.parent)) in Path(os.path.realpath(readme)).parents
     if not inside and 'timm_3g' not in split_front_matter(text)[0]:
         raise ValueError(

@@ -129,11 +129,16 @@ def check_folder(folder: Path) -> nn.Module:
 
 
 def _require_golden(golden: dict[str, torch.Tensor], net: Any, folder: Path) -> None:
-    """Raise ValueError unless the pair is at least one image of the model's size, with as many logits as it has outputs."""
+    """Raise ValueError unless the pair is one image of the model's size, with as many logits as it has outputs."""
+    if golden.keys() != {'input', 'logits'}:
+        raise ValueError(
+            f'{folder / GOLDEN} must hold input and logits, and nothing else; got {", ".join(sorted(golden)):.80}. Export the '
+            f'folder again.'
+        )
     image, logits = golden['input'], golden['logits']
     outputs = net.num_classes or net.head_hidden_size
     size = tuple(net.pretrained_cfg['input_size'])
-    shapes = tuple(image.shape[1:]) == size and tuple(logits.shape) == (len(image), outputs) and len(image)
+    shapes = tuple(image.shape) == (1, *size) and tuple(logits.shape) == (1, outputs)
     finite = image.dtype == logits.dtype == torch.float32 and bool(image.isfinite().all() and logits.isfinite().all())
     if not shapes or not finite:
         raise ValueError(

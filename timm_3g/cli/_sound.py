@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+CROP_MODES = ('center', 'squash', 'border')
 _MOST = 4  # names in a message
 
 
@@ -26,8 +27,10 @@ def require_sound(net: nn.Module) -> None:
 
 
 def require_pixels(cfg: Mapping[str, Any]) -> None:
-    """Raise ValueError where mean, std or crop_pct of a pretrained_cfg are no numbers that images can be prepared with."""
-    for name, positive in (('mean', False), ('std', True), ('crop_pct', True)):
+    """Raise ValueError where mean, std, crop_pct or crop_mode of a pretrained_cfg are none that images can be prepared with."""
+    if cfg.get('crop_mode') not in (None, '', *CROP_MODES):
+        raise ValueError(f'crop_mode must be one of {", ".join(CROP_MODES)}; got {cfg["crop_mode"]!r:.80}.')
+    for name, positive in (('mean', False), ('std', True), ('crop_pct', True), ('test_crop_pct', True)):
         values = cfg.get(name)
         each = values if isinstance(values, list | tuple) else [] if values is None else [values]
         if not all(type(value) in (int, float) and math.isfinite(value) and (value > 0 or not positive) for value in each):
