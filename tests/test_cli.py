@@ -163,6 +163,11 @@ def test_messages_are_one_line_that_the_terminal_does_not_obey(monkeypatch, caps
     assert capsys.readouterr().err == 'timm-3g curves: a b \\x1b[2J \\u202e \\udce9\n'
 
 
+def test_out_of_memory_is_one_line(monkeypatch, capsys):
+    assert ending_in(monkeypatch, MemoryError()) == 1
+    assert capsys.readouterr().err == 'timm-3g curves: out of memory\n'
+
+
 def test_a_closed_pipe_is_quiet(tmp_path):
     """As `timm-3g get --list | head -1`: nobody reads on."""
     command = [sys.executable, '-m', 'timm_3g', 'get', '--list']
