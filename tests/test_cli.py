@@ -73,6 +73,18 @@ def test_missing_extras_are_named(monkeypatch, capsys):
     assert "This needs an extra: pip install 'timm_3g[demo]'" in capsys.readouterr().err
 
 
+def test_missing_extras_of_scripts_are_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'pandas', None)
+    monkeypatch.setitem(sys.modules, 'other', None)
+    for name in ('pandas', 'other'):
+        (tmp_path / f'{name}_user.py').write_text(f'import {name}\n')
+    assert main(['run', '--timm-scripts', str(tmp_path), 'pandas_user.py']) == 1
+    err = capsys.readouterr().err
+    assert "This needs an extra: pip install 'timm_3g[inference]'" in err and err.count('\n') == 1
+    with pytest.raises(ModuleNotFoundError, match='other'):
+        main(['run', '--timm-scripts', str(tmp_path), 'other_user.py'])
+
+
 def test_demo_trains_and_draws(tmp_path, capsys, monkeypatch):
     train_x, train_y, test_x, test_y = demo.load_digits(seed=0)
     assert train_x.shape == (1437, 1, 32, 32) and test_x.shape[0] == len(test_y) == 360
@@ -149,6 +161,11 @@ def test_programming_errors_keep_their_traceback(monkeypatch):
 def test_messages_are_one_line_that_the_terminal_does_not_obey(monkeypatch, capsys):
     assert ending_in(monkeypatch, ValueError('a\n  b \x1b[2J \u202e \udce9')) == 1
     assert capsys.readouterr().err == 'timm-3g curves: a b \\x1b[2J \\u202e \\udce9\n'
+
+
+def test_out_of_memory_is_one_line(monkeypatch, capsys):
+    assert ending_in(monkeypatch, MemoryError()) == 1
+    assert capsys.readouterr().err == 'timm-3g curves: out of memory\n'
 
 
 def test_a_closed_pipe_is_quiet(tmp_path):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,45 @@ def test_damaged_images_are_reported_skipped_and_end_in_exit_code_1(folder, caps
     assert '3 of 4 images could not be read, the first' in err
     assert predict(folder, *bad, '--json') == 1
     assert all(entry['error'] and not entry['top'] for entry in json.loads(capsys.readouterr().out))
+
+
+@pytest.mark.parametrize('make', [os.mkfifo, lambda file: file.symlink_to('/dev/zero')])
+def test_a_pipe_or_a_device_is_no_image(folder, capsys, make):
+    make(folder / 'odd.png')
+    assert predict(folder, folder / 'odd.png', folder / 'images' / 'b') == 1
+    out, err = capsys.readouterr()
+    assert 'cannot be read: ValueError: it is no regular file' in out and out.count('orange') == 3 and err.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'pretrained_cfg': None}, 'has pretrained_cfg=None, which must map names to values'),
+        ({'num_classes': '3'}, "has num_classes='3', which must be an integer"),
+        ({'num_classes': float('nan')}, 'has num_classes=nan, which must be an integer'),
+        ({'label_names': 5}, 'has label_names=5'),
+        ({'crop_pct': 0}, 'crop_pct must be finite and positive'),
+        ({'test_crop_pct': 'big'}, 'test_crop_pct must be finite and positive'),
+        ({'crop_mode': 'big'}, "crop_mode must be one of center, squash, border; got 'big'"),
+        ({'test_input_size': [3]}, 'The input size must be three positive integers'),
+        ({'input_size': [3, 10**6, 10**6]}, 'Images would be resized to'),
+    ],
+)
+def test_a_config_that_no_image_can_be_prepared_by(folder, capsys, change, message):
+    file = folder / 'model' / 'config.json'
+    config = json.loads(file.read_text())
+    top = change.keys() & {'pretrained_cfg', 'num_classes', 'label_names'}
+    (config if top else config['pretrained_cfg']).update(change)
+    file.write_text(json.dumps(config))
+    assert predict(folder, folder / 'images') == 1
+    out, err = capsys.readouterr()
+    assert not out and message in err and err.count('\n') == 1
+
+
+def test_a_config_without_end(folder, capsys):
+    (folder / 'model' / 'config.json').write_text('[' * 100_000)
+    assert predict(folder, folder / 'images') == 1
+    assert 'is no config.json of timm' in capsys.readouterr().err
 
 
 def test_find_images(tmp_path):
@@ -191,7 +231,7 @@ def test_what_is_recorded_is_said_and_options_win(folder, capsys):
 
 def test_logits_that_are_not_finite_are_reported(folder, capsys):
     model = timm.create_model(SMALL, num_classes=3)
-    torch.nn.init.constant_(model.fc.bias, float('nan'))
+    torch.nn.init.constant_(model.fc.weight, 3e38)  # finite, and too large
     torch.save(model.state_dict(), folder / 'nan.pth')
     file = folder / 'images' / 'a' / 'class0' / '0.png'
     options = ['predict', str(file), '--model', SMALL, '-j', '0', '--device', 'cpu', '--checkpoint', str(folder / 'nan.pth')]
@@ -204,6 +244,39 @@ def test_logits_that_are_not_finite_are_reported(folder, capsys):
     assert 'cannot be classified: its logits are not finite' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize('verb', ['predict', 'validate', 'export'])
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [('conv1.weight', float('nan')), ('bn1.running_var', float('inf')), ('bn1.running_var', -1e-9), ('fc.bias', float('-inf'))],
+)
+def test_weights_that_are_no_numbers_are_refused(folder, capsys, verb, name, value):
+    state = timm.create_model(SMALL, num_classes=3).state_dict()
+    state[name][0] = value
+    file = folder / 'bad.pth'
+    torch.save(state, file)
+    options = ['--model', SMALL, *(['--output', str(folder / 'out')] if verb == 'export' else ['-j', '0', '--device', 'cpu'])]
+    given = {
+        'predict': [str(folder / 'images'), '--checkpoint', str(file)],
+        'validate': ['--data-dir', str(folder / 'images' / 'a'), '--checkpoint', str(file)],
+        'export': [str(file)],
+    }
+    assert main([verb, *given[verb], *options]) == 1
+    out, err = capsys.readouterr()
+    assert not out and err.count('\n') == 1 and not (folder / 'out').exists()
+    assert f'these are not: {name}.' in err or (verb == 'export' and 'logits that are not finite' in err)
+
+
+@pytest.mark.parametrize('option', ['--mean nan', '--std 0', '--std inf', '--crop-pct 0', '--crop-pct nan'])
+def test_numbers_that_no_image_can_be_prepared_with(folder, capsys, option):
+    name = option[2:].split()[0].replace('-', '_')
+    assert predict(folder, folder / 'images', *option.split()) == 1
+    assert option.split()[0].lstrip('-') in capsys.readouterr().err
+    file = folder / 'model' / 'model.safetensors'
+    assert main(['export', str(file), '--model', SMALL, '--output', str(folder / 'out'), *option.split()]) == 1
+    err = capsys.readouterr().err
+    assert f'{name} must be finite' in err and err.count('\n') == 1 and not (folder / 'out').exists()
+
+
 @pytest.mark.parametrize(
     ('more', 'message'),
     [
@@ -214,6 +287,10 @@ def test_logits_that_are_not_finite_are_reported(folder, capsys):
         (['--mean', '0.1', '0.2'], '--mean must be one number, or one for each of 3 channels; got [0.1, 0.2]'),
         (['--mean', 'nan'], 'mean must be finite; got [nan]'),
         (['--std', '0'], 'std must be finite and positive; got [0.0]'),
+        (['--img-size', '100000'], 'Images would be resized to 100000 x 100000 pixels'),
+        (['--input-size', '3', '32', '4000000'], 'At least 1 and at most 89,478,485 pixels are possible'),
+        (['--crop-pct', '1e-9'], 'Images would be resized to'),
+        (['--crop-pct', '1e9'], 'Images would be resized to 0 x 0 pixels'),
         (['--interpolation', 'foo'], "Unknown interpolation 'foo'. There are nearest, bilinear"),
         (['--input-size', '3', '0', '32'], 'The input size must be three positive integers'),
         (['--model-kwargs', 'features_only=True'], 'features_only=True makes a model without a classifier'),
@@ -234,14 +311,17 @@ def test_names_that_the_terminal_would_obey(folder, capsys):
     evil = file.rename(file.with_name('a\x1b[2J.png'))
     (folder / 'names.txt').write_text('x\x1b[31m\ny\nz\n')
     assert predict(folder, evil, '--class-map', folder / 'names.txt') == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert '\x1b' not in out and r'a\x1b[2J.png' in out and r'x\x1b[31m' in out
+    assert '1 of 1 file names have characters that are printed as escapes' in err
 
 
 def test_explain_keeps_what_it_did_not_write_and_takes_long_names(folder, capsys):
     file = folder / 'images' / 'a' / 'class0' / '0.png'
     pictures = folder / 'pictures'
     pictures.mkdir()
+    assert predict(folder, file, '--explain', file) == 1
+    assert '0.png is no folder. Name another place' in capsys.readouterr().err
     (pictures / '0.explain.png').write_bytes(file.read_bytes())
     before = (pictures / '0.explain.png').read_bytes()
     assert predict(folder, file, '--explain', pictures) == 1

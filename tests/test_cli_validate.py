@@ -316,6 +316,21 @@ def test_other_classes_than_the_weights_are_refused(job, capsys):
         assert f'have 10 classes; with --num-classes {number} the classifier' in err and 'Acc@1' not in out
 
 
+def test_postscript_is_not_started(job, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr('PIL.EpsImagePlugin.Ghostscript', lambda *_, **__: pytest.fail('Ghostscript was started'))
+    image_folder(tmp_path, {'val': 1})
+    (file,) = (tmp_path / 'val' / 'class0').iterdir()
+    file.write_text('%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n')
+    command = ['validate', '--model', f'{SMALL}.cifar10', '--data-dir', str(tmp_path), '--split', 'val', '-j', '0']
+    assert main([*command, '--device', 'cpu']) == 0
+    assert 'Skipped sample (index 0)' in caplog.text
+
+
+def test_images_cannot_be_fewer_than_one(job, capsys):
+    assert main(['validate', *arguments(job, '--num-samples', -1)]) == 1
+    assert '--num-samples must be at least 1; got -1' in capsys.readouterr().err
+
+
 def test_the_results_file_is_checked_before_the_work(job, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr('timm_3g.cli.validate.validate', lambda args: pytest.fail('evaluated first'))
     (tmp_path / 'plain').write_text('x')

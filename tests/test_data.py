@@ -201,6 +201,8 @@ def test_a_foreign_wrapper_is_not_taken_for_ours(before, after, monkeypatch):
         ('a.txt', b'x\ny\nx\n', "has 'x' twice"),
         ('a.txt', b'x\n\ny\n', 'has an empty line'),
         ('a.txt', b'\n', 'is empty'),
+        ('a.txt', b'\xef\xbb\xbfx\ny\n', 'begins with a byte order mark'),
+        ('a.txt', b'\xff\xfex\0', 'must be UTF-8'),
         ('a.json', b'{}', "must be a .txt with one name a line, or a .pkl of a dict; got '.json'"),
         ('a.pkl', pickle.dumps(print), 'must be a pickled dict of built-in types'),
         ('a.pkl', b'', 'must be a pickled dict of built-in types'),
@@ -219,6 +221,8 @@ def test_class_maps_that_are_refused(name, content, message, tmp_path):
 def test_class_maps(tmp_path):
     (tmp_path / 'a.txt').write_text('x \ny\n\n')
     assert read_class_map('a.txt', tmp_path) == {'x': 0, 'y': 1}
+    (tmp_path / 'b.txt').write_bytes(b'x\r\ny\r\n')
+    assert read_class_map('b.txt', tmp_path) == {'x': 0, 'y': 1}
     (tmp_path / 'a.pkl').write_bytes(pickle.dumps({'y': 1, 'x': 0}))
     assert names_in_order(read_class_map(tmp_path / 'a.pkl'), 'a.pkl') == ['x', 'y']
     for wrong, place in (

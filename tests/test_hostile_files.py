@@ -8,7 +8,8 @@ import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
+from urllib.request import Request
 
 import pytest
 import timm
@@ -16,10 +17,11 @@ import torch
 import yaml
 from conftest import SMALL
 from filelock import FileLock
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from timm_3g.__main__ import main
-from timm_3g.cli import _download, _timm_scripts
+from timm_3g.cli import _download, _sent, _timm_scripts
 from timm_3g.cli._card_facts import REQUIRED
 from timm_3g.cli._download import download
 from timm_3g.cli._folder import new_folder
@@ -27,6 +29,7 @@ from timm_3g.cli._lock import locked
 from timm_3g.cli._results import append_row, read_rows
 from timm_3g.cli._temporary import start_of, sweep
 from timm_3g.cli._whole import require_writable, require_writable_folder, write_text
+from timm_3g.models import sha256_of
 
 SHIPPED = Path(timm.get_pretrained_cfg(f'{SMALL}.cifar10').file).parent
 FACTS = {**dict.fromkeys(REQUIRED), 'license': 'mit'}
@@ -165,6 +168,13 @@ def test_curves_look_at_their_output_first(tmp_path, capsys):
     assert 'plain is no folder' in capsys.readouterr().err
 
 
+def test_curves_of_a_file_that_a_spreadsheet_saved(tmp_path, capsys):
+    file = tmp_path / 'summary.csv'
+    file.write_bytes('epoch,train_loss,eval_loss,eval_top1\r\n0,1,1,5\r\n'.encode('utf-8-sig'))
+    assert main(['curves', str(tmp_path), '--output', str(tmp_path / 'c.png')]) == 0
+    assert '1 epoch, last 5.00 %' in capsys.readouterr().out
+
+
 # Cards and folders ------------------------------------------------------------------------------------------------------
 
 
@@ -232,9 +242,44 @@ def test_a_config_that_is_none(folder, capsys, config):
 
 
 @pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'mean': [float('nan'), 0, 0]}, 'NaN is no number of JSON'),
+        ({'crop_pct': float('inf')}, 'Infinity is no number of JSON'),
+        ({'std': [0.0, 1.0, 1.0]}, 'std must be finite and positive'),
+        ({'std': [1.0, -1.0, 1.0]}, 'std must be finite and positive'),
+    ],
+)
+def test_a_config_with_numbers_that_are_none(folder, capsys, change, message):
+    config = json.loads((folder / 'config.json').read_text())
+    config['pretrained_cfg'] |= change
+    (folder / 'config.json').write_text(json.dumps(config))
+    assert message in refused(capsys, folder)
+
+
+def test_a_config_that_says_something_twice(folder, capsys):
+    config = folder / 'config.json'
+    config.write_text(config.read_text().replace('"architecture":', '"architecture": "resnet50_3g", "architecture":', 1))
+    assert "it has 'architecture' twice" in refused(capsys, folder)
+    assert "it has 'architecture' twice" in refused(capsys, folder, verb='card')
+
+
+def test_a_published_folder_has_sound_weights(folder, capsys):
+    state, config = load_file(folder / 'model.safetensors'), json.loads((folder / 'config.json').read_text())
+    with safe_open(folder / 'model.safetensors', 'pt') as stream:
+        header = stream.metadata()
+    state['bn1.running_var'][0] = float('inf')  # its logits are finite
+    save_file(state, folder / 'model.safetensors', metadata=header)
+    (folder / 'config.json').write_text(json.dumps({**config, 'sha256': sha256_of(folder / 'model.safetensors')}))
+    assert 'these are not: bn1.running_var.' in refused(capsys, folder)
+
+
+@pytest.mark.parametrize(
     ('images', 'logits'),
     [
         (torch.zeros(0, 3, 32, 32), torch.zeros(0, 10)),
+        (torch.zeros(2, 3, 32, 32), torch.zeros(2, 10)),
+        (torch.zeros(1, 3, 32, 32), torch.zeros(1, 10).double()),
         (torch.zeros(1, 3, 8, 8), torch.zeros(1, 10)),
         (torch.zeros(1, 3, 32, 32), torch.zeros(10)),
         (torch.zeros(1, 3, 32, 32), torch.zeros(())),
@@ -246,6 +291,23 @@ def test_a_config_that_is_none(folder, capsys, config):
 def test_a_golden_pair_that_proves_nothing(folder, capsys, images, logits):
     save_file({'input': images, 'logits': logits}, folder / 'golden.safetensors')
     assert 'golden.safetensors must hold finite float32 numbers' in refused(capsys, folder)
+
+
+def test_a_golden_pair_is_a_pair(folder, capsys):
+    golden = load_file(folder / 'golden.safetensors')
+    for content in ({**golden, 'more': torch.zeros(1)}, {'input': golden['input']}):
+        save_file(content, folder / 'golden.safetensors')
+        assert 'must hold input and logits, and nothing else' in refused(capsys, folder)
+
+
+def test_a_card_that_is_no_file(folder, tmp_path, capsys):
+    (folder / 'README.md').unlink()
+    os.mkfifo(folder / 'README.md')
+    assert 'README.md must be a regular file' in refused(capsys, folder, verb='card')
+    assert 'README.md must be a regular file' in refused(capsys, folder)
+    (folder / 'README.md').unlink()
+    for source in ('/dev/zero', tmp_path):
+        assert 'must be a regular file' in refused(capsys, folder, '--card', source, verb='card')
 
 
 @pytest.mark.parametrize(
@@ -400,3 +462,76 @@ def test_a_script_server_that_talks_nonsense(server, tmp_path, monkeypatch, garb
     with pytest.raises(OSError, match='is not the pinned file'):
         _timm_scripts.find_script('train.py', url=server.url)
     assert not _timm_scripts.is_pinned(_timm_scripts.cache_dir() / 'train.py')
+
+
+@pytest.mark.parametrize('url', ['http://example.com/a', 'ftp://example.com/a', 'HTTP://example.com/a'])
+def test_https_is_not_left(url):
+    secure, plain = Request('https://example.com/a'), Request('http://example.com/a')
+    with pytest.raises(OSError, match='which is not https, and is not followed'):
+        _download.Redirects().redirect_request(secure, None, 302, '', {}, url)
+    assert _download.Redirects().redirect_request(secure, None, 302, '', {}, 'https://example.com/b')
+    assert _download.Redirects().redirect_request(plain, None, 302, '', {}, 'http://example.com/b')
+
+
+def test_redirects_go_through_the_handler(server, tmp_path, monkeypatch):
+    asked = []
+
+    class Watched(_download.Redirects):
+        def redirect_request(self, req, fp, code, msg, headers, newurl):
+            asked.append(newurl)
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    monkeypatch.setattr(_download, 'Redirects', Watched)
+    server.answer = lambda h: send(h, b'', 302, Location='/b') if h.path == '/a' else send(h, b'whole')
+    download(f'{server.url}/a', tmp_path / 'a.pth')
+    assert (tmp_path / 'a.pth').read_bytes() == b'whole' and asked == [f'{server.url}/b']
+
+
+@pytest.mark.parametrize('drops', [False, True])
+def test_a_server_that_drips_is_given_up(server, tmp_path, monkeypatch, drops):
+    """A byte now and then, in one answer or in one each: each shows that the server is there, and the file never comes."""
+    monkeypatch.setattr(_download, 'PATIENCE', 0.2)
+    sleep = Event().wait
+
+    def answer(h):
+        start = int((h.headers['Range'] or 'bytes=0-')[6:-1])
+        headers = {'ETag': '"one"', 'Content_Range': f'bytes {start}-9999/10000'}
+        send(h, b'a', 206 if start else 200, length=10000 - start, **headers)
+        while not drops:
+            sleep(0.02)
+            h.wfile.write(b'a')
+            h.wfile.flush()
+
+    server.answer = answer
+    monkeypatch.setattr(_download.time, 'sleep', lambda seconds: sleep(0.02))
+    with pytest.raises(OSError, match=r'only [\d]+ bytes came in'):
+        download(f'{server.url}/a', tmp_path / 'a.pth')
+    assert 0 < (tmp_path / 'a.part').stat().st_size < 1000
+
+
+@pytest.mark.parametrize('name', ['config.json', 'golden.safetensors', 'model.safetensors'])
+def test_a_file_that_changes_while_it_is_checked_is_not_sent(folder, capsys, monkeypatch, name):
+    def check(where):
+        check_folder(where)
+        (where / name).write_bytes((where / name).read_bytes() + b' ')
+
+    check_folder = _sent.check_folder
+    monkeypatch.setattr(_sent, 'check_folder', check)
+    assert f'{name} was changed while it was checked; nothing was pushed' in refused(capsys, folder)
+
+
+def test_a_file_that_changes_after_the_check_is_not_what_is_sent(folder):
+    before = {name: (folder / name).read_bytes() for name in ('config.json', 'golden.safetensors')}
+    files = _sent.checked_files(folder)
+    for name in before:
+        (folder / name).write_bytes(b'other')
+    assert {file.path_in_repo: file.path_or_fileobj for file in files if file.path_in_repo in before} == before
+
+
+@pytest.mark.parametrize('text', ['\x1b[2J', 'a\x9b31m', '\x00', '\x07'])
+def test_text_by_hand_has_no_control_characters(folder, capsys, text):
+    readme = folder / 'README.md'
+    readme.write_text(f'{readme.read_text()}\nMy notes {text}\n')
+    before = readme.read_bytes()
+    assert 'has the control character' in refused(capsys, folder)
+    assert 'has the control character' in refused(capsys, folder, verb='card') and readme.read_bytes() == before

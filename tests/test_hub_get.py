@@ -269,6 +269,7 @@ def test_a_file_that_is_not_what_its_name_says(server, cache, theirs, capsys, co
     assert get(PLAIN) == 1
     error = last_line(capsys)
     assert re.search(r'toy-(\w{8})\.pth gave another file than its name says \(sha256 \1\.\.\.\)', error)
+    assert ('it is an HTML page' in error) == (content == 'page')
     assert not inside(cache)
     server.files[name] = whole
     assert get(PLAIN) == 0
@@ -415,6 +416,7 @@ def test_a_wrong_file_is_one_line_and_leaves_nothing(server, cache, theirs, tmp_
     error = capsys.readouterr().err
     assert error.startswith('timm-3g get: ') and error.count('\n') == 1 and WRONG[what] in error and 'wrong.pth.tar' in error
     assert not inside(cache) and not (tmp_path / 'executed').exists()
+    assert (f'is not the file of {DRIVE}: it is an HTML page.' in error) == (what == 'page')
 
 
 @pytest.mark.parametrize('what', ['absent', 'other reduction', 'truncated'])
@@ -592,3 +594,56 @@ def test_the_folder_knows_its_weights(server, cache, theirs):
     moved = verb.fetched_folder(DRIVE).rename(cache / 'moved')
     cfg = timm.create_model(f'local-dir:{moved}', pretrained=True).pretrained_cfg
     assert (cfg['tag'], cfg['license'], cfg['num_classes']) == ('drive', 'unknown', 4)
+
+
+# What the user has in the cache -----------------------------------------------------------------------------------------
+
+
+def test_what_a_user_has_beside_the_weights_stays(server, cache, theirs, file):
+    assert get(PLAIN, '--from', file) == 0
+    folder = verb.fetched_folder(PLAIN)
+    (folder / 'README.md').write_text('my notes')
+    (folder / 'plots').mkdir()
+    (folder / 'plots' / 'a.png').write_text('mine')
+    before = inside(cache)
+    (folder / 'config.json').write_text('{')
+    assert get(PLAIN, '--from', file) == 0
+    assert inside(cache) == before
+    (folder / 'model.safetensors').write_bytes(b'damaged')
+    assert get(PLAIN) == 0  # from the server, since what is there is damaged
+    assert inside(cache) == before
+
+
+def test_a_cached_folder_that_is_a_link_stays_one(server, cache, theirs, file, tmp_path):
+    folder, disk = verb.fetched_folder(PLAIN), tmp_path / 'disk'
+    folder.parent.mkdir(parents=True)
+    disk.mkdir()
+    folder.symlink_to(disk)
+    for _ in range(2):
+        assert get(PLAIN, '--from', file) == 0
+    assert folder.is_symlink() and set(os.listdir(disk)) == FILES
+    check_loads(PLAIN, theirs)
+
+
+@pytest.mark.parametrize('there', [False, True])
+def test_a_killed_get_leaves_nothing_after_the_next(server, cache, theirs, file, there, monkeypatch):
+    folder = verb.fetched_folder(PLAIN)
+    if there:
+        assert get(PLAIN, '--from', file) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(verb.shutil, 'rmtree', lambda *args, **kwargs: None)  # nothing is cleared on the way out
+        patch.setattr('timm_3g.cli.export.write_folder', killed)
+        with pytest.raises(KeyboardInterrupt):
+            verb.get(PLAIN, file)
+    assert [path for path in folder.parent.rglob('*') if 'new' in path.name]
+    # The marks of this process would be those of a live one.
+    for path in [path for path in folder.parent.rglob('*') if 'new' in path.name]:
+        path.rename(path.with_name(path.name.replace(str(os.getpid()), str(2**22 + 1))))
+    assert get(PLAIN, '--from', file) == 0
+    assert inside(cache).keys() == {f'weights/{PLAIN}/{name}' for name in FILES}
+    assert not [path for path in folder.parent.rglob('*') if path.is_dir() and path != folder]
+
+
+def killed(net, folder):
+    (folder / 'model.safetensors').write_text('half')
+    raise KeyboardInterrupt

@@ -32,7 +32,8 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit code: 0, 1 after a one-line error or where nobody reads on, 130 after Ctrl-C.
 
-    A verb's `run` may return a function: work that is not ours (timm's scripts), whose errors keep their traceback.
+    A verb's `run` may return a function: work that is not ours (timm's scripts), whose errors keep their traceback, but for a
+    missing extra.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
@@ -79,19 +80,27 @@ def _run(argv: list[str]) -> int:
             parser.error(f'unrecognized arguments: {" ".join(rest)}{"." * bool(nearest)}{nearest}')
         remaining = args.run(args)
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or '').split('.')[0])
-        if not extra:
-            raise
-        print(f"timm-3g {argv[0]}: {error}. This needs an extra: pip install 'timm_3g[{extra}]'", file=sys.stderr)
-        return 1
+        return _name_extra(argv[0], error)
     except BrokenPipeError:
         raise
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        print(f'timm-3g {argv[0]}: {one_line(str(error))}', file=sys.stderr)
+    except (ValueError, TypeError, OSError, RuntimeError, OverflowError, MemoryError) as error:
+        print(f'timm-3g {argv[0]}: {one_line(str(error)) or "out of memory"}', file=sys.stderr)
         return 1
     if remaining:
-        remaining()
+        try:
+            remaining()
+        except ModuleNotFoundError as error:
+            return _name_extra(argv[0], error)
     return 0
+
+
+def _name_extra(verb: str, error: ModuleNotFoundError) -> int:
+    """Print which extra brings the package that is missing, and return the exit code. Raise the error where none does."""
+    extra = EXTRAS.get((error.name or '').split('.')[0])
+    if not extra:
+        raise error
+    print(f"timm-3g {verb}: {error}. This needs an extra: pip install 'timm_3g[{extra}]'", file=sys.stderr)
+    return 1
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

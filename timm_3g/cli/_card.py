@@ -17,7 +17,7 @@ import yaml
 
 from timm_3g.models import SHA256, WEIGHTS
 
-from ._card_facts import FACTS, REQUIRED, check_facts
+from ._card_facts import FACTS, REQUIRED, check_facts, control_character
 from ._card_text import BEGIN, END, PROSE, render
 from ._folder import CARD, key_of, read_json, require_exported
 from ._whole import write_text
@@ -57,6 +57,8 @@ def read_text(file: Path) -> str:
     Raises:
         ValueError: it is not UTF-8.
     """
+    if file.exists() and not file.is_file():
+        raise ValueError(f'{file} must be a regular file.')
     try:
         return file.read_text(encoding='utf-8-sig').replace('\r\n', '\n')
     except UnicodeDecodeError as error:
@@ -158,7 +160,7 @@ def _existing(readme: Path) -> str:
     Raises:
         ValueError: a link to something else, which is neither shown nor written over.
     """
-    text = read_text(readme) if readme.is_file() else ''
+    text = read_text(readme) if readme.exists() else ''
     inside = Path(os.path.realpath(readme.parent)) in Path(os.path.realpath(readme)).parents
     if not inside and 'timm_3g' not in split_front_matter(text)[0]:
         raise ValueError(
@@ -241,9 +243,15 @@ def hand_written(readme: str, whose: str = 'the card') -> str:
     """What stands outside the marks; everything after the front matter where there are none.
 
     Raises:
-        ValueError: marks that do not make one pair, so that nobody can tell whose text is whose.
+        ValueError: marks that do not make one pair, so that nobody can tell whose text is whose; or control characters.
     """
     _, body = split_front_matter(readme)
+    control = control_character(body)
+    if control:
+        raise ValueError(
+            f'{whose} has the control character {control!r}, which no card may have. Delete it there, or give up the text on '
+            f'the Hub: --replace-text.'
+        )
     marks = len(_MARK.findall(body))
     block = _BLOCK.search(body)
     if marks not in (0, 2) or (marks and not block):

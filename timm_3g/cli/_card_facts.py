@@ -46,9 +46,14 @@ def check_facts(facts: Mapping[str, Any], prose: str, whose: str) -> None:
     for text in (*_texts(facts), prose):
         if _OURS.search(text):
             raise ValueError(f'{whose}: <!-- timm_3g: ... --> are the marks of a card; neither facts nor prose may hold them.')
-        control = next((c for c in text if unicodedata.category(c) == 'Cc' and c not in '\n\t'), None)
+        control = control_character(text)
         if control:
             raise ValueError(f'{whose}: facts and prose must be free of control characters; got {control!r}.')
+
+
+def control_character(text: str) -> str | None:
+    """The first that is no line break and no tab, if there is one: a terminal obeys it."""
+    return next((c for c in text if unicodedata.category(c) == 'Cc' and c not in '\n\t'), None)
 
 
 def _check_metric(metric: Any, whose: str) -> None:

@@ -10,10 +10,14 @@ import timm
 from timm.data import resolve_data_config
 from timm.data.transforms import str_to_pil_interp
 
+from ._sound import require_pixels
+
+MOST_PIXELS = 89_478_485  # of one image: Pillow's own limit, 8-bit RGB in 256 MB
+
 
 def check_options(args: argparse.Namespace) -> None:
     """Raise ValueError for a number out of range."""
-    for name, least in (('batch_size', 1), ('workers', 0), ('img_size', 1), ('num_classes', 0)):
+    for name, least in (('batch_size', 1), ('workers', 0), ('img_size', 1), ('num_classes', 0), ('num_samples', 1)):
         value = getattr(args, name, None)
         if value is not None and value < least:
             raise ValueError(f'--{name.replace("_", "-")} must be at least {least}; got {value}.')
@@ -38,9 +42,10 @@ def data_config(args: argparse.Namespace, model: Any) -> dict[str, Any]:
         values = getattr(args, name) or cfg.get(name) or ()
         if len(values) not in ((1, size[0]) if getattr(args, name) else (0, 1, size[0])):
             raise ValueError(f'--{name} must be one number, or one for each of {size[0]} channels; got {list(values)}.')
-        if not all(math.isfinite(value) and (name == 'mean' or value > 0) for value in values):
-            raise ValueError(f'{name} must be finite{" and positive" if name == "std" else ""}; got {list(values)}.')
+        require_pixels({name: values})
     config = resolve_data_config(options, pretrained_cfg=cfg, use_test_size=True)
+    require_pixels(cfg)
+    _require_size(config)
     try:
         str_to_pil_interp(config['interpolation'])
     except KeyError:
@@ -53,6 +58,19 @@ def data_config(args: argparse.Namespace, model: Any) -> dict[str, Any]:
         if recorded:
             print(f'As recorded with {args.checkpoint}: {", ".join(recorded)}.', file=sys.stderr)
     return config
+
+
+def _require_size(config: dict[str, Any]) -> None:
+    """Raise ValueError where images would be resized to nothing, or to more pixels than Pillow would read."""
+    size = config['input_size']
+    if len(size) != 3 or not all(type(n) is int and n > 0 for n in size):
+        raise ValueError(f'The input size must be three positive integers, channels, height and width; got {size!r:.80}.')
+    height, width = (math.floor(n / config['crop_pct']) for n in size[1:])
+    if min(height, width) < 1 or height * width > MOST_PIXELS:
+        raise ValueError(
+            f'Images would be resized to {height} x {width} pixels for the input size {size[1]} x {size[2]} and crop_pct '
+            f'{config["crop_pct"]}. At least 1 and at most {MOST_PIXELS:,} pixels are possible.'
+        )
 
 
 def _text(value: Any) -> str:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from huggingface_hub import constants
 from huggingface_hub.errors import OfflineModeIsEnabled
@@ -16,11 +16,37 @@ from tqdm import tqdm
 
 TIMEOUT = 10.0  # seconds without a byte
 TRIES = 5
+SLOW, PATIENCE = 1000, 60.0  # fewer bytes a second, on average over so many seconds, is no progress
 _BLOCK = 1 << 20
 
 
 class ConnectError(OSError):
     """The server is not there, or does not speak HTTP to the end."""
+
+
+class Redirects(HTTPRedirectHandler):
+    """Refuses to be sent from https to anything else, where nothing proves who answers."""
+
+    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
+        if req.type == 'https' and not newurl.lower().startswith('https:'):
+            raise ConnectError(f'{req.full_url} sends on to {newurl}, which is not https, and is not followed')
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+class Pace:
+    """Whether bytes come fast enough to end some day, over all tries together."""
+
+    def __init__(self) -> None:
+        self.since, self.bytes = time.monotonic(), 0
+
+    def add(self, number: int) -> None:
+        """Raise ConnectError where the last PATIENCE seconds brought next to nothing."""
+        self.bytes += number
+        seconds = time.monotonic() - self.since
+        if seconds > PATIENCE:
+            if self.bytes < SLOW * seconds:
+                raise ConnectError(f'only {self.bytes:,} bytes came in {seconds:.0f} seconds')
+            self.since, self.bytes = time.monotonic(), 0
 
 
 def download(url: str, output: Path, checked: bool = False, tries: int = TRIES) -> None:
@@ -34,16 +60,17 @@ def download(url: str, output: Path, checked: bool = False, tries: int = TRIES) 
         tries: in a row that bring nothing new.
 
     Raises:
-        OSError: it does not come. ConnectError for what is not the server's own refusal.
+        OSError: it does not come, or so slowly that it never will. ConnectError for what is not the server's own refusal.
     """
     if constants.HF_HUB_OFFLINE:
         raise OfflineModeIsEnabled(f'{url} is not asked.')
     part, version = output.with_suffix('.part'), output.with_suffix('.version')
     furthest = failures = 0
+    pace = Pace()
     reason: Exception
     while True:
         try:
-            _go_on(url, part, version, checked)
+            _go_on(url, part, version, checked, pace)
             break
         except HTTPError as error:
             error.close()
@@ -61,6 +88,7 @@ def download(url: str, output: Path, checked: bool = False, tries: int = TRIES) 
             reason = error
         if failures >= tries:
             raise ConnectError(f'{type(reason).__name__}: {reason}') from reason
+        pace.add(0)
         time.sleep(1)
     part.rename(output)
     version.unlink(missing_ok=True)
@@ -70,12 +98,12 @@ def _size(file: Path) -> int:
     return file.stat().st_size if file.is_file() else 0
 
 
-def _go_on(url: str, part: Path, version: Path, checked: bool) -> None:
+def _go_on(url: str, part: Path, version: Path, checked: bool, pace: Pace) -> None:
     """One request. Raises what urllib and http.client raise, or OSError where fewer bytes came than were announced."""
     known = version.read_text(encoding='latin-1') if version.is_file() else ''
     start = _size(part) if known or checked else 0
     headers = {'Range': f'bytes={start}-', **({'If-Range': known} if known else {})} if start else {}
-    with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as answer:
+    with build_opener(Redirects).open(Request(url, headers=headers), timeout=TIMEOUT) as answer:
         found = _version_of(answer)
         if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
             continues = (answer.headers['Content-Range'] or '').startswith(f'bytes {start}-')
@@ -95,6 +123,7 @@ def _go_on(url: str, part: Path, version: Path, checked: bool) -> None:
         ):
             while block := answer.read1(_BLOCK):
                 stream.write(block)
+                pace.add(len(block))
                 bar.update(len(block))
     if total is not None and _size(part) != total:
         raise OSError(f'{_size(part):,} of {total:,} bytes came')

@@ -10,12 +10,14 @@ from timm.data import create_dataset, create_loader
 from timm_3g.data import CLASS_NAMES, read_class_map, share, to_ten_crop
 
 from ._data_config import workers_of
+from ._photograph import forget_postscript
 
 
 def make_loader(args: argparse.Namespace, config: dict[str, Any], device: torch.device, rank: int, world: int) -> Any:
     """Batches of this process' images and labels, by the options of `validate`."""
     if args.dataset_download and rank > 0:  # the first process downloads, the others wait and find it
         torch.distributed.barrier()
+    forget_postscript()
     dataset: Any = _dataset(args, config, args.class_map)
     if not args.class_map and not args.dataset and args.checkpoint and _in_other_order(dataset, args.checkpoint):
         dataset = _dataset(args, config, str(args.checkpoint.with_name(CLASS_NAMES)))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from ._whole import SOFTWARE, save_figure
+from ._whole import SOFTWARE, require_writable_folder, save_figure
 
 FLAT = 0.05
 LONGEST = 200  # bytes of a name, so that what is added fits into the 255 of a file system
@@ -29,6 +29,7 @@ class Explainer:
     """
 
     def __init__(self, folder: Path, files: Sequence[Path], mean: Sequence[float], std: Sequence[float]) -> None:
+        require_writable_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.outputs: list[Path] = []
         taken = {file.resolve() for file in files}

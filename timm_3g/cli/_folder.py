@@ -19,6 +19,7 @@ from torch import nn
 
 from timm_3g.models import CONFIG, GOLDEN, SHA256, WEIGHTS, sha256_of, stamp
 
+from ._sound import require_pixels, require_sound
 from ._temporary import start_of, sweep
 from ._whole import umask
 
@@ -64,7 +65,7 @@ def write_folder(net: Any, folder: Path) -> None:
     in_chans only where both timm and transformers read them.
 
     Raises:
-        ValueError: the logits are not finite, or the folder reads back with others.
+        ValueError: weights, logits, mean or std are no numbers to compute with, or the folder reads back with other logits.
     """
     save_for_hf(net, str(folder), safe_serialization=True)
     config = json.loads((folder / CONFIG).read_text(encoding='utf-8'))
@@ -82,6 +83,8 @@ def write_folder(net: Any, folder: Path) -> None:
     golden = {'input': image, 'logits': net(image)}
     if not golden['logits'].isfinite().all():
         raise ValueError('These weights give logits that are not finite; nothing is kept.')
+    require_sound(net)
+    require_pixels(net.pretrained_cfg)
     save_file(golden, str(folder / GOLDEN))
     if not torch.equal(timm.create_model(f'local-dir:{folder}', pretrained=True).eval()(image), golden['logits']):
         raise ValueError('The folder reads back with other logits than the model it was written from; nothing is kept.')
@@ -110,7 +113,9 @@ def check_folder(folder: Path) -> nn.Module:
     """
     require_exported(folder)
     try:
-        net = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+        net: Any = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+        require_sound(net)
+        require_pixels(net.pretrained_cfg)
         golden = load_file(str(folder / GOLDEN))
         _require_golden(golden, net, folder)
         same = torch.allclose(net(golden['input']), golden['logits'], GOLDEN_RTOL, GOLDEN_ATOL)
@@ -124,11 +129,16 @@ def check_folder(folder: Path) -> nn.Module:
 
 
 def _require_golden(golden: dict[str, torch.Tensor], net: Any, folder: Path) -> None:
-    """Raise ValueError unless the pair is at least one image of the model's size, with as many logits as it has outputs."""
+    """Raise ValueError unless the pair is one image of the model's size, with as many logits as it has outputs."""
+    if golden.keys() != {'input', 'logits'}:
+        raise ValueError(
+            f'{folder / GOLDEN} must hold input and logits, and nothing else; got {", ".join(sorted(golden)):.80}. Export the '
+            f'folder again.'
+        )
     image, logits = golden['input'], golden['logits']
     outputs = net.num_classes or net.head_hidden_size
     size = tuple(net.pretrained_cfg['input_size'])
-    shapes = tuple(image.shape[1:]) == size and tuple(logits.shape) == (len(image), outputs) and len(image)
+    shapes = tuple(image.shape) == (1, *size) and tuple(logits.shape) == (1, outputs)
     finite = image.dtype == logits.dtype == torch.float32 and bool(image.isfinite().all() and logits.isfinite().all())
     if not shapes or not finite:
         raise ValueError(
@@ -165,17 +175,30 @@ def read_json(folder: Path) -> dict[str, Any]:
     """The content of config.json.
 
     Raises:
-        ValueError: it is not JSON, or lacks the architecture or pretrained_cfg.
+        ValueError: it is not JSON (NaN is none), says something twice, or lacks the architecture or pretrained_cfg.
     """
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding='utf-8'))
+        text = (folder / CONFIG).read_text(encoding='utf-8')
+        config = json.loads(text, parse_constant=_no_number, object_pairs_hook=_once)
         if not isinstance(config, dict):
             raise ValueError(f'it must be a JSON object, not {type(config).__name__}')
         if not isinstance(config.get('architecture'), str) or not isinstance(config.get('pretrained_cfg'), dict):
             raise ValueError('it must name an architecture and hold pretrained_cfg')
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'{folder / CONFIG} is damaged: {error}. Fetch or export the folder anew.') from error
     return config
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f'{text} is no number of JSON')
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f'it has {next(name for name in names if names.count(name) > 1)!r} twice')
+    return found
 
 
 def key_of(folder: Path) -> str:

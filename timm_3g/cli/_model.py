@@ -27,6 +27,7 @@ from timm_3g.models import (
 )
 
 from ._data_config import check_options
+from ._sound import require_sound
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +74,7 @@ def model_of(args: argparse.Namespace) -> nn.Module:
         use_ema=args.use_ema,
         options={'in_chans': args.input_size and args.input_size[0], 'global_pool': args.gp, **args.model_kwargs},
     )
+    require_sound(model)
     model = model.to(args.device).eval()
     return model.to(memory_format=torch.channels_last) if args.channels_last else model  # type: ignore[call-overload]
 

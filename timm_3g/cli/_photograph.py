@@ -37,6 +37,8 @@ def read_photograph(file: Path, mode: str) -> Image.Image:
         Exception: whatever Pillow's decoders raise over a damaged file; UnidentifiedImageError for a format not in FORMATS.
     """
     Image.init()
+    if file.exists() and not file.is_file():  # a pipe gives nothing until somebody writes into it
+        raise ValueError('it is no regular file.')
     with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
         image.load()  # TIFF is turned by Pillow here; a PNG may have its EXIF block behind its pixels
         turned = _upright(image)
@@ -45,6 +47,13 @@ def read_photograph(file: Path, mode: str) -> Image.Image:
         if 'transparency' in turned.info and turned.mode == 'P':
             turned = turned.convert('RGBA')
         return turned.convert(mode)
+
+
+def forget_postscript() -> None:
+    """For the rest of the process, Pillow opens no PostScript, whoever asks: timm's readers take what it opens."""
+    Image.init()
+    if 'EPS' in Image.ID:  # what Pillow tries where it is told no formats
+        Image.ID.remove('EPS')
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -62,7 +62,7 @@ def _read_rows(folder: Path) -> dict[int, dict[str, float]]:
     if not file.is_file():
         raise FileNotFoundError(f'{folder} holds no summary.csv: name a folder that train.py wrote.')
     try:
-        with file.open(encoding='utf-8', newline='') as stream:
+        with file.open(encoding='utf-8-sig', newline='') as stream:
             lines = [row for row in csv.DictReader(stream) if row['epoch'] != 'epoch']
         rows = {int(row['epoch']): {column: float(row[column]) for column in COLUMNS} for row in lines}
         if not rows or min(rows) < 0:

@@ -137,9 +137,10 @@ def _convert(key: str, source: Path, num_classes: int, folder: Path, keep: bool)
     except OSError:
         raise
     except Exception as error:  # whatever a file that is something else makes the readers raise
+        page = _page(source)
         if not keep:
             source.unlink()
-        raise ValueError(f'{source} is not the file of {key}. {" ".join(str(error).split())}') from error
+        raise ValueError(f'{source} is not the file of {key}{page}. {" ".join(str(error).split())}') from error
     if target.is_dir():
         for name in (WEIGHTS, CONFIG, GOLDEN):
             os.replace(fresh / name, target / name)
@@ -182,9 +183,16 @@ def _require_named(url: str, output: Path, sha256: str) -> None:
     named = HASH_REGEX.search(_name_of(url))
     stated = sha256 or (named[1] if named else '')
     if not sha256_of(output).startswith(stated):
+        said, page = 'is known' if sha256 else 'its name says', _page(output)
         output.unlink()
-        said = 'is known' if sha256 else 'its name says'
-        raise OSError(f'{url} gave another file than {said} (sha256 {stated}...). It was deleted; try again.')
+        raise OSError(f'{url} gave another file than {said} (sha256 {stated}...){page}. It was deleted; try again.')
+
+
+def _page(file: Path) -> str:
+    """What to add to a message where a server has answered with a page in place of a file; else ''."""
+    with open(file, 'rb') as stream:
+        start = stream.read(1000).lstrip(b'\xef\xbb\xbf \t\r\n').lower()
+    return ': it is an HTML page' if start.startswith((b'<!doctype html', b'<html', b'<head', b'<?xml')) else ''
 
 
 def _name_of(url: str) -> str:

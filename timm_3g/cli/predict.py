@@ -76,6 +76,9 @@ def run(args: argparse.Namespace) -> None:
             parts = [f'{printable(top["class"])} {100 * top["probability"]:.1f} %' for top in p.top]
             parts += [f'cannot be {p.failed}: {p.error}'] if p.error else []
             print(f'{printable(p.file):{width}}  {"   ".join(parts)}')
+        escaped = sum(printable(p.file) != p.file for p in predictions)
+        if escaped:
+            print(f'{escaped} of {len(predictions)} file names have characters that are printed as escapes.', file=sys.stderr)
     failed = [p for p in predictions if p.error]
     if failed:
         what = ' or '.join(dict.fromkeys(p.failed for p in failed))

@@ -1,9 +1,8 @@
 """`timm-3g publish`: an exported folder, or a weight file that is exported first, to a repository of the Hugging Face Hub."""
 
 import argparse
-import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from timm_3g import __version__
 from timm_3g.models import NETWORK_ERRORS, SHA256, WEIGHTS, explain
 
 from ._card import hand_written, make_card, merge, read_text, readdress, require_current, split_front_matter
-from ._folder import CARD, FILES, check_folder, key_of, read_json, require_own_files
+from ._folder import CARD, FILES, key_of, read_json, require_own_files
+from ._sent import checked_files, differs
 from ._temporary import start_of, sweep
 from .export import add_export_options, export, export_options, model_name
 
@@ -58,11 +58,10 @@ def run(args: argparse.Namespace) -> None:
             arch, _, tag = name.partition('.')
             model = model_name(args.source, args.model, otherwise=arch if timm.is_model(arch) else '')
             folder = export(args.source, model, output=Path(scratch, name), tag=tag, **export_options(args))
-        require_own_files(folder)
-        check_folder(folder)
+        checked = checked_files(folder)
         _require_name(key_of(folder), name)
         card = readdress(_card_of(folder, args), args.repo)
-        print(describe(folder, card, args) if args.dry_run else push(folder, card, args))
+        print(describe(folder, card, args) if args.dry_run else push(folder, checked, card, args))
 
 
 def _card_of(folder: Path, args: argparse.Namespace) -> str:
@@ -132,7 +131,7 @@ def _cautions(folder: Path, card: str) -> list[str]:
     return lines
 
 
-def push(folder: Path, card: str, args: argparse.Namespace) -> str:
+def push(folder: Path, checked: Sequence[CommitOperationAdd], card: str, args: argparse.Namespace) -> str:
     """One commit with the four files of a checked folder, or none where nothing has changed. Then the tag.
 
     Text that people have written into the card on the Hub is kept, and a commit of theirs meanwhile is not written over. A
@@ -160,15 +159,14 @@ def push(folder: Path, card: str, args: argparse.Namespace) -> str:
             api.create_branch(args.repo, branch=args.revision, exist_ok=True)
         before = api.model_info(args.repo, revision=args.revision)
         _require_tag(tags, args.tag, before.sha)
-        contents: dict[str, bytes | Path] = {name: folder / name for name in FILES}
-        contents[CARD] = _with_their_text(card, before, args).encode()
+        files = [*checked, CommitOperationAdd(CARD, _with_their_text(card, before, args).encode())]
         commit, revision = before.sha, args.revision
         done = f'{args.repo}: nothing had changed.'
-        if _differs(api, args.repo, before.sha, contents):
+        if differs(api, args.repo, before.sha, files):
             _require_tag(tags, args.tag, 'what would be pushed')
             made = api.create_commit(
                 args.repo,
-                [CommitOperationAdd(name, content) for name, content in contents.items()],
+                files,
                 commit_message=args.message or f'Add {key_of(folder)} by timm_3g {__version__}',
                 revision=args.revision,
                 create_pr=args.create_pr,
@@ -176,7 +174,7 @@ def push(folder: Path, card: str, args: argparse.Namespace) -> str:
             )
             commit, revision = made.oid, made.pr_revision or args.revision
             done = f'{args.repo}: {made.pr_url or made.commit_url}'
-            if _differs(api, args.repo, commit, contents):
+            if differs(api, args.repo, commit, files):
                 raise OSError(f'the Hub has other files at {commit} than were sent')
         if args.tag and args.tag not in tags:
             api.create_tag(args.repo, tag=args.tag, revision=commit)
@@ -210,20 +208,6 @@ def _with_their_text(card: str, before: Any, args: argparse.Namespace) -> str:
             f"Take the Hub's over (`hf download {args.repo} README.md` brings it), or give it up: --replace-text."
         )
     return merge(theirs, card, max(here, on_hub, key=len))
-
-
-def _differs(api: Any, repo: str, commit: str, contents: Mapping[str, bytes | Path]) -> bool:
-    """Whether the files at a commit are others than these: by sha256 where Git LFS keeps them, else by Git's own hash."""
-    there = {file.path: file for file in api.get_paths_info(repo, list(contents), revision=commit)}
-    for name, content in contents.items():
-        if name not in there:
-            return True
-        data = content if isinstance(content, bytes) else content.read_bytes()
-        lfs = there[name].lfs
-        ours = hashlib.sha256(data) if lfs else hashlib.sha1(b'blob %d\0' % len(data) + data)
-        if ours.hexdigest() != (lfs.sha256 if lfs else there[name].blob_id):
-            return True
-    return False
 
 
 def _require_tag(tags: dict[str, str], tag: str | None, commit: str) -> None:

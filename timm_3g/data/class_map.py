@@ -22,7 +22,7 @@ def read_class_map(file: str | Path, root: str | Path = '') -> dict[Any, int]:
     if path is None:
         raise FileNotFoundError(f'{file} does not exist. A class map is a .txt or .pkl file.')
     if path.suffix.lower() == '.txt':
-        names = [line.strip() for line in path.read_text(encoding='utf-8').rstrip().splitlines()]
+        names = [line.strip() for line in _read_text(path).rstrip().splitlines()]
         doubled = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if doubled or '' in names or not names:
             what = f'has {doubled[0]!r} twice' if doubled and doubled[0] else 'has an empty line' if names else 'is empty'
@@ -38,6 +38,16 @@ def read_class_map(file: str | Path, root: str | Path = '') -> dict[Any, int]:
     if wrong or not content:
         raise ValueError(f'The class map {path} must map names to indices from 0 on; got {wrong[:1] or content!r}.')
     return content
+
+
+def _read_text(path: Path) -> str:
+    try:
+        text = path.read_text(encoding='utf-8')
+    except UnicodeDecodeError as error:
+        raise ValueError(f'The class map {path} must be UTF-8: {error}') from error
+    if text.startswith('\ufeff'):  # timm's readers take it for a part of the first name
+        raise ValueError(f'The class map {path} begins with a byte order mark. Save it as plain UTF-8.')
+    return text
 
 
 def names_in_order(class_map: dict[Any, int], origin: str | Path) -> list[str]:

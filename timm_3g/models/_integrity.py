@@ -47,7 +47,7 @@ def read_config(file: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(config.read_text(encoding='utf-8'))
-    except ValueError as error:  # UnicodeDecodeError is one, too
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError, too
         raise ValueError(f'{config} beside the weights is no config.json of timm: {error}. Mend it or move it.') from error
     if not isinstance(content, dict):
         raise ValueError(f'{config} beside the weights is no config.json of timm: not a JSON object. Mend it or move it.')

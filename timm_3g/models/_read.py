@@ -274,10 +274,15 @@ def check_config(folder: Path) -> None:
     if not isinstance(config.get('architecture'), str):
         named = config.get('architecture')
         raise ValueError(f'{folder / CONFIG} names no architecture: {named!r:.80}. Fetch or export the folder anew.')
+    cfg = config.get('pretrained_cfg', {})
+    if not isinstance(cfg, Mapping):
+        raise ValueError(f'{folder / CONFIG} has pretrained_cfg={cfg!r:.80}, which must map names to values. Mend it.')
+    known = {**cfg, **config}
+    classes = known.get('num_classes', 0)
+    if type(classes) is not int:
+        raise ValueError(f'{folder / CONFIG} has num_classes={classes!r:.80}, which must be an integer. Mend it.')
     if 'model_args' in config:
         _config_beside(file, config['architecture'])
-    cfg = config.get('pretrained_cfg')
-    known = cfg if isinstance(cfg, Mapping) else config
     _checked_description({name: _plain(known[name]) for name in DESCRIPTION if known.get(name) is not None}, file)
 
 

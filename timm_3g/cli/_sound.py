@@ -1,0 +1,37 @@
+"""Numbers that no model can use: what would answer with NaN, or with something finite and wrong."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+CROP_MODES = ('center', 'squash', 'border')
+_MOST = 4  # names in a message
+
+
+def require_sound(net: nn.Module) -> None:
+    """Raise ValueError where weights or statistics are NaN or infinite, or a variance is negative."""
+    statistics = {name: value for name, value in net.named_buffers() if name.endswith(('running_mean', 'running_var'))}
+    wrong = [
+        name
+        for name, value in {**dict(net.named_parameters()), **statistics}.items()
+        if not value.isfinite().all() or (name.endswith('running_var') and (value < 0).any())
+    ]
+    if wrong:
+        more = f' and {len(wrong) - _MOST} more' if len(wrong) > _MOST else ''
+        raise ValueError(
+            f'Weights must be finite, and variances not negative; these are not: {", ".join(wrong[:_MOST])}{more}. The file is '
+            f'damaged, or the training run diverged. Take an earlier checkpoint.'
+        )
+
+
+def require_pixels(cfg: Mapping[str, Any]) -> None:
+    """Raise ValueError where mean, std, crop_pct or crop_mode of a pretrained_cfg are none that images can be prepared with."""
+    if cfg.get('crop_mode') not in (None, '', *CROP_MODES):
+        raise ValueError(f'crop_mode must be one of {", ".join(CROP_MODES)}; got {cfg["crop_mode"]!r:.80}.')
+    for name, positive in (('mean', False), ('std', True), ('crop_pct', True), ('test_crop_pct', True)):
+        values = cfg.get(name)
+        each = values if isinstance(values, list | tuple) else [] if values is None else [values]
+        if not all(type(value) in (int, float) and math.isfinite(value) and (value > 0 or not positive) for value in each):
+            raise ValueError(f'{name} must be finite{" and positive" if positive else ""}; got {[*each]!r:.80}.')
