@@ -23,10 +23,14 @@ from timm_3g.models import (
     our_names,
     read_description,
     read_record,
+    read_training,
     read_weights,
 )
 
 from ._data_config import check_options
+
+# Fields of pretrained_cfg that are of the weights of one tag, and not of the network.
+OF_TAG = ('tag', 'label_names', 'label_descriptions', 'license', 'origin_url')
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -129,13 +133,20 @@ def create_loaded(
         num_classes = 0 if classifier is None else len(classifier)
     recorded = read_record(checkpoint, arch)
     known = {key: value for key, value in recorded.items() if key in RECORDED}
-    # What the default tag's weights were trained on says nothing about these: no labels, no licence, unless a tag was named.
-    overlay: dict[str, Any] = {} if '.' in model else dict.fromkeys(('tag', 'label_names', 'label_descriptions', 'license'))
+    overlay: dict[str, Any] = {} if bears_tag(model, checkpoint, num_classes) else dict.fromkeys(OF_TAG)
     overlay |= {'file': None, 'num_classes': num_classes}  # the number is what the filter compares the classifier's rows with
     overlay |= _described(checkpoint, arch, num_classes)
     net = timm.create_model(model, pretrained_cfg_overlay=overlay, **{**known, 'num_classes': num_classes, **given})
     net.load_state_dict(checkpoint_filter_fn(weights, net, recorded=recorded))
     return net
+
+
+def bears_tag(model: str, checkpoint: Path, num_classes: int) -> bool:
+    """Whether weights in a file are those that the tag in `model` is of: one is named, the classes are as many, and no run of
+    train.py has made them. Where not, what the registry says of licence, labels and origin says nothing about them."""
+    if '.' not in model:
+        return False
+    return num_classes == resolve_pretrained_cfg(model).num_classes and not read_training(checkpoint)
 
 
 def _described(checkpoint: Path, arch: str, num_classes: int) -> dict[str, Any]:
