@@ -203,10 +203,15 @@ def checkpoint_filter_fn(
     classifier = f'{cfg.get("classifier")}.'
     matrix = weights.get(f'{classifier}weight')
     rows = declared if matrix is None or not matrix.ndim else matrix.shape[0]
-    if rows != declared and declared >= 0 and num_classes > 0 and not features_only:
+    undeclared = rows != declared and declared >= 0 and num_classes > 0 and not features_only
+    if undeclared or not adapting:
+        _refuse_plain(weights, model)
+    if undeclared:
+        _match_names(weights, model, adapting=True)  # of another network, no declaration would help
         raise ValueError(
             f'{classifier}weight has {rows} rows, but these weights are declared to have num_classes={declared}; loading them '
-            f'so would leave a random classifier. Declare it: pretrained_cfg_overlay=dict(file=..., num_classes={rows}).'
+            f'so would leave a random classifier. Declare it: pretrained_cfg_overlay=dict(file=..., num_classes={rows}); on '
+            f'the command line, leave --num-classes out.'
         )
 
     pool: Any = model.global_pool
@@ -228,6 +233,27 @@ def checkpoint_filter_fn(
             f'{len(weights.keys() - random)} tensors come from the checkpoint; randomly initialised stay: {some(random, 8)}.',
         )
     return weights
+
+
+def _refuse_plain(weights: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Raise ValueError where all of the backbone is there, and nothing of the head: the files of timm and torchvision."""
+    cfg: Any = model.pretrained_cfg
+    target, classifier = model.state_dict(), f'{cfg.get("classifier")}.'
+    head = {key for key in target if key.startswith((_POOL, classifier)) and not key.endswith('num_batches_tracked')}
+    wide = [k for k in head & weights.keys() if k.startswith(classifier) and weights[k].shape[1:] != target[k].shape[1:]]
+    missing = {key for key in head if key.startswith(_POOL)}
+    backbone = {k: t.shape for k, t in target.items() if k not in head and not k.endswith('num_batches_tracked')}
+    first = f'{cfg.get("first_conv")}.weight'
+    fits = all(key in weights and (key == first or weights[key].shape == shape) for key, shape in backbone.items())
+    if not fits or not (missing or wide) or any(key.startswith(_POOL) for key in weights):
+        return
+    what = [f'missing: {_POOL}* ({len(missing)} tensors)'] if missing else []
+    what += [f'other shapes: {k} {tuple(weights[k].shape)} for {tuple(target[k].shape)}' for k in wide]
+    raise ValueError(
+        f'These are not weights of this network, but of the plain one without its head ({"; ".join(what)}). To train, '
+        f'start from its backbone: pretrained_cfg_overlay=dict(file=..., num_classes=-1), or --pretrained --pretrained-path FILE '
+        f'of train.py.'
+    )
 
 
 def _match_names(weights: dict[str, Tensor], model: nn.Module, adapting: bool) -> tuple[dict[str, Tensor], set[str]]:
@@ -255,14 +281,9 @@ def _match_names(weights: dict[str, Tensor], model: nn.Module, adapting: bool) -
         f'{k} {tuple(weights[k].shape)} for {tuple(target[k].shape)}' for k in common if weights[k].shape != target[k].shape
     }
     if required or unknown or shapes:
-        remedy = 'Name the architecture, global_pool and reduce_dim that they were made with.'
-        if not any(key.startswith(_POOL) for key in weights):
-            remedy = (
-                'If they are the plain network without this head, start from its backbone: '
-                'pretrained_cfg_overlay=dict(file=..., num_classes=-1), or --pretrained-path of train.py.'
-            )
         raise ValueError(
             f'These are not weights of this network. Unknown names: {some(unknown) or "none"}; missing: '
-            f'{some(required) or "none"}; other shapes: {some(shapes) or "none"}. {remedy}'
+            f'{some(required) or "none"}; other shapes: {some(shapes) or "none"}. Name the architecture, global_pool and '
+            f'reduce_dim that they were made with.'
         )
     return weights, missing | (classifier & target.keys() if adapting else set())
