@@ -144,11 +144,17 @@ def test_other_layouts():
     pruned = {k: v for k, v in ours.items() if k != 'fc.weight'}
     pruned |= {'fc.weight_orig': ours['fc.weight'], 'fc.weight_mask': torch.ones_like(ours['fc.weight'])}
     index = {'global_pool.to_vec.index': triangle_index(64, 'upper')}
-    for state in (main_py, {f'model.{k}': v for k, v in ours.items()}, pruned, {**ours, **index}):
+    lightning = {f'model.{k}': v for k, v in ours.items()}
+    beside = {'criterion.weight': torch.ones(4), 'train_metric.total': torch.tensor(3)}
+    for state in (main_py, lightning, {**lightning, **beside}, pruned, {**ours, **index}):
         found = checkpoint_filter_fn(state, model)
         assert found.keys() == ours.keys() and all(torch.equal(found[key], ours[key]) for key in ours)
     with pytest.raises(ValueError, match=r"in the order 'lower', and the model has triangle='upper'"):
         checkpoint_filter_fn({**ours, 'global_pool.to_vec.index': triangle_index(64, 'lower')}, model)
+    head = {key.removeprefix('model.') if key.startswith('model.fc.') else key: v for key, v in lightning.items()}
+    for state in ({**ours, **beside}, head, {**lightning, 'fc.weight': ours['fc.weight']}):  # not all of it behind the prefix
+        with pytest.raises(ValueError, match='not weights of this network'):
+            checkpoint_filter_fn(state, model)
     with pytest.raises(ValueError, match='Two tensors'):
         checkpoint_filter_fn({**ours, 'module.fc.weight': ours['fc.weight']}, model)
     with pytest.raises(ValueError, match='must be of floating point'):

@@ -70,7 +70,9 @@ def build_with_filter(cls: type[Model], variant: str, pretrained: bool, **kwargs
             if not near:
                 raise
             raise TypeError(f'{error}. Did you mean {near[0]}?') from error
-        raise ValueError(f'model_args of config.json has {foreign[0]!r}, which {variant} does not take: {error}') from error
+        raise ValueError(
+            f'model_args of config.json has {foreign[0]!r}, which {variant} does not take: {error}. Remove it from config.json.'
+        ) from error
 
 
 def _arguments_of(cls: type[nn.Module]) -> list[str]:
@@ -251,8 +253,8 @@ def _refuse_plain(weights: Mapping[str, Tensor], model: nn.Module) -> None:
     what += [f'other shapes: {k} {tuple(weights[k].shape)} for {tuple(target[k].shape)}' for k in wide]
     raise ValueError(
         f'These are not weights of this network, but of the plain one without its head ({"; ".join(what)}). To train, '
-        f'start from its backbone: pretrained_cfg_overlay=dict(file=..., num_classes=-1), or --pretrained --pretrained-path FILE '
-        f'of train.py.'
+        f'start from its backbone: pretrained_cfg_overlay=dict(file=..., num_classes=-1), or --pretrained '
+        f'--pretrained-path FILE of train.py.'
     )
 
 

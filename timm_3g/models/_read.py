@@ -4,6 +4,8 @@ import argparse
 import io
 import json
 import math
+import pickle
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -64,6 +66,14 @@ def _load_pickled(stream: BinaryIO) -> Any:
 
 
 def _unreadable(file: str | Path, error: Exception) -> ValueError:
+    pickled = re.search(r'GLOBAL ([\w.]+)', str(error)) if isinstance(error, pickle.UnpicklingError) else None
+    if pickled:
+        return ValueError(
+            f'{str(file)!r} cannot be read as weights: it needs the pickled class {pickled[1]}, and no code of files is run. '
+            f'Only if you trust the file, take the state dict out of it in Python: '
+            f"torch.save(torch.load({str(file)!r}, weights_only=False)['state_dict'], 'weights.pth'); of a pickled model, "
+            f"take .state_dict() in place of ['state_dict']. Fetch it again if you do not."
+        )
     reason = (str(error).splitlines() or [''])[0]
     return ValueError(
         f'{str(file)!r} cannot be read as weights: {type(error).__name__}: {reason} '
@@ -123,7 +133,7 @@ def _check_config(file: str | Path, config: Mapping[str, Any], inside: Mapping[s
     if differing:
         raise ValueError(
             f'config.json beside {str(file)!r} contradicts the weights, which know what they were made for '
-            f'({"; ".join(differing)}). It was changed, or is of other weights. Fetch or export both anew.'
+            f'({"; ".join(differing)}). It was changed, or is of other weights. Move it, and export the file again.'
         )
 
 
@@ -145,7 +155,10 @@ def _stamp_of(file: str | Path) -> dict[str, Any]:
             raise ValueError(f'architecture must be a name and num_classes a number; got {architecture!r}, {classes!r}')
         return {'architecture': architecture, 'num_classes': classes, 'model_args': _plain_args(model_args)}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f'The header {STAMP!r} of {str(file)!r} is not ours: {error!r}. Export the weights anew.') from error
+        raise ValueError(
+            f'The header {STAMP!r} of {str(file)!r} is not ours: {error!r}. Write the file without it in Python: '
+            f'safetensors.torch.save_file(safetensors.torch.load_file({str(file)!r}), {WEIGHTS!r})'
+        ) from error
 
 
 def _plain_args(model_args: Any) -> dict[str, Any]:
