@@ -2,13 +2,14 @@
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 from conftest import SMALL
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from timm_3g.__main__ import main
 from timm_3g.cli._card import split_front_matter
@@ -73,6 +74,23 @@ def test_other_classes_without_a_run(tmp_path):
     torch.save(weights(7), tmp_path / 'a.pth')
     cfg, fields, _ = export(tmp_path / 'a.pth', tmp_path / 'out', '--model', TAG)
     assert 'tag' not in cfg and (fields['license'], fields['base_model'], fields['model_name']) == ('unknown', TAG, SMALL)
+
+
+@pytest.mark.parametrize('writer', ['transformers', 'export'])
+def test_what_its_config_says(tmp_path, writer):
+    folder = Path(shutil.copytree(SHIPPED.parent, tmp_path / 'x'))
+    config = json.loads((folder / 'config.json').read_text())
+    if writer == 'transformers':  # writes weights and config anew, and keeps the old sha256
+        save_file({k: v * 1.5 if k == 'fc.bias' else v for k, v in weights().items()}, folder / SHIPPED.name, {'format': 'pt'})
+        config['transformers_version'] = '5'
+    else:
+        config['pretrained_cfg']['tag'] = 'birds'
+        del config['pretrained_cfg']['license']
+    (folder / 'config.json').write_text(json.dumps(config))
+    cfg, fields, _ = export(folder / SHIPPED.name, tmp_path / 'out', '--model', TAG)
+    assert (
+        cfg.get('tag') != 'cifar10' and 'license' not in cfg and (fields['license'], fields['base_model']) == ('unknown', TAG)
+    )
 
 
 def test_a_plain_file_of_the_tag_keeps_it(tmp_path):

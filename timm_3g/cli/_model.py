@@ -19,8 +19,10 @@ from timm_3g.models import (
     RECORDED,
     check_config,
     checkpoint_filter_fn,
+    is_carried_along,
     is_ours,
     our_names,
+    read_config,
     read_description,
     read_record,
     read_training,
@@ -142,11 +144,16 @@ def create_loaded(
 
 
 def bears_tag(model: str, checkpoint: Path, num_classes: int) -> bool:
-    """Whether weights in a file are those that the tag in `model` is of: one is named, the classes are as many, and no run of
-    train.py has made them. Where not, what the registry says of licence, labels and origin says nothing about them."""
-    if '.' not in model:
+    """Whether weights in a file are those that the tag in `model` is of, as far as can be told.
+
+    A tag must be named and have as many classes, and neither a run of train.py nor transformers may have made them, nor may
+    their config.json name another tag. Where it is not theirs, nor are the registry's licence, labels and origin.
+    """
+    arch, _, tag = model.partition('.')
+    if not tag or num_classes != resolve_pretrained_cfg(model).num_classes or read_training(checkpoint):
         return False
-    return num_classes == resolve_pretrained_cfg(model).num_classes and not read_training(checkpoint)
+    recorded = read_description(checkpoint, arch).get('tag', tag)
+    return recorded == tag and not is_carried_along(checkpoint, read_config(checkpoint))
 
 
 def _described(checkpoint: Path, arch: str, num_classes: int) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def export(
     Args:
         checkpoint: train.py's, the authors', or any state dict that the filter takes.
         model: <arch> or <arch>.<tag>. The tag may be a new one; of one in timm's registry, licence, origin and labels are kept,
-            unless the classes are not as many or a run of train.py has made the weights: then not even the tag.
+            unless the weights are not its own (see `bears_tag`): then not even the tag.
         num_classes: None for the rows of the classifier.
         output: the new folder; None for one of the model's name in the current folder.
         model_kwargs: options of the model, where nothing recorded them.
@@ -169,7 +169,7 @@ def export(
 def _difference(model: str, net: Any) -> str:
     """Why weights are not those of the tag in `model`."""
     own = timm.get_pretrained_cfg(model).num_classes
-    return f'{net.num_classes} classes in place of {own}' if net.num_classes != own else 'a run of train.py has made them'
+    return f'{net.num_classes} classes in place of {own}' if net.num_classes != own else 'they were trained since'
 
 
 def _set_images(cfg: dict[str, Any], images: Mapping[str, Any]) -> None:

@@ -17,6 +17,8 @@ from ._integrity import SHA256 as SHA256
 from ._integrity import WEIGHTS as WEIGHTS
 from ._integrity import check_integrity as check_integrity
 from ._integrity import check_name_digits as check_name_digits
+from ._integrity import is_carried_along as is_carried_along
+from ._integrity import read_config as read_config
 from ._integrity import sha256_of as sha256_of
 from ._known_files import known_file as known_file
 from ._read import INTERPOLATIONS as INTERPOLATIONS
