@@ -10,6 +10,7 @@ from ._function import RECORDED as RECORDED
 from ._function import is_ours as is_ours
 from ._head import SecondOrderHead as SecondOrderHead
 from ._hub import NETWORK_ERRORS as NETWORK_ERRORS
+from ._hub import download_config as download_config
 from ._hub import explain as explain
 from ._hub import hub_owner as hub_owner
 from ._integrity import CONFIG as CONFIG

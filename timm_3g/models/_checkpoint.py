@@ -24,8 +24,8 @@ from timm_3g.ops import TRIANGLES, triangle_index
 from ._formats import format_of, our_names, unwrapped
 from ._function import RECORDED, checked_options, defaults_of
 from ._known_files import known_file, options_of_tag
-from ._read import require_tensors, some
-from ._source import find_weights
+from ._read import check_description, require_tensors, some
+from ._source import FROM_CONFIG, find_weights
 
 _logger = logging.getLogger(__name__)
 
@@ -43,6 +43,9 @@ def build_with_filter(cls: type[Model], variant: str, pretrained: bool, **kwargs
     """
     _drop_foreign_pool_args(kwargs)
     checked_options(kwargs.get('pretrained_model_args') or {}, 'model_args of config.json')
+    given = kwargs.get('pretrained_cfg')
+    if isinstance(given, Mapping) and given.get('source') in FROM_CONFIG:
+        check_description(given, str(given.get('file') or given.get('hf_hub_id')), names=False)
     found = find_weights(variant, kwargs) if pretrained else None
     for name, value in _settled(variant, kwargs, found[0] if found else None).items():
         kwargs.setdefault(name, value)

@@ -17,7 +17,7 @@ from safetensors.torch import load
 from timm.models import clean_state_dict
 from torch import Tensor
 
-from ._function import MOST_CLASSES, checked_options, function_of
+from ._function import MOST_CLASSES, checked_options, function_of, is_ours
 from ._integrity import CONFIG, SHA256, STAMP, WEIGHTS, check_integrity, header_of, is_carried_along, read_config
 from ._known_files import known_file
 
@@ -290,8 +290,20 @@ def check_config(folder: Path) -> None:
     if 'model_args' in config:
         _config_beside(file, config['architecture'])
     cfg = config.get('pretrained_cfg')
-    known = cfg if isinstance(cfg, Mapping) else config
-    _checked_description({name: _plain(known[name]) for name in DESCRIPTION if known.get(name) is not None}, file)
+    check_description(cfg if isinstance(cfg, Mapping) else config, file, names=is_ours(config['architecture']))
+
+
+def check_description(cfg: Mapping[str, Any], file: str | Path, names: bool = True) -> None:
+    """Raise ValueError for fields of a pretrained_cfg that are of another type than timm expects.
+
+    Args:
+        file: the weights, for the message.
+        names: refuse label_names by index, too, which timm lets pass, but which name no classes here.
+    """
+    fields = {name: _plain(cfg[name]) for name in DESCRIPTION if cfg.get(name) is not None}
+    if not names and isinstance(fields.get('label_names'), Mapping):
+        del fields['label_names']
+    _checked_description(fields, file)
 
 
 def read_training(file: str | Path) -> dict[str, Any]:
