@@ -1,6 +1,9 @@
 """timm models. Importing this package registers them. The fourth of the five tiers: they import layers, not cli."""
 
 from . import resnet_gcp as resnet_gcp
+from ._description import INTERPOLATIONS as INTERPOLATIONS
+from ._description import check_config as check_config
+from ._description import read_description as read_description
 from ._fetched import arriving_file as arriving_file
 from ._fetched import cache_root as cache_root
 from ._fetched import fetched_file as fetched_file
@@ -22,14 +25,11 @@ from ._integrity import is_carried_along as is_carried_along
 from ._integrity import read_config as read_config
 from ._integrity import sha256_of as sha256_of
 from ._known_files import known_file as known_file
-from ._read import INTERPOLATIONS as INTERPOLATIONS
-from ._read import check_config as check_config
-from ._read import read_description as read_description
-from ._read import read_key as read_key
-from ._read import read_record as read_record
 from ._read import read_training as read_training
 from ._read import read_weights as read_weights
-from ._read import stamp as stamp
+from ._record import read_key as read_key
+from ._record import read_record as read_record
+from ._record import stamp as stamp
 from ._source import GOLDEN as GOLDEN
 from ._source import is_tag as is_tag
 from .efficientnet_3g import EfficientNet3G as EfficientNet3G

@@ -12,7 +12,8 @@ from torch import Tensor
 from ._fetched import fetched_file
 from ._hub import download
 from ._integrity import WEIGHTS, stated_sha256
-from ._read import read_record, read_weights
+from ._read import read_weights
+from ._record import read_record
 
 # In a folder: the names that timm prefers, then any file that ends so, if it is the only one.
 LOCAL_NAMES = (WEIGHTS, 'pytorch_model.bin', 'pytorch_model.pth', 'model.pth')
