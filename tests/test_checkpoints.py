@@ -334,6 +334,15 @@ def test_backbone_only_where_timm_asks_for_it(tmp_path, caplog, name, of_timm, c
         ValueError, match=r'missing: global_pool.* start from its backbone: .*num_classes=-1.*--pretrained-path'
     ):
         load(name, file)
+    few = {**backbone, **{f'{classifier}.{k}': v[:5] for k, v in plain.get_classifier().state_dict().items()}}
+    torch.save(few, file)
+    with pytest.raises(ValueError, match=r'plain one without its head .*num_classes=-1') as refusal:
+        load(name, file)
+    assert 'Declare' not in str(refusal.value) and len(str(refusal.value)) < 400
+    load(name, file, overlay={'num_classes': -1})
+    with pytest.raises(ValueError, match='not weights of this network') as refusal:
+        load(SMALL, file)
+    assert 'Declare' not in str(refusal.value) and 'backbone' not in str(refusal.value)
     torch.save({k: v for k, v in plain.state_dict().items() if not k.startswith(stage)}, file)
     with pytest.raises(ValueError, match=rf'missing: {stage}'):
         load(name, file, num_classes=10, overlay={'num_classes': -1})

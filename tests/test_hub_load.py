@@ -507,3 +507,31 @@ def test_fine_tuned_by_transformers(exported, tmp_path):
         assert main(['export', str(saved / 'model.safetensors'), '--output', str(again)]) == 0
         assert torch.equal(run(load(f'local-dir:{again}')), expected)
         assert main(['publish', str(again), '--repo', f'acme/{SMALL}.x', '--dry-run']) == 0
+
+
+def test_what_the_trainer_of_transformers_saves_and_pushes(exported, hub, tmp_path):
+    """Trainer needs accelerate; its save_model hands the state dict to save_pretrained, and puts its own arguments beside."""
+    import transformers
+
+    theirs = transformers.AutoModelForImageClassification.from_pretrained(
+        exported, num_labels=3, ignore_mismatched_sizes=True
+    ).train()
+    theirs(IMAGE, labels=torch.tensor([2])).loss.backward()
+    torch.optim.SGD(theirs.parameters(), 0.1).step()
+    with torch.no_grad():
+        expected = theirs.eval()(IMAGE).logits
+    saved = tmp_path / 'saved'
+    theirs.save_pretrained(saved, state_dict=theirs.state_dict(), is_main_process=True)
+    torch.save({'learning_rate': 0.1}, saved / 'training_args.bin')
+    theirs.push_to_hub('acme/theirs')
+
+    again = tmp_path / 'again'
+    assert main(['export', str(saved / 'model.safetensors'), '--output', str(again)]) == 0
+    assert main(['publish', str(again), '--repo', f'acme/{SMALL}.ours']) == 0
+    for name in (f'local-dir:{saved}', 'hf-hub:acme/theirs', f'hf-hub:acme/{SMALL}.ours'):
+        model = load(name)
+        assert model.num_classes == 3 and torch.equal(run(model), expected), name
+    weights = saved / 'model.safetensors'
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(ValueError, match='cannot be read as weights'):
+        load(f'local-dir:{saved}')

@@ -91,7 +91,7 @@ def test_from_the_training_run_to_the_hub_and_back(hub, checkpoint, model, capfd
     fields, body = split_front_matter(files(hub)['README.md'].data.decode())
     assert fields['license'] == 'apache-2.0' and fields['library_name'] == 'timm' and 'transformers' not in fields['tags']
     assert fields['model-index'][0]['results'][0]['metrics'][0]['value'] == 61.25
-    assert 'after epoch 11' in body and '**Seeds:** 7' in body and '| birds | validation |' in body
+    assert 'after epoch 12' in body and '**Seeds:** 7' in body and '| birds | validation |' in body
 
 
 def test_plain_weights_and_class_names(hub, checkpoint, tmp_path):

@@ -10,10 +10,12 @@ import pytest
 import timm
 import torch
 from conftest import MODELS, SMALL
+from huggingface_hub import HfApi
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from timm_3g.__main__ import main
+from timm_3g.cli._model import create_loaded
 from timm_3g.models import _known_files, _shipped, checkpoint_filter_fn, read_key, read_record, read_weights
 from timm_3g.models._function import defaults_of, function_of
 from timm_3g.ops import triangle_index
@@ -144,11 +146,17 @@ def test_other_layouts():
     pruned = {k: v for k, v in ours.items() if k != 'fc.weight'}
     pruned |= {'fc.weight_orig': ours['fc.weight'], 'fc.weight_mask': torch.ones_like(ours['fc.weight'])}
     index = {'global_pool.to_vec.index': triangle_index(64, 'upper')}
-    for state in (main_py, {f'model.{k}': v for k, v in ours.items()}, pruned, {**ours, **index}):
+    lightning = {f'model.{k}': v for k, v in ours.items()}
+    beside = {'criterion.weight': torch.ones(4), 'train_metric.total': torch.tensor(3)}
+    for state in (main_py, lightning, {**lightning, **beside}, pruned, {**ours, **index}):
         found = checkpoint_filter_fn(state, model)
         assert found.keys() == ours.keys() and all(torch.equal(found[key], ours[key]) for key in ours)
     with pytest.raises(ValueError, match=r"in the order 'lower', and the model has triangle='upper'"):
         checkpoint_filter_fn({**ours, 'global_pool.to_vec.index': triangle_index(64, 'lower')}, model)
+    head = {key.removeprefix('model.') if key.startswith('model.fc.') else key: v for key, v in lightning.items()}
+    for state in ({**ours, **beside}, head, {**lightning, 'fc.weight': ours['fc.weight']}):  # not all of it behind the prefix
+        with pytest.raises(ValueError, match='not weights of this network'):
+            checkpoint_filter_fn(state, model)
     with pytest.raises(ValueError, match='Two tensors'):
         checkpoint_filter_fn({**ours, 'module.fc.weight': ours['fc.weight']}, model)
     with pytest.raises(ValueError, match='must be of floating point'):
@@ -186,6 +194,46 @@ def test_a_config_of_other_types_is_one_line(tmp_path, capsys, change, said):
     assert said in error and error.count('\n') == 1
 
 
+@pytest.mark.parametrize('field', [{'input_size': []}, {'mean': 'x'}, {'interpolation': 5}])
+def test_a_config_of_other_types_in_python_and_on_the_hub(hub, tmp_path, capsys, field):
+    folder = Path(shutil.copytree(SHIPPED, tmp_path / 'x'))
+    config = json.loads((folder / 'config.json').read_text())
+    (folder / 'config.json').write_text(json.dumps({**config, 'pretrained_cfg': {**config['pretrained_cfg'], **field}}))
+    with pytest.raises(ValueError, match=f'{next(iter(field))}=.*timm cannot use'):
+        timm.create_model(f'local-dir:{folder}')
+    HfApi().create_repo('acme/x')
+    HfApi().upload_folder(repo_id='acme/x', folder_path=folder)
+    with pytest.raises(ValueError, match=f'{next(iter(field))}=.*timm cannot use'):
+        timm.create_model('hf-hub:acme/x', pretrained=True)
+    (tmp_path / 'a.png').write_bytes(b'')
+    assert main(['predict', str(tmp_path / 'a.png'), '--model', 'hf-hub:acme/x']) == 1
+    error = capsys.readouterr().err
+    assert next(iter(field)) in error and error.count('\n') == 1
+    assert main(['predict', str(tmp_path / 'a.png'), '--model', 'hf-hub:acme/gone']) == 1
+    assert capsys.readouterr().err.count('\n') == 1
+
+
+def test_a_config_without_an_architecture_on_the_hub(hub, tmp_path, capsys):
+    HfApi().create_repo('acme/x')
+    HfApi().upload_file(repo_id='acme/x', path_in_repo='config.json', path_or_fileobj=b'{"architecture": 5}')
+    (tmp_path / 'a.png').write_bytes(b'')
+    assert main(['predict', str(tmp_path / 'a.png'), '--model', 'hf-hub:acme/x']) == 1
+    error = capsys.readouterr().err
+    assert 'names no architecture: 5' in error and error.count('\n') == 1
+
+
 def test_a_misspelt_option_names_the_nearest():
     with pytest.raises(TypeError, match=r"'num_iter'.* Did you mean num_iters\?"):
         timm.create_model(SMALL, num_iter=5)
+
+
+@pytest.mark.parametrize('with_file', [False, True])
+def test_a_misspelt_tag_names_the_nearest(tmp_path, capsys, with_file):
+    (tmp_path / 'a.png').write_bytes(b'')
+    options = ['--checkpoint', str(SHIPPED / 'model.safetensors')] if with_file else []
+    for name, near in ((f'{SMALL}.cifar1', f'{SMALL}.cifar10'), ('resnet50_3g.orig_in1', 'resnet50_3g.orig_in1k')):
+        assert main(['predict', str(tmp_path / 'a.png'), '--model', name, *options]) == 1
+        error = capsys.readouterr().err
+        assert f'{name!r}' in error and f'Nearest: {near}' in error and error.count('\n') == 1
+    with pytest.raises(ValueError, match=rf'{SMALL} has no tag.* Its tags: .*cifar10'):
+        create_loaded(f'{SMALL}.qqqqqqqq', None)

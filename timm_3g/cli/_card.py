@@ -15,11 +15,12 @@ from typing import Any
 
 import yaml
 
-from timm_3g.models import SHA256, WEIGHTS
+from timm_3g.models import SHA256, WEIGHTS, is_tag
 
 from ._card_facts import FACTS, REQUIRED, check_facts, control_character
 from ._card_text import BEGIN, END, PROSE, render
 from ._folder import CARD, key_of, read_json, require_exported
+from ._run_facts import facts_of_run
 from ._whole import write_text
 
 SOURCES = Path('hub')  # in a checkout of timm_3g, one file a key
@@ -108,6 +109,7 @@ def make_card(
     license: str | None = None,
     training: Mapping[str, Any] | None = None,
     repo: str = '',
+    base_model: str = '',
 ) -> str:
     """README.md of an exported folder: the part between the marks anew, the rest as it is in the README that is there.
 
@@ -117,6 +119,8 @@ def make_card(
         license: of the weights: identifier on the Hub. A source may state none ('unknown'), or the same.
         training: what train.py recorded (see `read_training`).
         repo: ORG/NAME for the snippets; '' for ORG/<key>.
+        base_model: what the weights are a fine-tune of, where the source does not state it. Then the card in hub/ of a key in
+            timm's registry is not theirs.
 
     Returns:
         The text.
@@ -131,7 +135,8 @@ def make_card(
     existing = _existing(readme)
     if license and not re.fullmatch(r'[a-z0-9][a-z0-9.+-]*', license):
         raise ValueError(f'--license must be an identifier of the Hub, e.g. apache-2.0; got {license!r}.')
-    source = source or next((f for f in [SOURCES / f'{key}.md'] if f.is_file()), None)
+    if not (base_model and is_tag(key)):
+        source = source or next((f for f in [SOURCES / f'{key}.md'] if f.is_file()), None)
     said = source or (
         f'{readme} itself' if 'timm_3g' in split_front_matter(existing)[0] else 'config.json and the training run'
     )
@@ -139,10 +144,12 @@ def make_card(
     if source:
         facts, prose = read_source(source)
     else:
-        facts, prose = _facts_inside(existing) or (_facts_of_run(folder, training or {}), '')
+        facts, prose = _facts_inside(existing) or (facts_of_run(folder, training or {}), '')
     if license and source and facts['license'] not in ('unknown', license):
         raise ValueError(f'{source} says license: {facts["license"]}; --license says {license}. Settle it there.')
     facts['license'] = license or facts['license']
+    if base_model:
+        facts.setdefault('base_model', base_model)
     check_facts(facts, prose, str(said))
     sha256 = read_json(folder)[SHA256]
     if facts['sha256'] not in (None, 'unknown', sha256):
@@ -191,29 +198,10 @@ def _facts_inside(readme: str) -> tuple[dict[str, Any], str] | None:
     block = _BLOCK.search(body)
     prose = block[1].partition(PROSE[0])[2].partition(PROSE[1])[0] if block else ''
     known = {'license': fields.get('license', 'unknown'), 'datasets': fields.get('datasets')}
+    if isinstance(fields.get('base_model'), str):  # a list is other people's, and is kept as it is
+        known['base_model'] = fields['base_model']
     stated = {name: fact for name, fact in fields['timm_3g'].items() if name in FACTS}
     return {**dict.fromkeys(REQUIRED), **known, **stated}, prose.strip()
-
-
-def _facts_of_run(folder: Path, training: Mapping[str, Any]) -> dict[str, Any]:
-    """What can be said of weights that nobody has written about."""
-    cfg = read_json(folder)['pretrained_cfg']
-    data = training.get('dataset') or (Path(training['data_dir']).name if training.get('data_dir') else None)
-    metrics = []
-    if training.get('metric') is not None and training.get('eval_metric', 'top1') == 'top1':
-        split = training.get('val_split') or 'validation'
-        said = f"timm's train.py, after epoch {training['epoch']} of the run; nobody has checked it"
-        metrics = [{'dataset': data or 'unknown', 'split': split, 'top1': training['metric'], 'measured_by': said}]
-    return {
-        **dict.fromkeys(REQUIRED),
-        'license': cfg.get('license') or 'unknown',
-        'datasets': [data] if data else None,
-        'recipe': f'fine-tuned from {training["model"]}' if training.get('pretrained') and training.get('model') else None,
-        'metrics': metrics,
-        'seeds': [training['seed']] if 'seed' in training else None,
-        'known_faults': ['This card was made without a source: nobody has written down what these weights are bad at.'],
-        **({'origin': cfg['origin_url']} if cfg.get('origin_url') else {}),
-    }
 
 
 def merge(existing: str, rendered: str, text: str | None = None) -> str:

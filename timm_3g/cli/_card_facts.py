@@ -10,7 +10,7 @@ from typing import Any
 
 # What a source may state, and what it must. All else is prose.
 REQUIRED = ('license', 'datasets', 'metrics', 'recipe', 'sha256', 'hardware', 'hours', 'seeds', 'known_faults')
-FACTS = (*REQUIRED, 'license_note', 'made_by', 'origin')
+FACTS = (*REQUIRED, 'license_note', 'made_by', 'origin', 'base_model')
 METRIC = ('dataset', 'dataset_id', 'split', 'protocol', 'top1', 'top5', 'measured_by', 'source_url')
 LISTS = ('datasets', 'metrics', 'seeds', 'known_faults')
 

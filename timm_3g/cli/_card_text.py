@@ -50,10 +50,11 @@ def render(folder: Path, key: str, facts: Mapping[str, Any], prose: str, repo: s
         library_name='timm',
         pipeline_tag='image-classification',
         license=facts['license'],
+        base_model=facts.get('base_model'),
         datasets=facts['datasets'] or None,
         model_name=key,
         eval_results=results or None,
-        timm_3g={name: fact for name, fact in facts.items() if name not in ('license', 'datasets')},
+        timm_3g={name: fact for name, fact in facts.items() if name not in ('license', 'datasets', 'base_model')},
     )
     sections = [
         BEGIN,
@@ -77,6 +78,7 @@ def _details(net: Any, facts: Mapping[str, Any]) -> str:
         'Model Type': 'image classification / feature backbone',
         'Model Stats': '; '.join(f'{name}: {value}' for name, value in stats.items()),
         'Global pooling': f'`{net.global_pool.pool_type}`, {net.head_hidden_size:,} numbers ({pool or "no options"})',
+        'Base model': facts.get('base_model'),
         'Dataset': ', '.join(facts['datasets'] or ['not stated']),
         'Made by': facts.get('made_by') or 'not stated',
         'Original': facts.get('origin'),

@@ -5,12 +5,12 @@ import difflib
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import timm
 import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
-from timm.models import load_checkpoint, resolve_pretrained_cfg
+from timm.models import load_checkpoint, parse_model_name, resolve_pretrained_cfg
 from timm.utils import ParseKwargs
 from torch import Tensor, nn
 
@@ -19,15 +19,23 @@ from timm_3g.models import (
     RECORDED,
     check_config,
     checkpoint_filter_fn,
+    download_config,
+    is_carried_along,
     is_ours,
+    is_tag,
     our_names,
+    read_config,
     read_description,
     read_record,
+    read_training,
     read_weights,
 )
 
 from ._data_config import check_options
 from ._sound import require_sound
+
+# Fields of pretrained_cfg that are of the weights of one tag, and not of the network.
+OF_TAG = ('tag', 'label_names', 'label_descriptions', 'license', 'origin_url')
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -110,8 +118,9 @@ def create_loaded(
         raise FileNotFoundError(f'{checkpoint} does not exist.')
     require_model(model, local=checkpoint is not None)
     if checkpoint is None:
-        if model.startswith('local-dir:'):
-            check_config(Path(model.removeprefix('local-dir:')))
+        source, name = parse_model_name(model)
+        if source:
+            check_config(Path(name) if source == 'local-dir' else download_config(name, given.get('cache_dir')).parent)
         net = timm.create_model(model, pretrained=True, num_classes=num_classes, **given)
         _check_classifier(net, model, num_classes)
         return net
@@ -131,13 +140,25 @@ def create_loaded(
         num_classes = 0 if classifier is None else len(classifier)
     recorded = read_record(checkpoint, arch)
     known = {key: value for key, value in recorded.items() if key in RECORDED}
-    # What the default tag's weights were trained on says nothing about these: no labels, no licence, unless a tag was named.
-    overlay: dict[str, Any] = {} if '.' in model else dict.fromkeys(('tag', 'label_names', 'label_descriptions', 'license'))
+    overlay: dict[str, Any] = {} if bears_tag(model, checkpoint, num_classes) else dict.fromkeys(OF_TAG)
     overlay |= {'file': None, 'num_classes': num_classes}  # the number is what the filter compares the classifier's rows with
     overlay |= _described(checkpoint, arch, num_classes)
     net = timm.create_model(model, pretrained_cfg_overlay=overlay, **{**known, 'num_classes': num_classes, **given})
     net.load_state_dict(checkpoint_filter_fn(weights, net, recorded=recorded))
     return net
+
+
+def bears_tag(model: str, checkpoint: Path, num_classes: int) -> bool:
+    """Whether weights in a file are those that the tag in `model` is of, as far as can be told.
+
+    A tag must be named and have as many classes, and neither a run of train.py nor transformers may have made them, nor may
+    their config.json name another tag. Where it is not theirs, nor are the registry's licence, labels and origin.
+    """
+    arch, _, tag = model.partition('.')
+    if not tag or num_classes != resolve_pretrained_cfg(model).num_classes or read_training(checkpoint):
+        return False
+    recorded = read_description(checkpoint, arch).get('tag', tag)
+    return recorded == tag and not is_carried_along(checkpoint, read_config(checkpoint))
 
 
 def _described(checkpoint: Path, arch: str, num_classes: int) -> dict[str, Any]:
@@ -154,14 +175,27 @@ def _described(checkpoint: Path, arch: str, num_classes: int) -> dict[str, Any]:
 
 
 def require_model(name: str, local: bool = False) -> None:
-    """Raise ValueError unless timm's registry has the architecture. `hf-hub:` and `local-dir:` pass where not `local`."""
-    arch = name.split('.')[0]
-    if timm.is_model(arch) or (':' in name and not local):
+    """Raise ValueError unless timm's registry has the name, with its tag. `hf-hub:` and `local-dir:` pass where not `local`."""
+    arch, _, tag = name.partition('.')
+    if ':' in name and not local:
+        return
+    if timm.is_model(arch):
+        if tag and not is_tag(name):
+            _refuse_tag(name)
         return
     nearest = difflib.get_close_matches(arch, timm.list_models(), n=3)
     if nearest:
         raise ValueError(f'{name!r} is no architecture of timm or timm_3g. Nearest: {", ".join(nearest)}.')
     raise ValueError(f'{name!r} is no architecture of timm or timm_3g. timm.list_models() lists them, resnet50_3g is one.')
+
+
+def _refuse_tag(name: str) -> NoReturn:
+    arch, _, tag = name.partition('.')
+    known = timm.list_models(f'{arch}.*', include_tags=True)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    listed = ', '.join(key.partition('.')[2] for key in known) or 'none'
+    said = f'Nearest: {nearest[0]}.' if nearest else f'Its tags: {listed}.'
+    raise ValueError(f'{name!r} names no weights: {arch} has no tag {tag!r}. {said}')
 
 
 def _check_classifier(net: Any, model: str, num_classes: int | None) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from timm_3g.models import INTERPOLATIONS, is_ours, is_tag, known_file, read_key
 
 from ._card import add_card_options, write_card
 from ._folder import key_of, new_folder, write_folder
-from ._model import class_names, create_loaded
+from ._model import bears_tag, class_names, create_loaded
+from ._run_facts import base_of
 
 IMAGES = ('img_size', 'mean', 'std', 'interpolation', 'crop_pct')
 NAMES = 'class_names.txt'  # what `timm-3g train` keeps beside its checkpoints
@@ -108,7 +110,8 @@ def export(
 
     Args:
         checkpoint: train.py's, the authors', or any state dict that the filter takes.
-        model: <arch> or <arch>.<tag>. The tag may be a new one; of one in timm's registry, licence, origin and labels are kept.
+        model: <arch> or <arch>.<tag>. The tag may be a new one; of one in timm's registry, licence, origin and labels are kept,
+            unless the weights are not its own (see `bears_tag`): then not even the tag.
         num_classes: None for the rows of the classifier.
         output: the new folder; None for one of the model's name in the current folder.
         model_kwargs: options of the model, where nothing recorded them.
@@ -133,12 +136,19 @@ def export(
     known = known_file(checkpoint)
     if known and is_tag(model) and model != known.key:
         raise ValueError(f'{checkpoint} is the file of {known.key}, as its name says; got {model}. Name {known.key}.')
-    output = output or Path(model)
+    arch, _, own = model.partition('.')
+    net: Any = create_loaded(model if is_tag(model) else arch, checkpoint, num_classes, use_ema, options=model_kwargs).eval()
+    training = read_training(checkpoint)
+    base_model = base_of(training)
+    if is_tag(model) and not bears_tag(model, checkpoint, net.num_classes):
+        print(
+            f'timm-3g: {checkpoint} holds other weights than those of {model}: {_difference(model, net)}. The result '
+            f'has neither its tag nor its licence. Give it its own: --model {arch}.TAG, --license ID',
+            file=sys.stderr,
+        )
+        own, base_model = '', base_model or model
+    output = output or Path(f'{arch}.{own}' if own else arch)
     with new_folder(output) as folder:
-        arch, _, own = model.partition('.')
-        net: Any = create_loaded(
-            model if is_tag(model) else arch, checkpoint, num_classes, use_ema, options=model_kwargs
-        ).eval()
         if tag or own:
             net.pretrained_cfg['tag'] = tag or own
         _set_images(net.pretrained_cfg, images or {})
@@ -152,8 +162,14 @@ def export(
             net.pretrained_cfg.pop('label_descriptions', None)
         write_folder(net, folder)
         if with_card:
-            write_card(folder, card, license, training=read_training(checkpoint))
+            write_card(folder, card, license, training=training, base_model=base_model)
     return output
+
+
+def _difference(model: str, net: Any) -> str:
+    """Why weights are not those of the tag in `model`."""
+    own = timm.get_pretrained_cfg(model).num_classes
+    return f'{net.num_classes} classes in place of {own}' if net.num_classes != own else 'they were trained since'
 
 
 def _set_images(cfg: dict[str, Any], images: Mapping[str, Any]) -> None:

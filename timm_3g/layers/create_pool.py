@@ -69,8 +69,12 @@ def list_pools() -> list[str]:
     return [*POOLS, *TIMM_POOLS]
 
 
-def _checked(name: str, value: PlainData, default: PlainData) -> PlainData:
-    """An option as config.json shall record it: of the type of its default, finite."""
+def checked_option(name: str, value: PlainData, default: PlainData) -> PlainData:
+    """An option as config.json shall record it: of the type of its default.
+
+    Raises:
+        TypeError: another type, or not finite.
+    """
     if type(default) is float and type(value) is int:
         value = float(value)
     if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
@@ -123,7 +127,7 @@ def create_global_pool(
         raise ValueError(f'input_fmt of global_pool={pool_type!r} must be one of {", ".join(formats)}; got {input_fmt!r}.')
     if pool_type in POOLS:
         entry = POOLS[pool_type]
-        options = {**entry.options, **{name: _checked(name, value, known[name]) for name, value in options.items()}}
+        options = {**entry.options, **{name: checked_option(name, value, known[name]) for name, value in options.items()}}
         pool: Any = entry.cls(pool_type, in_features, reduce_dim, **entry.fixed, **options, device=device, dtype=dtype)
         pool.input_fmt = str(input_fmt)
     else:

@@ -2,97 +2,28 @@
 
 timm reads the file, strips 'module.', and calls `checkpoint_filter_fn`. Shapes alone prove little here: the two triangles have
 equal length, and eps, steps and root leave no trace in a state dict. So what a format implies, or config.json or train.py
-records (`_read.py`), is compared with the model, and a mismatch is an error.
+records (`_record.py`), is compared with the model, and a mismatch is an error.
 """
 
 import logging
 import math
 from collections.abc import Mapping
-from difflib import get_close_matches
-from functools import partial
-from inspect import signature
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from timm.models import build_model_with_cfg, resolve_pretrained_cfg
 from torch import Tensor, nn
 
-from timm_3g.layers import POOL_OPTIONS
 from timm_3g.ops import TRIANGLES, triangle_index
 
 from ._formats import format_of, our_names, unwrapped
-from ._function import RECORDED, checked_options, defaults_of
-from ._known_files import known_file, options_of_tag
+from ._known_files import options_of_tag
 from ._read import require_tensors, some
-from ._source import find_weights
 
 _logger = logging.getLogger(__name__)
 
-Model = TypeVar('Model', bound=nn.Module)
 
 _INDEX = 'global_pool.to_vec.index'
 _POOL = 'global_pool.'  # what the names of the pooling begin with; the classifier's name is in the model's cfg
-
-
-def build_with_filter(cls: type[Model], variant: str, pretrained: bool, **kwargs: Any) -> Model:
-    """timm's build_model_with_cfg for a class with our head: weights are looked for first, and go through the filter below.
-
-    Raises:
-        RuntimeError, FileNotFoundError, ValueError: no weights, or not these (see `find_weights`, `checkpoint_filter_fn`).
-    """
-    _drop_foreign_pool_args(kwargs)
-    checked_options(kwargs.get('pretrained_model_args') or {}, 'model_args of config.json')
-    found = find_weights(variant, kwargs) if pretrained else None
-    for name, value in _settled(variant, kwargs, found[0] if found else None).items():
-        kwargs.setdefault(name, value)
-    filter_fn: Any = partial(checkpoint_filter_fn, features_only=kwargs.get('features_only', False))
-    if found:
-        file, weights, recorded = found
-        checked = partial(filter_fn, recorded=recorded)
-
-        def filter_fn(_: Any, model: nn.Module) -> dict[str, Tensor]:
-            return checked(weights, model)
-
-        # timm is given the tensors by the filter: it would read the file a second time, when it may be another one.
-        instead = {'file': None, 'source': None, 'state_dict': {'file': str(file)}}
-        kwargs['pretrained_cfg_overlay'] = {**(kwargs.get('pretrained_cfg_overlay') or {}), **instead}
-    try:
-        model = build_model_with_cfg(cls, variant, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
-        if found:
-            cfg: Any = model.pretrained_cfg
-            cfg |= {'file': str(file), 'state_dict': None}
-        return model
-    except TypeError as error:
-        foreign = [key for key in kwargs.get('pretrained_model_args') or {} if f"'{key}'" in str(error)]
-        if not foreign:
-            near = [n for key in kwargs if f"'{key}'" in str(error) for n in get_close_matches(key, _arguments_of(cls), n=1)]
-            if not near:
-                raise
-            raise TypeError(f'{error}. Did you mean {near[0]}?') from error
-        raise ValueError(f'model_args of config.json has {foreign[0]!r}, which {variant} does not take: {error}') from error
-
-
-def _arguments_of(cls: type[nn.Module]) -> list[str]:
-    """What the class and timm's below it take, and the options of the poolings."""
-    return sorted(RECORDED.union(*(signature(base).parameters for base in cls.__mro__ if base.__module__ != 'builtins')))
-
-
-def _settled(variant: str, kwargs: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
-    """Options that the tag or the file stands for, where the caller asks for the pooling that they are of."""
-    tag = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg')).tag
-    known = known_file(file) if file else None
-    options = known.options if known else options_of_tag(f'{variant}.{tag}')
-    return options if kwargs.get('global_pool', '') == defaults_of(variant).get('global_pool') else {}
-
-
-def _drop_foreign_pool_args(kwargs: dict[str, Any]) -> None:
-    """Where the caller names another pooling than config.json, drop the options that config.json recorded for its own."""
-    recorded = kwargs.get('pretrained_model_args') or {}
-    if 'global_pool' in recorded and kwargs.get('global_pool', recorded['global_pool']) != recorded['global_pool']:
-        for name in POOL_OPTIONS & recorded.keys():
-            if kwargs.get(name) == recorded[name]:
-                kwargs.pop(name)
 
 
 def _check_options(model: nn.Module, source: str, recorded: Mapping[str, Any]) -> None:
@@ -203,10 +134,15 @@ def checkpoint_filter_fn(
     classifier = f'{cfg.get("classifier")}.'
     matrix = weights.get(f'{classifier}weight')
     rows = declared if matrix is None or not matrix.ndim else matrix.shape[0]
-    if rows != declared and declared >= 0 and num_classes > 0 and not features_only:
+    undeclared = rows != declared and declared >= 0 and num_classes > 0 and not features_only
+    if undeclared or not adapting:
+        _refuse_plain(weights, model)
+    if undeclared:
+        _match_names(weights, model, adapting=True)  # of another network, no declaration would help
         raise ValueError(
             f'{classifier}weight has {rows} rows, but these weights are declared to have num_classes={declared}; loading them '
-            f'so would leave a random classifier. Declare it: pretrained_cfg_overlay=dict(file=..., num_classes={rows}).'
+            f'so would leave a random classifier. Declare it: pretrained_cfg_overlay=dict(file=..., num_classes={rows}); on '
+            f'the command line, leave --num-classes out.'
         )
 
     pool: Any = model.global_pool
@@ -228,6 +164,27 @@ def checkpoint_filter_fn(
             f'{len(weights.keys() - random)} tensors come from the checkpoint; randomly initialised stay: {some(random, 8)}.',
         )
     return weights
+
+
+def _refuse_plain(weights: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Raise ValueError where all of the backbone is there, and nothing of the head: the files of timm and torchvision."""
+    cfg: Any = model.pretrained_cfg
+    target, classifier = model.state_dict(), f'{cfg.get("classifier")}.'
+    head = {key for key in target if key.startswith((_POOL, classifier)) and not key.endswith('num_batches_tracked')}
+    wide = [k for k in head & weights.keys() if k.startswith(classifier) and weights[k].shape[1:] != target[k].shape[1:]]
+    missing = {key for key in head if key.startswith(_POOL)}
+    backbone = {k: t.shape for k, t in target.items() if k not in head and not k.endswith('num_batches_tracked')}
+    first = f'{cfg.get("first_conv")}.weight'
+    fits = all(key in weights and (key == first or weights[key].shape == shape) for key, shape in backbone.items())
+    if not fits or not (missing or wide) or any(key.startswith(_POOL) for key in weights):
+        return
+    what = [f'missing: {_POOL}* ({len(missing)} tensors)'] if missing else []
+    what += [f'other shapes: {k} {tuple(weights[k].shape)} for {tuple(target[k].shape)}' for k in wide]
+    raise ValueError(
+        f'These are not weights of this network, but of the plain one without its head ({"; ".join(what)}). To train, '
+        f'start from its backbone: pretrained_cfg_overlay=dict(file=..., num_classes=-1), or --pretrained '
+        f'--pretrained-path FILE of train.py.'
+    )
 
 
 def _match_names(weights: dict[str, Tensor], model: nn.Module, adapting: bool) -> tuple[dict[str, Tensor], set[str]]:
@@ -255,14 +212,9 @@ def _match_names(weights: dict[str, Tensor], model: nn.Module, adapting: bool) -
         f'{k} {tuple(weights[k].shape)} for {tuple(target[k].shape)}' for k in common if weights[k].shape != target[k].shape
     }
     if required or unknown or shapes:
-        remedy = 'Name the architecture, global_pool and reduce_dim that they were made with.'
-        if not any(key.startswith(_POOL) for key in weights):
-            remedy = (
-                'If they are the plain network without this head, start from its backbone: '
-                'pretrained_cfg_overlay=dict(file=..., num_classes=-1), or --pretrained-path of train.py.'
-            )
         raise ValueError(
             f'These are not weights of this network. Unknown names: {some(unknown) or "none"}; missing: '
-            f'{some(required) or "none"}; other shapes: {some(shapes) or "none"}. {remedy}'
+            f'{some(required) or "none"}; other shapes: {some(shapes) or "none"}. Name the architecture, global_pool and '
+            f'reduce_dim that they were made with.'
         )
     return weights, missing | (classifier & target.keys() if adapting else set())

@@ -28,6 +28,12 @@ _ATMP = {
 # What a training framework puts before every name: the attribute that holds the network.
 WRAPPERS = ('model.', 'net.', 'network.')
 
+# What names of a network begin with, in our names or those below. Beside a wrapper, all others are of its loss and metrics.
+_NETWORK = re.compile(
+    r'(conv1|bn1|layer\d|conv_stem|blocks|conv_head|bn2|fc|classifier|global_pool|features|representation|layer_reduce|AtMp\d)',
+    re.IGNORECASE,
+)
+
 
 def _rename(key: str) -> str:
     """Our name of a foreign key; any other key as it is."""
@@ -122,7 +128,9 @@ def our_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unwrapped(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what DistributedDataParallel, torch.compile and Lightning put before all of them.
+    """Names without what DistributedDataParallel, torch.compile and Lightning put before all of a network's.
+
+    Where the whole network is behind such a prefix, what is beside it (criterion.*, train_metric.*) is left out.
 
     Raises:
         ValueError: two of one name.
@@ -131,6 +139,8 @@ def unwrapped(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if len(set(clean_state_dict(dict.fromkeys(state_dict)))) != len(state_dict):
         raise ValueError('Two tensors have one name, but for what wrappers put before it. Keep one of each.')
     for wrapper in WRAPPERS:
-        if all(name.startswith(wrapper) for name in names.values()):
-            return unwrapped({name.removeprefix(wrapper): state_dict[key] for key, name in names.items()})
+        inside = {name.removeprefix(wrapper): state_dict[key] for key, name in names.items() if name.startswith(wrapper)}
+        beside = [name for name in names.values() if not name.startswith(wrapper)]
+        if inside and (not beside or (any(map(_NETWORK.match, inside)) and not any(map(_NETWORK.match, beside)))):
+            return unwrapped(inside)
     return {name: state_dict[key] for key, name in names.items()}

@@ -6,7 +6,7 @@ from typing import Any
 import timm
 from timm.models import model_entrypoint
 
-from timm_3g.layers.create_pool import POOL_OPTIONS, POOLS, TIMM_POOLS, _checked
+from timm_3g.layers.create_pool import POOL_OPTIONS, POOLS, TIMM_POOLS, checked_option
 
 # Names that a record may state. Whatever else stands in it, such as what timm would fetch or open, is nobody's option.
 RECORDED = POOL_OPTIONS | {'global_pool', 'reduce_dim', 'bn_eps'}
@@ -44,7 +44,7 @@ def checked_options(given: Mapping[str, Any], source: str) -> dict[str, Any]:
         raise ValueError(f'{source} names global_pool={pool!r:.80}, which is none of timm_3g.list_pools().')
     examples = {'reduce_dim': 256, 'bn_eps': 1e-5} | {k: v for entry in POOLS.values() for k, v in entry.options.items()}
     try:
-        options |= {name: _checked(name, value, examples[name]) for name, value in options.items() if name in examples}
+        options |= {name: checked_option(name, value, examples[name]) for name, value in options.items() if name in examples}
     except TypeError as error:
         raise ValueError(f'{source} has an option of another type: {error}') from error
     for name, most in MOST.items():

@@ -77,6 +77,19 @@ def download(hub_id: str, cache_dir: str | Path | None = None) -> Path:
         raise RuntimeError(f'{hub_id} on the Hub: {explain(error)}.') from error
 
 
+def download_config(hub_id: str, cache_dir: str | Path | None = None) -> Path:
+    """config.json of `ORG/NAME[@revision]` in the Hub's cache, whoever has written it.
+
+    Raises:
+        RuntimeError: see `download`.
+    """
+    repo, _, revision = hub_id.partition('@')
+    try:
+        return Path(hf_hub_download(repo, CONFIG, revision=revision or None, cache_dir=cache_dir))
+    except NETWORK_ERRORS as error:
+        raise RuntimeError(f'{hub_id} on the Hub: {explain(error)}.') from error
+
+
 def explain(error: BaseException) -> str:
     """One line on what the Hub's client raised, without a full stop."""
     known = next((text for kind, text in _REASONS.items() if isinstance(error, kind)), None)

@@ -12,7 +12,8 @@ from torch import Tensor
 from ._fetched import fetched_file
 from ._hub import download
 from ._integrity import WEIGHTS, stated_sha256
-from ._read import read_record, read_weights
+from ._read import read_weights
+from ._record import read_record
 
 # In a folder: the names that timm prefers, then any file that ends so, if it is the only one.
 LOCAL_NAMES = (WEIGHTS, 'pytorch_model.bin', 'pytorch_model.pth', 'model.pth')
@@ -109,7 +110,11 @@ def _in_folder(folder: Path) -> Path:
     others = [f for f in sorted(folder.glob('*')) if f.name.endswith(LOCAL_ENDINGS) and f.name != GOLDEN]
     if len(others) != 1 or names != LOCAL_NAMES:
         listed = f'; there are {", ".join(f.name for f in others)}' if others else ''
-        raise FileNotFoundError(f'{str(folder)!r} holds no weights that can be told: none of {", ".join(names)}{listed}.')
+        name = WEIGHTS if all(f.suffix == '.safetensors' for f in others) else LOCAL_NAMES[-1]
+        remedy = f'Rename the right one to {name}.' if others and names == LOCAL_NAMES else 'Fetch or export the folder anew.'
+        raise FileNotFoundError(
+            f'{str(folder)!r} holds no weights that can be told: none of {", ".join(names)}{listed}. {remedy}'
+        )
     return others[0]
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from timm_3g.layers import classify
 
-from ._checkpoint import build_with_filter
+from ._build import build_with_filter
 from ._checkpoint import checkpoint_filter_fn as checkpoint_filter_fn
 from ._head import SecondOrderHead, pop_pool_options
 

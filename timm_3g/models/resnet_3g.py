@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from timm_3g.layers import classify
 
-from ._checkpoint import build_with_filter, checkpoint_filter_fn
+from ._build import build_with_filter
+from ._checkpoint import checkpoint_filter_fn
 from ._head import SecondOrderHead, pop_pool_options
 from ._hub import on_hub
 from ._shipped import shipped_file
