@@ -11,7 +11,6 @@ import timm
 import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import load_checkpoint, parse_model_name, resolve_pretrained_cfg
-from timm.utils import ParseKwargs
 from torch import Tensor, nn
 
 from timm_3g.data import CLASS_NAMES, names_in_order, read_class_map
@@ -31,6 +30,7 @@ from timm_3g.models import (
     read_weights,
 )
 
+from ._argument_types import KeyValues, require_file
 from ._data_config import check_options
 from ._sound import require_sound
 
@@ -50,7 +50,7 @@ def add_weight_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--use-ema', action='store_true', help="the checkpoint's EMA weights instead of the plain ones")
     parser.add_argument('--num-classes', type=int, metavar='N', help='(default: those of the weights)')
     parser.add_argument('--gp', metavar='POOL', help='global pooling, where neither weights nor model settle it')
-    parser.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='KEY=VALUE', help='of the model')
+    parser.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE', help='of the model')
     parser.add_argument('--img-size', type=int, metavar='N', help="square input (default: the model's)")
     parser.add_argument('--input-size', type=int, nargs=3, metavar='N', help='channels, height, width')
     parser.add_argument('--crop-pct', type=float, metavar='N', help='size of the crop over that of the resized image')
@@ -114,8 +114,8 @@ def create_loaded(
     given = {key: value for key, value in (options or {}).items() if value is not None}
     if given.get('features_only'):
         raise ValueError('features_only=True makes a model without a classifier; leave it out of --model-kwargs.')
-    if checkpoint is not None and not checkpoint.is_file():
-        raise FileNotFoundError(f'{checkpoint} does not exist.')
+    if checkpoint is not None:
+        require_file(checkpoint)
     require_model(model, local=checkpoint is not None)
     if checkpoint is None:
         source, name = parse_model_name(model)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.utils import ParseKwargs
 
 from timm_3g.models import INTERPOLATIONS, is_ours, is_tag, known_file, read_key, read_training
 
+from ._argument_types import KeyValues, require_file
 from ._card import add_card_options, write_card
 from ._folder import key_of, new_folder, write_folder
 from ._model import bears_tag, class_names, create_loaded
@@ -38,7 +38,7 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
         '--model-kwargs',
         nargs='*',
         default={},
-        action=ParseKwargs,
+        action=KeyValues,
         metavar='KEY=VALUE',
         help='options of the weights, where neither the file nor its config.json records them, e.g. num_reweights=1',
     )
@@ -80,8 +80,7 @@ def model_name(checkpoint: Path, given: str | None, otherwise: str = '') -> str:
         FileNotFoundError: no such file.
         ValueError: none of them.
     """
-    if not checkpoint.is_file():
-        raise FileNotFoundError(f'{checkpoint} does not exist.')
+    require_file(checkpoint)
     name = given or read_key(checkpoint) or otherwise
     if not name:
         raise ValueError(f'{checkpoint} does not say which architecture it is of. Name it: --model NAME[.TAG].')
