@@ -4,6 +4,7 @@ The operators look at the data, which a traced graph cannot: for torch.compile a
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -45,23 +46,26 @@ def _solve(samples: Tensor, beta: float, lam: float, pascal: bool, max_steps: in
 def _adjoint(
     grad: Tensor, samples: Tensor, scatter: Tensor, beta: float, lam: float, pascal: bool, max_steps: int, tol: float
 ) -> Tensor:
-    out = torch.full_like(samples, math.nan)
-    finite = torch.isfinite(scatter).flatten(-2).all(-1) & torch.isfinite(grad).flatten(-2).all(-1)
-    if bool(finite.any()):
-        tol = _reachable(tol, samples.dtype)
-        out[finite] = adjoint(grad[finite], samples[finite], scatter[finite], beta, lam, pascal, max_steps, tol)
-    return out
+    return _of_finite_sets(adjoint, torch.empty_like(samples), grad, samples, scatter, beta, lam, pascal, max_steps, tol)
 
 
 @torch.library.custom_op('timm_3g::robust_covariance_tangent', mutates_args=())
 def _tangent(
     direction: Tensor, samples: Tensor, scatter: Tensor, beta: float, lam: float, pascal: bool, max_steps: int, tol: float
 ) -> Tensor:
-    out = torch.full_like(scatter, math.nan)
+    return _of_finite_sets(tangent, torch.empty_like(scatter), direction, samples, scatter, beta, lam, pascal, max_steps, tol)
+
+
+def _of_finite_sets(
+    derivative: Callable[..., Tensor], out: Tensor, direction: Tensor, samples: Tensor, scatter: Tensor, *options: Any
+) -> Tensor:
+    """`adjoint` or `tangent` of the sets without NaN or infinity, written into out; NaN for the others."""
+    *rest, tol = options
     finite = torch.isfinite(scatter).flatten(-2).all(-1) & torch.isfinite(direction).flatten(-2).all(-1)
+    out.fill_(math.nan)
     if bool(finite.any()):
         tol = _reachable(tol, samples.dtype)
-        out[finite] = tangent(direction[finite], samples[finite], scatter[finite], beta, lam, pascal, max_steps, tol)
+        out[finite] = derivative(direction[finite], samples[finite], scatter[finite], *rest, tol)
     return out
 
 
