@@ -29,7 +29,7 @@ LITE = 'tf_efficientnet_lite0_3g'  # the other class of models
 
 # float64 against float64: only the order of sums differs.
 EXACT = {'rtol': 1e-10, 'atol': 1e-12}
-# float32 against float64, through covariance, five steps and a Linear: the bound.
+# float32 against float64, through covariance, five steps and a Linear.
 FLOAT32 = {'rtol': 1e-4, 'atol': 1e-6}
 
 assert timm_3g.list_pools()[: len(POOLS)] == list(POOLS)

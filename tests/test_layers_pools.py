@@ -145,7 +145,7 @@ def test_contract(name, reduce_dim):
 
 
 def test_the_tables_defaults():
-    """The table of the issue, spelt out: triangle, eps, steps, T, and default sizes."""
+    """The table, spelt out: triangle, eps, steps, T, and default sizes."""
     pools = {name: create_global_pool(name, 32, device='meta') for name in OURS}
     sizes = {'g2de': 257 * 258 // 2, 'bcnn': 65536, 'cbp': 8192}
     lower = {'3g', '3g_nosqrt', 'urm_v1', 'urm_v2'}

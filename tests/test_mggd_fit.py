@@ -168,7 +168,7 @@ def test_scipy_finds_nothing_better(data, start):
     [(3, 0.2, 0.002), (3, 0.5, 0.007), (3, 0.8, 0.015), (8, 0.5, None), (8, 1.0, None), (8, 2.0, None)],
 )
 def test_recovers_the_parameters(dim, shape, stated):
-    """The mean shape of many sets of N = 5000 is true within the deviation that the issue states for one, or within four
+    """The mean shape of many sets of N = 5000 is true within the deviation that is stated for one, or within four
     standard errors; and the deviation itself is that of the Cramer-Rao bound, which maximum likelihood attains."""
     rng, count = np.random.default_rng(5), 24
     p, record = fit_mggd(torch.from_numpy(np.stack([mggd(rng, 5000, toeplitz(dim), shape) for _ in range(count)])), loc=0)
