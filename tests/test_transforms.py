@@ -85,6 +85,7 @@ IGNORE_QUANTIZATION = pytest.mark.filterwarnings(
 
 
 @IGNORE_QUANTIZATION
+@pytest.mark.filterwarnings('ignore:The TorchScript type system')  # of torch's own GraphModule
 @pytest.mark.parametrize(('backbone', 'name'), [*((SMALL, name) for name in timm_3g.list_pools()), (LITE, '3g')])
 def test_symbolic_trace_and_feature_extraction(backbone, name):
     model, x = small(backbone, global_pool=name), torch.randn(2, 3, 64, 64)
@@ -103,6 +104,7 @@ def test_symbolic_trace_and_feature_extraction(backbone, name):
         assert torch.equal(got['last'], model.forward_head(model.forward_features(x), pre_logits=True))
         if name in POOLS:
             assert torch.equal(got['reduced'], model.global_pool.reduce(model.forward_features(x)))
+    torch.testing.assert_close(torch.jit.script(traced)(x), model(x), rtol=1e-4, atol=1e-5)
     prepare_fx(model, get_default_qconfig_mapping(), (x,))(x)
 
 

@@ -39,10 +39,18 @@ def _in_onnx_export() -> bool:
 
 def check_features(x: Tensor, channels: int, input_fmt: str, pool_type: str) -> Tensor:
     """x, as it is. Raises ValueError unless it is (B, channels, H, W), or what input_fmt says."""
+    if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
+        return x
+    refuse_other_features(x, channels, input_fmt, pool_type)
+    return x
+
+
+def refuse_other_features(x: Tensor, channels: int, input_fmt: str, pool_type: str) -> None:
+    """Raise ValueError unless x is what input_fmt says, with this many channels."""
     axes = {'NCHW': 'B, {c}, H, W', 'NHWC': 'B, H, W, {c}', 'NCL': 'B, {c}, N', 'NLC': 'B, N, {c}'}
     shape = axes[input_fmt].format(c=channels)
     if x.ndim == shape.count(',') + 1 and x.shape[channel_axis(input_fmt)] == channels:
-        return x
+        return
     fits = [fmt for fmt in axes if x.ndim == len(fmt) and x.shape[channel_axis(fmt)] == channels]
     remedy = f'They look like {fits[0]}: build the pooling with input_fmt={fits[0]!r}.' if fits else ''
     remedy = remedy or 'Build the pooling with in_features equal to the channels of the backbone.'

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ._implicit import adjoint, tangent
-from ._robust import MAX_STEPS, TOL, solve, weighted_covariance
+from ._robust import MAX_STEPS, TOL, solve, unrolled_covariance, weighted_covariance
 from ._samples import full_rank, refuse_singular
 
 
@@ -23,6 +23,8 @@ def robust_covariance(
     NaN or infinite samples give NaN for their own set. Raises ValueError for lam <= 1 and samples in a subspace. First
     derivatives only, in reverse and in forward mode, also under vmap: a second one raises a RuntimeError.
     """
+    if torch.jit.is_scripting():  # a graph of torch.fx, scripted
+        return unrolled_covariance(samples, beta, lam, pascal)
     if torch.compiler.is_compiling():  # dynamo traces no forward mode
         return _solve(samples, beta, lam, pascal, max_steps, tol)
     return _RobustCovariance.apply(samples, beta, lam, pascal, max_steps, tol)
