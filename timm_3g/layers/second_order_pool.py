@@ -110,7 +110,8 @@ class SecondOrderPool2d(nn.Module):
         """Features (B, in_features, H, W), any H and W, or as `input_fmt` says, to (B, out_features).
 
         Returns:
-            In the dtype of x; float32 under fp16 autocast. Finite for finite features.
+            In the dtype of x; float32 under fp16 autocast. Finite for finite features: those of float32 up to 1e10, all of
+            float16, but for traced, scripted and fx graphs, which compute in it.
 
         Raises:
             ValueError: another shape, or another number of channels; export to ONNX of a pooling that has none.
