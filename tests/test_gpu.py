@@ -1,9 +1,14 @@
 """The root and the generalized Gaussian on a GPU against float64 on the CPU. Without a GPU nothing runs; the report says so."""
 
+import copy
+
 import pytest
+import timm
 import torch
 from torch import Tensor
 
+from timm_3g.layers import create_global_pool
+from timm_3g.layers.create_pool import POOLS
 from timm_3g.mggd import MultivariateGeneralizedGaussian, fit_mggd, regularized_covariance
 from timm_3g.ops import covariance, sqrt_covariance, sqrtm_newton_schulz
 
@@ -97,3 +102,103 @@ def test_fit_and_robust_covariance(gpu):
     assert difference(robust, judge.detach()) < 1e-5
     gradients = [torch.autograd.grad(t.square().sum(), s)[0] for t, s in ((robust, x), (judge, on_cpu))]
     assert difference(*gradients) < 1e-4
+
+
+# Poolings and networks ------------------------------------------------------------------------------------------------
+
+NAMES = list(POOLS)
+
+
+def pool_and_judge(name: str, device: torch.device, **kwargs) -> tuple[torch.nn.Module, torch.nn.Module, Tensor]:
+    """A pooling on the GPU, the same in float64 on the CPU, and features for both that keep away from the kinks at 0."""
+    options = {'sketch_dim': 512} if name == 'cbp' else {}
+    pool = create_global_pool(name, 48, 16, **options, **kwargs).eval()
+    x = torch.randn(8, 48, 7, 7, generator=torch.Generator().manual_seed(1)).relu() + 0.1
+    return copy.deepcopy(pool).to(device), pool.double(), x
+
+
+def relative(got: Tensor, wanted: Tensor) -> float:
+    return float((got.detach().cpu().double() - wanted.detach()).norm() / wanted.detach().norm())
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_pooling(gpu, precision, name):
+    precision('ieee')
+    pool, judge, x = pool_and_judge(name, gpu)
+    a, b = x.clone().to(gpu).requires_grad_(), x.double().requires_grad_()
+    y, wanted = pool(a), judge(b)
+    cotangent = torch.randn(wanted.shape, dtype=torch.float64)
+    (y * cotangent.to(y)).sum().backward()
+    (wanted * cotangent).sum().backward()
+    assert relative(y, wanted) < 1e-4
+    assert relative(a.grad, b.grad) < 1e-3
+    for (key, p), q in zip(pool.named_parameters(), judge.parameters(), strict=True):
+        if q.grad is not None and float(q.grad.norm()) > 1e-9:
+            assert relative(p.grad, q.grad) < 2e-3, key
+
+
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_every_pooling_under_autocast(gpu, name, dtype):
+    pool, judge, x = pool_and_judge(name, gpu)
+    with torch.autocast('cuda', dtype):
+        y = pool(x.to(gpu, dtype))
+    assert relative(y, judge(x.to(dtype).double())) < {torch.bfloat16: 5e-2, torch.float16: 1e-2}[dtype]
+
+
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_every_pooling_in_pure_half(gpu, name, dtype):
+    pool, _, x = pool_and_judge(name, gpu)
+    pool = pool.to(dtype)
+    judge = copy.deepcopy(pool).cpu().double()  # the same rounded weights
+    x = x.to(dtype)
+    y = pool(x.to(gpu))
+    assert y.dtype == dtype
+    assert relative(y, judge(x.double())) < {torch.bfloat16: 1e-2, torch.float16: 5e-3}[dtype]
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_pooling_in_channels_last(gpu, name):
+    pool, judge, x = pool_and_judge(name, gpu)
+    assert relative(pool(x.to(gpu, memory_format=torch.channels_last)), judge(x.double())) < 5e-3  # cuDNN's TF32
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_pooling_compiles(gpu, name):
+    pool, judge, x = pool_and_judge(name, gpu)
+    compiled = torch.compile(pool, fullgraph=True)
+    a = x.clone().to(gpu).requires_grad_()
+    y = compiled(a)
+    y.square().sum().backward()
+    assert relative(y, judge(x.double())) < 5e-3
+    assert torch.isfinite(a.grad).all()
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('name', ['resnet10_mini_3g', 'resnet18_isqrt'])
+def test_a_training_step_under_autocast(gpu, name, dtype):
+    model = timm.create_model(name, num_classes=10).to(gpu, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    scaler = torch.amp.GradScaler('cuda', enabled=dtype == torch.float16)
+    x, y = torch.randn(16, 3, 64, 64, device=gpu), torch.arange(16, device=gpu) % 10
+    losses = []
+    for _ in range(8):
+        with torch.autocast('cuda', dtype):
+            loss = torch.nn.functional.cross_entropy(model(x), y)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_a_network_on_gpu_equals_the_cpu(gpu, precision):
+    precision('ieee')
+    model = timm.create_model('resnet10_mini_3g.cifar10', pretrained=True).eval()
+    x = torch.randn(4, 3, 32, 32)
+    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+        expected = copy.deepcopy(model).double()(x.double())
+        assert relative(model.to(gpu)(x.to(gpu)), expected) < 1e-4

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from timm_3g.ops import is_ordinary
-
 from ._fold import fold_batch_norms
 from .reduce import conv1x1
 
@@ -37,40 +35,14 @@ class Squeeze2d(nn.Module):
         fold_batch_norms(self)
 
 
-BOUND = 1e15
-
-
-class _BoundedReLU(torch.autograd.Function):
-    """`F.hardtanh(x, 0, 1e15)` that keeps its result for the backward, as `F.relu` does, where F.hardtanh keeps x.
-
-    What follows keeps the result in any case, so that a block keeps 12.5 maps of the size of its input, not 15.5.
-    """
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return F.hardtanh(x, 0.0, BOUND)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(output)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return torch.ops.aten.hardtanh_backward(grad, *ctx.saved_tensors, 0.0, BOUND)
-
-
 def bounded_relu(x: Tensor) -> Tensor:
     """ReLU, values and gradient, up to 1e15: the block is of fourth degree, and float32 ends at 3e38. NaN stays NaN.
 
-    In float16 up to its largest number, 65504.
+    In float16 up to its largest number, 65504. In place, as timm's activations are: autograd then keeps the result, which what
+    follows keeps in any case, and a block keeps 12.5 maps of the size of its input, not 15.5.
     """
-    if x.dtype == torch.float16:
-        return F.hardtanh(x, 0.0, 65504.0)
-    if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
-        return F.hardtanh(x, 0.0, 1e15)
-    if torch.jit.is_tracing() or torch.compiler.is_compiling() or not (torch.is_grad_enabled() and x.requires_grad):
-        return F.hardtanh(x, 0.0, 1e15)
-    return _BoundedReLU.apply(x) if is_ordinary(x) else F.hardtanh(x, 0.0, 1e15)
+    bound = 65504.0 if x.dtype == torch.float16 else 1e15
+    return F.hardtanh(x, 0.0, bound, inplace=True)
 
 
 torch.fx.wrap('bounded_relu')
