@@ -121,6 +121,8 @@ def complete(args: argparse.Namespace) -> torch.device:
     if device.type == 'cuda' and not torch.cuda.is_available():
         raise ValueError(f'--device {args.device} needs a GPU, and torch sees none here. Take --device cpu.')
     gpu = device.type == 'cuda'
+    if gpu and device.index is None:
+        device = torch.device('cuda', torch.cuda.current_device())  # torch.cuda.set_device refuses a device without an index
     defaults = {
         'growth_batch_size': 32 if gpu else 4,
         'batch_size_model': 256 if gpu else 8,
