@@ -18,9 +18,11 @@ from timm.data import create_transform, resolve_data_config
 from torchvision.transforms import functional as TF
 
 from timm_3g.__main__ import main
-from timm_3g.cli.validate import Counts, evaluate
+from timm_3g.inference import Evaluation, ValidateOptions, append_row
 from timm_3g.inference import results as _results
-from timm_3g.inference.results import COLUMNS, Result, append_row
+from timm_3g.inference.counts import Counts
+from timm_3g.inference.results import COLUMNS
+from timm_3g.inference.validate import evaluate
 
 CLASSES = 6
 IMAGES = 17 * CLASSES  # prime to 2, 3 and to the batch size
@@ -96,8 +98,8 @@ def test_figures_are_those_of_counting_by_hand(crops, job, tmp_path):
 def test_crops_are_averaged_as_logits_not_as_probabilities():
     """Logits (10, 0), (0, 4), (0, 4): their mean is for class 0, the mean of the probabilities for class 1."""
     images = torch.tensor([[10.0, 0.0], [0.0, 4.0], [0.0, 4.0]]).view(1, 3, 2, 1, 1)
-    args = argparse.Namespace(amp=False, amp_dtype='float16', channels_last=False, device='cpu')
-    counts = evaluate(torch.nn.Flatten(), [(images, torch.tensor([0]))], args, show=False)
+    options = ValidateOptions('any', 'any', device='cpu')
+    counts = evaluate(torch.nn.Flatten(), [(images, torch.tensor([0]))], options, show=False)
     assert counts == Counts(images=1, top1=1, top5=1)
 
 
@@ -186,16 +188,16 @@ def test_weights_of_a_tag(job, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('more', 'message'),
     [
-        (['--pretrained'], '--pretrained and --checkpoint name two sets of weights'),
+        (['--pretrained'], '--pretrained and --checkpoint name two sets of weights. Leave one out'),
         (['--num-classes', '4'], 'fc.weight has 6 rows, but these weights are declared to have num_classes=4'),
         (['--checkpoint', 'gone.pth'], 'gone.pth does not exist'),
         (['--crops', '10', '--crop-mode', 'border'], 'Ten crops need a transform with a central crop'),
-        (['--split', 'tset'], "has no split 'tset'; timm would take all its images"),
+        (['--split', 'tset'], "has no split 'tset' and timm would use the images of every split"),
         (['--data-dir', 'nowhere'], '--data-dir nowhere: there is no such folder or tar file'),
         (['--class-map', 'gone.txt'], 'gone.txt does not exist'),
         (['--batch-size', '0'], '--batch-size must be at least 1; got 0'),
         (['--num-classes', '0'], 'These are not weights of this network. Unknown names: fc.bias, fc.weight'),
-        (['--data-dir', ''], 'Name the data: --data-dir DIR, or --dataset NAME'),
+        (['--data-dir', ''], 'Name the data: a folder or tar file (data_dir), or a data set of timm (dataset)'),
     ],
 )
 def test_errors(more, message, job, capsys):
@@ -207,10 +209,10 @@ def test_a_label_without_a_class_is_an_error(job, tmp_path, capsys):
     small = timm.create_model(SMALL, num_classes=4)
     torch.save(small.state_dict(), tmp_path / 'four.pth')
     assert main(['validate', *arguments(job, '--checkpoint', tmp_path / 'four.pth', '--num-classes', 4)]) == 1
-    assert 'The data set has class 4, the model classes 0 to 3' in capsys.readouterr().err
+    assert 'The data set has class 4, but the model has classes 0 to 3' in capsys.readouterr().err
 
 
-ROW = Result(**dict.fromkeys(COLUMNS, 0))
+ROW = Evaluation(**dict.fromkeys(COLUMNS, 0))
 
 
 def test_images_without_labels_are_an_error():
@@ -248,7 +250,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_a_foreign_csv_is_refused_before_the_work(job, tmp_path, capsys, monkeypatch):
     (tmp_path / 'other.csv').write_text('a,b\n1,2\n')
-    monkeypatch.setattr('timm_3g.cli.validate.validate', lambda args: pytest.fail('evaluated first'))
+    monkeypatch.setattr('timm_3g.cli.validate.validate', lambda options: pytest.fail('evaluated first'))
     assert main(['validate', *arguments(job, '--results-file', tmp_path / 'other.csv')]) == 1
     assert 'has other columns than this version writes' in capsys.readouterr().err
     assert (tmp_path / 'other.csv').read_text() == 'a,b\n1,2\n'
@@ -332,13 +334,13 @@ def test_images_cannot_be_fewer_than_one(job, capsys):
 
 
 def test_the_results_file_is_checked_before_the_work(job, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr('timm_3g.cli.validate.validate', lambda args: pytest.fail('evaluated first'))
+    monkeypatch.setattr('timm_3g.cli.validate.validate', lambda options: pytest.fail('evaluated first'))
     (tmp_path / 'plain').write_text('x')
     (tmp_path / 'long.csv').write_text('x' * 200_000)
     for file, message in (
         ('plain/r.csv', 'cannot be written'),
         ('', 'is no regular file'),
-        ('long.csv', 'is no CSV of results'),
+        ('long.csv', 'is not a CSV of results'),
     ):
         assert main(['validate', *arguments(job, '--results-file', tmp_path / file)]) == 1
         err = capsys.readouterr().err
