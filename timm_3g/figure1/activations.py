@@ -62,7 +62,7 @@ class Recorder:
     ...     _ = model(torch.zeros(2, 3, 32, 32))
     >>> found = recorder.activations([Path('a.png'), Path('b.png')])
     >>> found.layers['layer4'].shape, found.reduced.shape, found.maps.shape, found.spectrum.shape
-    (torch.Size([2, 256, 64]), torch.Size([2, 8, 64]), torch.Size([2, 3, 64]), torch.Size([2, 8]))
+    (torch.Size([2, 128, 64]), torch.Size([2, 8, 64]), torch.Size([2, 3, 64]), torch.Size([2, 8]))
     """
 
     def __init__(self, model: Any, layers: Sequence[str]) -> None:

@@ -41,8 +41,7 @@ def compare(a: Tensor, b: Tensor, label: str = 'comparison') -> Comparison:
         a, b: two folds (S, n, d) of each of S sets of samples.
         label: of the progress bar.
 
-    >>> torch.manual_seed(0)
-    <torch...Generator object at ...>
+    >>> _ = torch.manual_seed(0)
     >>> laplace = torch.distributions.Laplace(0.0, 1.0).sample((2, 1, 2000, 1))
     >>> found = compare(*laplace)
     >>> bool(found.generalized > found.gaussian), round(float(found.shape), 1)  # 0.5 is Laplace
