@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,19 @@ from timm_3g.models.loading import class_names
 NAMES = ['lemon', 'lime', 'orange']
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A model in a folder that `local-dir:` reads, with label names, and images beside it."""
+@pytest.fixture(scope='module')
+def template(tmp_path_factory):
+    root = tmp_path_factory.mktemp('predict')
     torch.manual_seed(3)
     model = timm.create_model(SMALL, num_classes=3)
-    save_for_hf(model, str(tmp_path / 'model'), model_config={'label_names': NAMES}, safe_serialization=True)
-    image_folder(tmp_path / 'images', {'a': 2, 'b': 1})
-    return tmp_path
+    save_for_hf(model, str(root / 'model'), model_config={'label_names': NAMES}, safe_serialization=True)
+    return image_folder(root / 'images', {'a': 2, 'b': 1}).parent
+
+
+@pytest.fixture
+def folder(template, tmp_path):
+    """A model in a folder that `local-dir:` reads, with label names, and images beside it. A copy for each test."""
+    return shutil.copytree(template, tmp_path, dirs_exist_ok=True)
 
 
 def by_hand(folder, file):

@@ -16,7 +16,9 @@ from .validate_options import DEFAULT_SPLIT, ValidateOptions
 
 
 def make_loader(options: ValidateOptions, config: dict[str, Any], processes: Processes) -> Any:
-    """Batches of the images and labels of one process.
+    """Batches of the images and labels of one process. From then on, Pillow opens no PostScript.
+
+    Class names beside the checkpoint determine the indices of a folder that has only some of the classes.
 
     Args:
         config: see `data_config`.
@@ -29,13 +31,10 @@ def make_loader(options: ValidateOptions, config: dict[str, Any], processes: Pro
         torch.distributed.barrier()
     forget_postscript()
     dataset: Any = _dataset(options, config, str(options.class_map))
-    if (
-        not options.class_map
-        and not options.dataset
-        and options.checkpoint
-        and _in_other_order(dataset, Path(options.checkpoint))
-    ):
-        dataset = _dataset(options, config, str(Path(options.checkpoint).with_name(CLASS_NAMES)))
+    if not options.class_map and not options.dataset and options.checkpoint:
+        beside = Path(options.checkpoint).with_name(CLASS_NAMES)
+        if beside.is_file() and _differs(dataset, beside):
+            dataset = _dataset(options, config, str(beside))
     if options.dataset_download and rank == 0 and world > 1:
         torch.distributed.barrier()
     dataset = share(dataset, rank, world)
@@ -53,7 +52,7 @@ def make_loader(options: ValidateOptions, config: dict[str, Any], processes: Pro
         pin_memory=options.pin_mem,
         device=device,
     )
-    if options.crops == 10:  # what timm built, but for the crop
+    if options.crops == 10:  # timm's transform, except for the crop
         dataset.transform = to_ten_crop(dataset.transform)
     return loader
 
@@ -74,11 +73,10 @@ def _dataset(options: ValidateOptions, config: dict[str, Any], class_map: str) -
     )
 
 
-def _in_other_order(dataset: Any, checkpoint: Path) -> bool:
-    """Whether the class names kept beside a checkpoint give the classes of these folders other indices than their order."""
-    beside = checkpoint.with_name(CLASS_NAMES)
+def _differs(dataset: Any, class_map: Path) -> bool:
+    """Whether a class map knows all folders of the data set and gives some of them another index than their order."""
     found = getattr(getattr(dataset, 'reader', None), 'class_to_idx', None)
-    if not found or not beside.is_file():
+    if not found:
         return False
-    kept = read_class_map(beside)
+    kept = read_class_map(class_map)
     return found.keys() <= kept.keys() and any(kept[name] != index for name, index in found.items())
