@@ -146,10 +146,10 @@ def test_class_names(tmp_path):
 
 def test_explain_writes_one_picture_per_image(folder, capsys):
     pictures = folder / 'pictures'
-    assert predict(folder, folder / 'images' / 'a', folder / 'images' / 'b' / 'class0', '--explain', pictures) == 0
-    names = sorted(f.name for f in pictures.iterdir())
-    assert len(names) == 7 and names[:2] == ['0.explain-2.png', '0.explain-4.png'] and '0.explain.png' in names
-    with Image.open(pictures / names[0]) as image:
+    images = [folder / 'images' / name / 'class0' for name in 'ab']
+    assert predict(folder, *images, '--explain', pictures) == 0
+    assert sorted(f.name for f in pictures.iterdir()) == ['0.explain-2.png', '0.explain.png', '1.explain.png']
+    with Image.open(pictures / '0.explain-2.png') as image:
         assert image.size[0] > 4 * image.size[1], 'input, three maps and their product in a row'
 
 

@@ -2,9 +2,11 @@
 
 import argparse
 import csv
+import logging
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -106,13 +108,15 @@ def test_crops_are_averaged_as_logits_not_as_probabilities():
 @pytest.mark.parametrize(
     'more', [[], ['--amp', '--amp-dtype', 'bfloat16', '--channels-last'], ['--use-ema', '--no-prefetcher']]
 )
-def test_single_crop_equals_timms_validate(more, job, tmp_path, timm_script):
+def test_single_crop_equals_timms_validate(more, job, tmp_path, timm_script, monkeypatch):
     script = timm_script('validate.py')
     row = validate(job, tmp_path / 'ours.csv', *more)
-    command = [sys.executable, '-m', 'timm_3g', 'run', '--timm-scripts', str(script.parent), 'validate.py']
     file = tmp_path / 'timms.csv'
-    done = subprocess.run([*command, *arguments(job, *more), '--results-file', str(file)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, 'argv', sys.argv)  # the script replaces it, and changes the root logger
+    for name in ('handlers', 'level'):
+        monkeypatch.setattr(logging.root, name, copy(getattr(logging.root, name)))
+    command = ['run', '--timm-scripts', str(script.parent), 'validate.py', *arguments(job, *more)]
+    assert main([*command, '--results-file', str(file)]) == 0
     with file.open() as stream:
         (theirs,) = csv.DictReader(stream)
     for name in ('top1', 'top1_err', 'top5', 'top5_err', 'img_size', 'crop_pct', 'interpolation'):
