@@ -1,4 +1,4 @@
-"""Shared by all tests: the registries that tests iterate over, and tolerances with names."""
+"""Fixtures of all tests, and red lines at the end of the report for tests that could not run."""
 
 # isort: off
 from local_hub import HUB  # first: before anything imports huggingface_hub
@@ -11,28 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import timm
 import torch
 from fakehub import FakeHub
-from PIL import Image
 
-import timm_3g
-from timm_3g.cli import _timm_scripts
-from timm_3g.layers.create_pool import POOLS
-from timm_3g.models import _fetched
-
-MODELS = [name for name in timm.list_models() if timm.models.model_entrypoint(name).__module__.startswith('timm_3g.')]
-SMALL = 'resnet10_mini_3g'
-LITE = 'tf_efficientnet_lite0_3g'  # the other class of models
-
-# float64 against float64: only the order of sums differs.
-EXACT = {'rtol': 1e-10, 'atol': 1e-12}
-# float32 against float64, through covariance, five steps and a Linear.
-FLOAT32 = {'rtol': 1e-4, 'atol': 1e-6}
-
-assert timm_3g.list_pools()[: len(POOLS)] == list(POOLS)
+from timm_3g.checkpoints import fetched as _fetched
+from timm_3g.training import timm_scripts as _timm_scripts
 
 
 @pytest.fixture(autouse=True)
@@ -59,36 +43,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     monkeypatch.setattr('huggingface_hub.utils._http.time.sleep', lambda seconds: None)
     yield HUB
     assert not HUB.errors, HUB.errors
-
-
-def features(batch: int = 2, channels: int = 12, height: int = 5, width: int = 4, **kwargs) -> torch.Tensor:
-    """What a backbone hands over: non-negative, correlated channels, every image different."""
-    mix = torch.randn(channels, channels, **kwargs) / channels**0.5
-    return torch.einsum('cd,bdhw->bchw', mix, torch.randn(batch, channels, height, width, **kwargs)).relu()
-
-
-def assert_agree(name: str, got: torch.Tensor, expected: torch.Tensor, **tolerance) -> None:
-    """`torch.testing.assert_close` of a pooling's vectors, computed in two ways that add in another order.
-
-    The signed root of cbp jumps at 0, and a sum that is 0 in one order may be 1e-9 in another: two of its entries may differ.
-    """
-    wrong = ~torch.isclose(got, expected, **tolerance)
-    if name != 'cbp' or int(wrong.sum()) > 2:
-        torch.testing.assert_close(got, expected, **tolerance)
-
-
-def image_folder(root: Path, splits: dict[str, int], classes: int = 3, size: tuple[int, int] = (32, 32)) -> Path:
-    """An ImageFolder of noisy one-coloured PNGs that a network can learn: SPLIT/CLASS/N.png, so many of each class."""
-    rng = np.random.default_rng(0)
-    colours = rng.integers(0, 256, (classes, 3))
-    for split, number in splits.items():
-        for c in range(classes):
-            folder = root / split / f'class{c}'
-            folder.mkdir(parents=True)
-            for i in range(number):
-                noise = rng.normal(0, 40, (*size[::-1], 3))
-                Image.fromarray(np.clip(colours[c] + noise, 0, 255).astype(np.uint8)).save(folder / f'{i}.png')
-    return root
 
 
 _without_script: set[str] = set()
@@ -130,7 +84,7 @@ def xet_process(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         yield None
         return
     folder = tmp_path_factory.mktemp('xet')
-    command = [sys.executable, str(Path(__file__).with_name('publish_through_xet.py')), str(folder)]
+    command = [sys.executable, str(Path(__file__).parent / 'support' / 'publish_through_xet.py'), str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         yield process, folder
         process.kill()

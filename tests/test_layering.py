@@ -1,6 +1,7 @@
-"""Imports point down: ops, mggd, layers, models, command line. And every op has its test file."""
+"""One room per job, imports one way, no room above a quarter of the library. And every op has its test file."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,14 +9,41 @@ import pytest
 import timm_3g
 
 PACKAGE = Path(timm_3g.__file__).parent
-TIERS = ['ops', 'mggd', 'layers', 'models', 'cli']
-# What each tier may import, beside the standard library and the tiers below.
+# Which rooms each room may import, beside itself and what those may import.
+ROOMS: dict[str, list[str]] = {
+    'compat': [],
+    'utils': ['compat'],
+    'data': ['utils'],
+    'ops': ['compat'],
+    'mggd': ['ops'],
+    'layers': ['mggd'],
+    'checkpoints': ['layers', 'utils'],
+    'models': ['checkpoints', 'data'],
+    'publishing': ['models'],
+    'inference': ['models'],
+    'training': ['models'],
+    'benchmarks': ['models'],
+    'figure1': ['inference'],
+    'cli': ['publishing', 'inference', 'training', 'benchmarks', 'figure1'],
+}
+# What a room may import of these packages.
 THIRD_PARTY = {
     'ops': {'torch'},
     'mggd': {'torch'},
     'layers': {'torch', 'timm'},
-    'models': {'torch', 'timm', 'safetensors', 'huggingface_hub'},
+    'checkpoints': {'torch', 'timm', 'safetensors', 'huggingface_hub'},
+    'models': {'torch', 'timm'},
 }
+LARGEST_SHARE = 0.25
+FILES = sorted(PACKAGE.rglob('*.py'))
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).with_suffix('').parts[0]
+
+
+def below(room: str) -> set[str]:
+    return {room}.union(*(below(other) for other in ROOMS[room]))
 
 
 def imports(file: Path) -> set[str]:
@@ -30,25 +58,32 @@ def imports(file: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize('file', sorted(PACKAGE.rglob('*.py')), ids=lambda f: str(f.relative_to(PACKAGE)))
-def test_imports_point_down(file):
-    tier = file.relative_to(PACKAGE).parts[0]
+def test_every_room_is_named():
+    rooms = {room_of(file) for file in FILES} - {'__init__', '__main__'}
+    assert rooms | {'compat'} == set(ROOMS)
+
+
+@pytest.mark.parametrize('file', FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_imports_point_one_way(file):
+    room = room_of(file)
+    if room not in ROOMS:  # the package's own __init__ and __main__
+        return
     for name in imports(file):
         parts = name.split('.')
-        if parts[0] == 'timm_3g' and tier in TIERS and len(parts) > 1 and parts[1] in TIERS:
-            assert TIERS.index(parts[1]) <= TIERS.index(tier), f'{file} imports {name}'
-        elif tier in THIRD_PARTY and parts[0] in {'torch', 'timm', 'numpy', 'safetensors', 'huggingface_hub', 'torchvision'}:
-            assert parts[0] in THIRD_PARTY[tier], f'{file} imports {name}'
+        if parts[0] == 'timm_3g' and len(parts) > 1 and parts[1] in ROOMS:
+            assert parts[1] in below(room), f'{file} imports {name}'
+        elif room in THIRD_PARTY and parts[0] in {'torch', 'timm', 'numpy', 'safetensors', 'huggingface_hub', 'torchvision'}:
+            assert parts[0] in THIRD_PARTY[room], f'{file} imports {name}'
 
 
-@pytest.mark.parametrize('file', sorted(PACKAGE.rglob('*.py')), ids=lambda f: str(f.relative_to(PACKAGE)))
-def test_data_stands_beside_the_tiers(file):
-    """`timm_3g.data` imports none of them, and only the command line imports it."""
-    tier = file.relative_to(PACKAGE).parts[0]
-    ours = {name.split('.')[1] for name in imports(file) if name.startswith('timm_3g.')}
-    assert ours <= {'data'} if tier == 'data' else tier == 'cli' or 'data' not in ours
+def test_no_room_holds_more_than_a_quarter_of_the_lines():
+    lines = Counter()
+    for file in FILES:
+        lines[room_of(file)] += len(file.read_text().splitlines())
+    shares = {room: count / lines.total() for room, count in lines.items()}
+    assert not {room: share for room, share in shares.items() if share > LARGEST_SHARE}
 
 
 def test_every_op_has_its_test_file():
     ops = {f.stem for f in (PACKAGE / 'ops').glob('[a-z]*.py')}
-    assert ops == {f.stem.removeprefix('test_ops_') for f in Path(__file__).parent.glob('test_ops_*.py')}
+    assert ops == {f.stem.removeprefix('test_') for f in (Path(__file__).parent / 'ops').glob('test_*.py')}

@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import MODELS
+from common import MODELS, ROOT
 
 import timm_3g
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / 'README.md').read_text()
 BLOCKS = re.findall(r'```(\w+)\n(.*?)```', README, re.DOTALL)
 PYTHON = [code for language, code in BLOCKS if language == 'python']

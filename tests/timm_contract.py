@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import timm
-from conftest import MODELS
+from common import MODELS
 
 CONFTEST = """
 import dataclasses, os

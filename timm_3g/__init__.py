@@ -5,7 +5,8 @@ Importing this package registers its models in timm: `import timm, timm_3g; timm
 
 __version__ = '0.1.0'
 
-from . import models as models
+from timm_3g import models as models
+
 from .layers import create_global_pool as create_global_pool
 from .layers import list_pools as list_pools
 from .layers import record_weights as record_weights

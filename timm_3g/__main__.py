@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from timm_3g import __version__
-from timm_3g.cli._terminal import one_line
+
+from .utils.terminal import one_line
 
 # Packages that only some verbs need, and the extra that brings them.
 EXTRAS = {'matplotlib': 'demo', 'skimage': 'demo', 'sklearn': 'demo', 'scipy': 'demo', 'gdown': 'get', 'pandas': 'inference'}

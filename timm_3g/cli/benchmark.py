@@ -8,14 +8,14 @@ from pathlib import Path
 import timm
 import torch
 
-from ._benchmark_case import Bench, create_pool
-from ._benchmark_fit import measure_fit
-from ._benchmark_growth import measure_growth
-from ._benchmark_head import measure_head, measure_memory, measure_reweighting
-from ._benchmark_model import measure_compile, measure_model, require_second_order
-from ._benchmark_precision import measure_precision
-from ._benchmark_report import Report, describe
-from ._benchmark_rounding import tf32_products
+from timm_3g.benchmarks.case import Bench, create_pool
+from timm_3g.benchmarks.fit import measure_fit
+from timm_3g.benchmarks.growth import measure_growth
+from timm_3g.benchmarks.head import measure_head, measure_memory, measure_reweighting
+from timm_3g.benchmarks.model import measure_compile, measure_model, require_second_order
+from timm_3g.benchmarks.precision import measure_precision
+from timm_3g.benchmarks.report import Report, describe
+from timm_3g.benchmarks.rounding import tf32_products
 
 EXAMPLE = """timm-3g benchmark
   timm-3g benchmark --sections head memory --batch-size 8 32 --threads 1 --busy --output benchmark"""

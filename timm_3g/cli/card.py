@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from ._card import add_card_options, write_card
-from ._folder import CARD
+from timm_3g.publishing.card import add_card_options, write_card
+from timm_3g.publishing.folder import CARD
 
 EXAMPLE = 'timm-3g card resnet50_3g.orig_in1k --card hub/resnet50_3g.orig_in1k.md'
 

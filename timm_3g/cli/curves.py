@@ -5,8 +5,8 @@ import csv
 import math
 from pathlib import Path
 
-from ._plot import draw_curves
-from ._whole import require_writable
+from timm_3g.training.plot import draw_curves
+from timm_3g.utils.files import require_writable
 
 EXAMPLE = 'timm-3g curves output/train/3g output/train/avg --output curves.png'
 

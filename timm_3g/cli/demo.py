@@ -18,8 +18,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 import timm_3g
-
-from ._plot import draw_curves
+from timm_3g.training.plot import draw_curves
 
 EXAMPLE = 'timm-3g demo --pools 3g isqrt avg --epochs 6'
 MODEL = 'resnet10_mini_3g'

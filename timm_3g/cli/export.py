@@ -9,13 +9,14 @@ from typing import Any
 
 import timm
 
-from timm_3g.models import INTERPOLATIONS, is_ours, is_tag, known_file, read_key, read_training
+from timm_3g.checkpoints import INTERPOLATIONS, is_ours, is_tag, known_file, read_key, read_training
+from timm_3g.models.loading import bears_tag, class_names, create_loaded
+from timm_3g.publishing.card import add_card_options, write_card
+from timm_3g.publishing.folder import key_of, new_folder, write_folder
+from timm_3g.publishing.run_facts import base_of
+from timm_3g.utils.files import require_file
 
-from ._argument_types import KeyValues, require_file
-from ._card import add_card_options, write_card
-from ._folder import key_of, new_folder, write_folder
-from ._model import bears_tag, class_names, create_loaded
-from ._run_facts import base_of
+from ._arguments import KeyValues
 
 IMAGES = ('img_size', 'mean', 'std', 'interpolation', 'crop_pct')
 NAMES = 'class_names.txt'  # what `timm-3g train` keeps beside its checkpoints

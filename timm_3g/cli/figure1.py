@@ -12,17 +12,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from timm_3g.figure1.activations import Activations, Recorder, default_layers
+from timm_3g.figure1.chain import measure_chain
+from timm_3g.figure1.densities import measure_densities
+from timm_3g.figure1.spectra import measure_spectra
+from timm_3g.inference.data_config import data_config, workers_of
+from timm_3g.inference.images import Images, find_images
+from timm_3g.inference.model import forward, model_of
 from timm_3g.layers import SecondOrderPool2d
 from timm_3g.mggd import check_options
+from timm_3g.utils.files import require_writable_folder
 
-from ._data_config import data_config, workers_of
-from ._figure1_activations import Activations, Recorder, default_layers
-from ._figure1_chain import measure_chain
-from ._figure1_densities import measure_densities
-from ._figure1_spectra import measure_spectra
-from ._images import Images, find_images
-from ._model import add_weight_options, forward, model_of
-from ._whole import require_writable_folder
+from ._model_options import add_weight_options
 
 EXAMPLE = """timm-3g figure1 resnet10_mini_3g.cifar10 cifar10/val
   timm-3g figure1 tf_efficientnet_lite0 --checkpoint efficientnet-lite0.pth photos/ --channels 0 17 300 --output lite0"""

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import timm
 from torch.hub import HASH_REGEX
 
-from timm_3g.models import (
+from timm_3g.checkpoints import (
     CONFIG,
     GOLDEN,
     NETWORK_ERRORS,
@@ -29,11 +29,11 @@ from timm_3g.models import (
     is_ours,
     sha256_of,
 )
+from timm_3g.publishing.folder import check_folder
+from timm_3g.utils.download import download
+from timm_3g.utils.files import require_writable_folder
+from timm_3g.utils.lock import locked
 
-from ._download import download
-from ._folder import check_folder
-from ._lock import locked
-from ._whole import require_writable_folder
 from .export import export
 
 EXAMPLE = 'timm-3g get resnet50_isqrt.mpncov_2018_in1k'

@@ -14,12 +14,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from timm_3g.inference.data_config import data_config, workers_of
+from timm_3g.inference.images import Images, find_images
+from timm_3g.inference.model import forward, model_of
 from timm_3g.layers import record_weights
+from timm_3g.models.loading import class_names, require_classifier
+from timm_3g.utils.terminal import one_line, printable
 
-from ._data_config import data_config, workers_of
-from ._images import Images, find_images
-from ._model import add_model_options, class_names, forward, model_of, require_classifier
-from ._terminal import one_line, printable
+from ._model_options import add_model_options
 
 EXAMPLE = 'timm-3g predict photo.jpg holidays/ --model resnet10_mini_3g.cifar10 --topk 3 --explain pictures'
 
@@ -94,7 +96,7 @@ def predict(args: argparse.Namespace, files: Sequence[Path]) -> Iterator[Predict
     names = class_names(model, args.class_map)
     explain = None
     if args.explain:
-        from ._explain import Explainer  # needs matplotlib, an extra
+        from timm_3g.inference.explain import Explainer  # needs matplotlib, an extra
 
         explain = Explainer(args.explain, files, config['mean'], config['std'])
     images = Images(files, create_transform(**config, is_training=False), 'RGB' if config['input_size'][0] == 3 else 'L')

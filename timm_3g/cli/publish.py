@@ -12,12 +12,12 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from timm_3g import __version__
-from timm_3g.models import NETWORK_ERRORS, SHA256, WEIGHTS, explain
+from timm_3g.checkpoints import NETWORK_ERRORS, SHA256, WEIGHTS, explain
+from timm_3g.publishing.card import hand_written, make_card, merge, read_text, readdress, require_current, split_front_matter
+from timm_3g.publishing.folder import CARD, FILES, key_of, read_json, require_own_files
+from timm_3g.publishing.upload_files import checked_files, differs
+from timm_3g.utils.temporary import start_of, sweep
 
-from ._card import hand_written, make_card, merge, read_text, readdress, require_current, split_front_matter
-from ._folder import CARD, FILES, key_of, read_json, require_own_files
-from ._sent import checked_files, differs
-from ._temporary import start_of, sweep
 from .export import add_export_options, export, export_options, model_name
 
 # RuntimeError is the client's word around an upload that failed.

@@ -6,10 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from timm_3g.data import install_augmentations
-
-from ._class_names import kept_class_names
-from ._timm_scripts import ENV, SHA256, find_script, run_script
-from ._train_arguments import check_arguments
+from timm_3g.training.arguments import check_arguments
+from timm_3g.training.class_names import kept_class_names
+from timm_3g.training.timm_scripts import ENV, SHA256, find_script, run_script
 
 EXAMPLE = 'timm-3g run validate.py --model resnet50_3g --checkpoint model_best.pth.tar --data-dir imagenet'
 

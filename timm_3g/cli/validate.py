@@ -16,12 +16,14 @@ from tqdm import tqdm
 
 import timm_3g
 from timm_3g.data import read_class_map, require_data, require_split
+from timm_3g.inference.data_config import data_config
+from timm_3g.inference.evaluation_data import make_loader
+from timm_3g.inference.model import forward, model_of
+from timm_3g.inference.results import Result, append_row, read_rows
+from timm_3g.models.loading import require_classifier
+from timm_3g.utils.files import require_writable
 
-from ._data_config import data_config
-from ._evaluation_data import make_loader
-from ._model import add_model_options, forward, model_of, require_classifier
-from ._results import Result, append_row, read_rows
-from ._whole import require_writable
+from ._model_options import add_model_options
 
 EXAMPLE = """timm-3g validate --model resnet50_3g --checkpoint model_best.pth.tar --data-dir imagenet --results-file results.csv
   torchrun --nproc_per_node=4 -m timm_3g validate --model resnet50_3g --checkpoint FILE --data-dir places365 --crops 10"""

@@ -5,14 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .precision import (
-    at_least_float32,
-    autocast_dtype,
-    call_in_float32,
-    computes_in_half,
-    narrowed,
-    without_autocast,
-)
+from .precision import at_least_float32, autocast_dtype, call_in_float32, computes_in_half, narrowed, without_autocast
 from .reduce import Reduce2d
 
 # torch.fx makes one node of a call of these: what they do depends on dtype, device or shape, which are known while it runs.

@@ -1,37 +1,8 @@
-"""timm models. Importing this package registers them. The fourth of the five tiers: they import layers, not cli."""
+"""timm models, one architecture per file. Importing this package registers them. They import checkpoints and layers."""
+
+from timm_3g.checkpoints import checkpoint_filter_fn as checkpoint_filter_fn
 
 from . import resnet_gcp as resnet_gcp
-from ._description import INTERPOLATIONS as INTERPOLATIONS
-from ._description import check_config as check_config
-from ._description import read_description as read_description
-from ._fetched import arriving_file as arriving_file
-from ._fetched import cache_root as cache_root
-from ._fetched import fetched_file as fetched_file
-from ._fetched import fetched_folder as fetched_folder
-from ._formats import our_names as our_names
-from ._function import RECORDED as RECORDED
-from ._function import is_ours as is_ours
 from ._head import SecondOrderHead as SecondOrderHead
-from ._hub import NETWORK_ERRORS as NETWORK_ERRORS
-from ._hub import download_config as download_config
-from ._hub import explain as explain
-from ._hub import hub_owner as hub_owner
-from ._integrity import CONFIG as CONFIG
-from ._integrity import SHA256 as SHA256
-from ._integrity import WEIGHTS as WEIGHTS
-from ._integrity import check_integrity as check_integrity
-from ._integrity import check_name_digits as check_name_digits
-from ._integrity import is_carried_along as is_carried_along
-from ._integrity import read_config as read_config
-from ._integrity import sha256_of as sha256_of
-from ._known_files import known_file as known_file
-from ._read import read_training as read_training
-from ._read import read_weights as read_weights
-from ._record import read_key as read_key
-from ._record import read_record as read_record
-from ._record import stamp as stamp
-from ._source import GOLDEN as GOLDEN
-from ._source import is_tag as is_tag
 from .efficientnet_3g import EfficientNet3G as EfficientNet3G
 from .resnet_3g import ResNet3G as ResNet3G
-from .resnet_3g import checkpoint_filter_fn as checkpoint_filter_fn

@@ -10,13 +10,12 @@ from typing import Any, TypeVar
 from timm.models import build_model_with_cfg, resolve_pretrained_cfg
 from torch import Tensor, nn
 
+from timm_3g.checkpoints.description import check_description
+from timm_3g.checkpoints.filter import checkpoint_filter_fn
+from timm_3g.checkpoints.function import RECORDED, checked_options, defaults_of
+from timm_3g.checkpoints.known_files import known_file, options_of_tag
+from timm_3g.checkpoints.source import FROM_CONFIG, find_weights
 from timm_3g.layers import POOL_OPTIONS
-
-from ._checkpoint import checkpoint_filter_fn
-from ._description import check_description
-from ._function import RECORDED, checked_options, defaults_of
-from ._known_files import known_file, options_of_tag
-from ._source import FROM_CONFIG, find_weights
 
 Model = TypeVar('Model', bound=nn.Module)
 

@@ -19,10 +19,10 @@ from timm.models._efficientnet_builder import BN_EPS_TF_DEFAULT, decode_arch_def
 from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 
+from timm_3g.checkpoints.filter import checkpoint_filter_fn as checkpoint_filter_fn
 from timm_3g.layers import classify
 
 from ._build import build_with_filter
-from ._checkpoint import checkpoint_filter_fn as checkpoint_filter_fn
 from ._head import SecondOrderHead, pop_pool_options
 
 __all__ = ['EfficientNet3G']

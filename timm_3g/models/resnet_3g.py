@@ -17,13 +17,13 @@ from timm.models import generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
+from timm_3g.checkpoints.filter import checkpoint_filter_fn
+from timm_3g.checkpoints.hub import on_hub
+from timm_3g.checkpoints.shipped import shipped_file
 from timm_3g.layers import classify
 
 from ._build import build_with_filter
-from ._checkpoint import checkpoint_filter_fn
 from ._head import SecondOrderHead, pop_pool_options
-from ._hub import on_hub
-from ._shipped import shipped_file
 
 STEM_TYPES = ('', 'deep', 'deep_tiered', 'cifar')
 

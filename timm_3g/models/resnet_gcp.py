@@ -8,8 +8,9 @@ from typing import Any
 
 from timm.models import generate_default_cfgs, register_model
 
-from ._checkpoint import checkpoint_filter_fn as checkpoint_filter_fn
-from ._hub import on_hub
+from timm_3g.checkpoints.filter import checkpoint_filter_fn as checkpoint_filter_fn
+from timm_3g.checkpoints.hub import on_hub
+
 from .resnet_3g import RESNET18, RESNET34, RESNET50, RESNET101, ResNet3G, _cfg, _create_resnet_3g, _drive_cfg
 
 __all__: list[str] = []

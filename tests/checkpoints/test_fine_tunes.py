@@ -1,0 +1,141 @@
+"""What an exported fine-tune says it is: not the weights that it began with."""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from common import SMALL
+from safetensors.torch import load_file, save_file
+
+from timm_3g.__main__ import main
+from timm_3g.checkpoints import shipped as _shipped
+from timm_3g.models.loading import class_names, create_loaded
+from timm_3g.publishing.card import split_front_matter
+from timm_3g.publishing.run_facts import base_of
+
+TAG = f'{SMALL}.cifar10'
+SHIPPED = _shipped.FOLDER / TAG / 'model.safetensors'
+
+
+def weights(classes: int = 10) -> dict[str, torch.Tensor]:
+    state = load_file(SHIPPED)
+    return {**state, 'fc.weight': state['fc.weight'][:classes], 'fc.bias': state['fc.bias'][:classes]}
+
+
+def trained(file: Path, classes: int = 10, **arguments) -> Path:
+    run = {
+        'model': TAG,
+        'pretrained': True,
+        'gp': None,
+        'data_dir': '/data/birds',
+        'epochs': 20,
+        'batch_size': 64,
+        'lr': 0.01,
+        'opt': 'sgd',
+        'seed': 3,
+    }
+    args = argparse.Namespace(**{**run, **arguments})
+    torch.save({'state_dict': weights(classes), 'args': args, 'epoch': 11, 'metric': 61.5}, file)
+    return file
+
+
+def export(file: Path, folder: Path, *options: str) -> tuple[dict, dict, str]:
+    assert main(['export', str(file), '--output', str(folder), *options]) == 0
+    config = json.loads((folder / 'config.json').read_text())
+    return config['pretrained_cfg'], *split_front_matter((folder / 'README.md').read_text())
+
+
+@pytest.mark.parametrize('classes', [10, 7])
+@pytest.mark.parametrize('options', [[], ['--model', TAG], ['--model', SMALL]])
+def test_a_run_is_not_the_tag_that_it_began_with(tmp_path, capsys, classes, options):
+    cfg, fields, body = export(trained(tmp_path / 'a.pth', classes), tmp_path / 'out', *options)
+    assert not {'tag', 'license', 'label_names', 'label_descriptions', 'origin_url'} & cfg.keys()
+    assert (fields['license'], fields['base_model']) == ('unknown', TAG) and f'# Model card for {SMALL}\n' in body
+    assert f"'hf-hub:ORG/{SMALL}'" in body and f'hf-hub:ORG/{TAG}' not in body
+    recipe = fields['timm_3g']['recipe']
+    assert recipe.startswith(f"fine-tuned from {TAG} by timm's train.py, {classes} classes, epoch 12 of 20, batch size 64")
+    assert 'after epoch 12 of the run' in body and fields['datasets'] == ['birds']
+    assert ('neither its tag nor its licence' in capsys.readouterr().err) == (TAG in options)
+
+
+def test_its_own_tag_and_licence(tmp_path):
+    cfg, fields, body = export(trained(tmp_path / 'a.pth'), tmp_path / 'out', '--model', f'{SMALL}.birds', '--license', 'mit')
+    assert (cfg['tag'], fields['license'], fields['base_model']) == ('birds', 'mit', TAG)
+    assert f"'hf-hub:ORG/{SMALL}.birds'" in body
+    assert main(['card', str(tmp_path / 'out')]) == 0  # made anew from itself
+    assert split_front_matter((tmp_path / 'out' / 'README.md').read_text())[0]['base_model'] == TAG
+
+
+def test_other_classes_without_a_run(tmp_path):
+    torch.save(weights(7), tmp_path / 'a.pth')
+    cfg, fields, _ = export(tmp_path / 'a.pth', tmp_path / 'out', '--model', TAG)
+    assert 'tag' not in cfg and (fields['license'], fields['base_model'], fields['model_name']) == ('unknown', TAG, SMALL)
+
+
+@pytest.mark.parametrize('writer', ['transformers', 'export'])
+def test_what_its_config_says(tmp_path, writer):
+    folder = Path(shutil.copytree(SHIPPED.parent, tmp_path / 'x'))
+    config = json.loads((folder / 'config.json').read_text())
+    if writer == 'transformers':  # writes weights and config anew, and keeps the old sha256
+        save_file({k: v * 1.5 if k == 'fc.bias' else v for k, v in weights().items()}, folder / SHIPPED.name, {'format': 'pt'})
+        config['transformers_version'] = '5'
+    else:
+        config['pretrained_cfg']['tag'] = 'birds'
+        del config['pretrained_cfg']['license']
+    (folder / 'config.json').write_text(json.dumps(config))
+    cfg, fields, _ = export(folder / SHIPPED.name, tmp_path / 'out', '--model', TAG)
+    assert (
+        cfg.get('tag') != 'cifar10' and 'license' not in cfg and (fields['license'], fields['base_model']) == ('unknown', TAG)
+    )
+
+
+def test_a_plain_file_of_the_tag_keeps_it(tmp_path):
+    torch.save(weights(), tmp_path / 'a.pth')
+    cfg, fields, body = export(tmp_path / 'a.pth', tmp_path / 'out', '--model', TAG)
+    assert (cfg['tag'], cfg['license']) == ('cifar10', 'apache-2.0') and f"'hf-hub:ORG/{TAG}'" in body
+    assert 'base_model' not in fields
+
+
+def test_the_default_folder_has_no_tag_either(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(['export', str(trained(tmp_path / 'a.pth', 7)), '--model', TAG]) == 0
+    assert (tmp_path / SMALL / 'config.json').is_file()
+
+
+def test_published_under_the_shipped_name_it_is_no_other(tmp_path, capsys):
+    """From the root of a checkout, whose hub/ has the card of the shipped weights."""
+    repo = ['--repo', f'acme/{TAG}', '--dry-run']
+    assert main(['publish', str(trained(tmp_path / 'a.pth', 7)), *repo]) == 0
+    assert 'states no licence' in capsys.readouterr().out
+
+
+def test_its_classes_have_no_foreign_names(tmp_path):
+    assert class_names(create_loaded(TAG, trained(tmp_path / 'a.pth'))) == [str(i) for i in range(10)]
+    torch.save(weights(), tmp_path / 'b.pth')
+    assert 'airplane' in class_names(create_loaded(TAG, tmp_path / 'b.pth'))
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'base'),
+    [
+        ({'model': TAG, 'pretrained': True}, TAG),
+        ({'model': SMALL, 'pretrained': True}, f'{SMALL}.{timm.get_pretrained_cfg(SMALL).tag}'),
+        ({'model': TAG, 'pretrained': False}, ''),
+        ({'model': SMALL, 'pretrained': True, 'pretrained_path': str(SHIPPED)}, TAG),
+        ({'model': SMALL, 'pretrained': True, 'pretrained_path': f'/x/{TAG}.pth'}, TAG),
+        ({'model': SMALL, 'pretrained': True, 'pretrained_path': '/x/resnet18-f37072fd.pth'}, 'resnet18-f37072fd.pth'),
+        ({'model': SMALL, 'pretrained': False, 'pretrained_path': '/x/a.pth'}, ''),
+        ({'model': SMALL, 'initial_checkpoint': '/x/my.pth'}, 'my.pth'),
+        ({'model': SMALL, 'initial_checkpoint': '/x/my weights.pth'}, ''),
+        ({'model': 'hf-hub:acme/birds@v1', 'pretrained': True}, 'acme/birds'),
+        ({'model': f'local-dir:/x/{TAG}', 'pretrained': True}, TAG),
+        ({'model': 5, 'pretrained': True}, ''),
+        ({}, ''),
+    ],
+)
+def test_base(arguments, base):
+    assert base_of(arguments) == base

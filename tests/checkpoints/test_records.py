@@ -1,0 +1,242 @@
+"""Records in and beside weight files: plain values of a fixed table, and nothing that they could make timm do."""
+
+import argparse
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from common import MODELS, SMALL
+from huggingface_hub import HfApi
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from timm_3g.__main__ import main
+from timm_3g.checkpoints import known_files as _known_files
+from timm_3g.checkpoints import read_key, read_record, read_weights
+from timm_3g.checkpoints import shipped as _shipped
+from timm_3g.checkpoints.function import defaults_of, function_of
+from timm_3g.models import checkpoint_filter_fn
+from timm_3g.models.loading import create_loaded
+from timm_3g.ops import triangle_index
+
+SHIPPED = _shipped.FOLDER / f'{SMALL}.cifar10'
+
+
+def trained(file: Path, **arguments) -> Path:
+    state = load_file(SHIPPED / 'model.safetensors')
+    torch.save({'state_dict': state, 'args': argparse.Namespace(**{'model': SMALL, 'gp': None, **arguments})}, file)
+    return file
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_defaults_are_those_of_the_built_model(name):
+    built = timm.create_model(name, device='meta')._model_args
+    assert {k: built[k] for k in defaults_of(name)} == defaults_of(name)
+    assert function_of(name, {}, 'x').items() <= built.items()
+
+
+def test_a_record_is_read_without_building_or_fetching(tmp_path, monkeypatch):
+    hostile = {'pretrained': True, 'cache_dir': '.', 'checkpoint_path': 'x', 'pretrained_cfg_overlay': {'url': 'http://x'}}
+    file = trained(tmp_path / 'a.pth', model_kwargs={**hostile, 'num_iters': 3})
+    monkeypatch.setattr(timm, 'create_model', None)
+    assert read_record(file, SMALL) == function_of(SMALL, {'num_iters': 3}, 'x')
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'), [({'num_iters': 10**9}, 'num_iters'), ({'eps': '1e-7'}, 'eps'), ({'global_pool': 5}, '5')]
+)
+def test_absurd_options_are_refused(tmp_path, options, said):
+    with pytest.raises(ValueError, match=said):
+        read_record(trained(tmp_path / 'a.pth', model_kwargs=options), SMALL)
+    record = {'architecture': SMALL, 'num_classes': 10, 'model_args': options}
+    save_file(load_file(SHIPPED / 'model.safetensors'), tmp_path / 'a.safetensors', metadata={'timm_3g': json.dumps(record)})
+    with pytest.raises(ValueError, match=said):
+        read_record(tmp_path / 'a.safetensors', SMALL)
+
+
+def test_the_tag_that_a_run_began_with_is_not_that_of_its_result(tmp_path):
+    assert read_key(trained(tmp_path / 'a.pth', model=f'{SMALL}.cifar10')) == SMALL
+    with pytest.raises(ValueError, match='names no architecture: 5'):
+        read_key(trained(tmp_path / 'b.pth', model=5))
+
+
+def test_a_folder_that_another_writer_wrote_anew(tmp_path):
+    folder = Path(shutil.copytree(SHIPPED, tmp_path / 'x'))
+    weights = folder / 'model.safetensors'
+    config = json.loads((folder / 'config.json').read_text())
+    with safe_open(weights, 'pt') as opened:
+        stamp = opened.metadata()
+    state = {k: v * 2 if v.is_floating_point() else v for k, v in load_file(weights).items()}
+    save_file(state, weights, metadata={'format': 'pt'})
+    with pytest.raises(ValueError, match='is not the published file'):  # the stamp alone is gone: damage
+        timm.create_model(f'local-dir:{folder}', pretrained=True)
+    (folder / 'config.json').write_text(json.dumps({**config, 'transformers_version': '5'}))
+    model = timm.create_model(f'local-dir:{folder}', pretrained=True)
+    assert torch.equal(model.fc.weight, state['fc.weight'])
+    save_file(state, weights, metadata=stamp)
+    with pytest.raises(ValueError, match='is not the published file'):
+        timm.create_model(f'local-dir:{folder}', pretrained=True)
+
+
+def test_sha256_null_is_refused(tmp_path):
+    folder = Path(shutil.copytree(SHIPPED, tmp_path / 'x'))
+    config = json.loads((folder / 'config.json').read_text())
+    (folder / 'config.json').write_text(json.dumps({**config, 'sha256': None}))
+    with pytest.raises(ValueError, match='must be 64 hex digits; got None'):
+        timm.create_model(f'local-dir:{folder}', pretrained=True)
+
+
+def isqrt() -> torch.nn.Module:
+    model = timm.create_model(SMALL, global_pool='isqrt', num_classes=4)
+    model.pretrained_cfg['num_classes'] = 4
+    return model
+
+
+def fast_mpn_cov(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    names = (('global_pool.reduce.conv.', 'layer_reduce.'), ('global_pool.reduce.bn.', 'layer_reduce_bn.'))
+    state = model.state_dict()
+    for ours, theirs in names:
+        state = {key.replace(ours, theirs): value for key, value in state.items()}
+    return state
+
+
+def test_a_guessed_triangle_yields_to_the_caller(caplog):
+    model = isqrt()
+    checkpoint_filter_fn(fast_mpn_cov(model), model)
+    assert not caplog.records
+    model = timm.create_model(SMALL, global_pool='isqrt', num_classes=4, triangle='lower')
+    model.pretrained_cfg['num_classes'] = 4
+    checkpoint_filter_fn(fast_mpn_cov(model), model)
+    assert [r.levelno for r in caplog.records] == [logging.WARNING] and "usually have triangle='upper'" in caplog.text
+
+
+def test_the_older_files_are_known_by_their_digits(tmp_path, monkeypatch):
+    torch.save(fast_mpn_cov(timm.create_model('resnet18_isqrt', num_classes=4)), tmp_path / 'a.pth')
+    from timm_3g.checkpoints import sha256_of
+
+    digits = sha256_of(tmp_path / 'a.pth')[:8]
+    known = _known_files.KnownFile('resnet18_isqrt.old', digits, {'triangle': 'lower'})
+    monkeypatch.setattr(_known_files, 'KNOWN_FILES', (*_known_files.KNOWN_FILES, known))
+    file = (tmp_path / 'a.pth').rename(tmp_path / f'net-{digits}.pth')
+    overlay = {'file': str(file), 'num_classes': 4}
+    model = timm.create_model('resnet18_isqrt', pretrained=True, num_classes=4, pretrained_cfg_overlay=overlay)
+    assert model.global_pool.options['triangle'] == 'lower' and read_key(file) == 'resnet18_isqrt.old'
+    with pytest.raises(ValueError, match="triangle: weights 'lower', model 'upper'"):
+        overlay = {'file': str(file), 'num_classes': 4}
+        timm.create_model('resnet18_isqrt', pretrained=True, num_classes=4, triangle='upper', pretrained_cfg_overlay=overlay)
+    file.write_bytes(b'other')
+    with pytest.raises(ValueError, match=f'whose sha256 begins with {digits}'):
+        read_weights(file)
+    assert timm.create_model('resnet50_isqrt.mpncov_2018_in1k', device='meta').global_pool.options['triangle'] == 'lower'
+    assert timm.create_model('resnet50_isqrt.mpncov_in1k', device='meta').global_pool.options['triangle'] == 'upper'
+
+
+def test_other_layouts():
+    model = isqrt()
+    ours = model.state_dict()
+    parts = {'conv1': 0, 'bn1': 1, 'layer1': 4, 'layer2': 5, 'layer3': 6, 'layer4': 7}
+    main_py = {}
+    for key, value in ours.items():
+        head, _, rest = key.partition('.')
+        key = f'features.{parts[head]}.{rest}' if head in parts else key
+        key = key.replace('global_pool.reduce.conv.', 'representation.conv_dr_block.0.')
+        key = key.replace('global_pool.reduce.bn.', 'representation.conv_dr_block.1.').replace('fc.', 'classifier.')
+        main_py[f'module.{key}'] = value
+    pruned = {k: v for k, v in ours.items() if k != 'fc.weight'}
+    pruned |= {'fc.weight_orig': ours['fc.weight'], 'fc.weight_mask': torch.ones_like(ours['fc.weight'])}
+    index = {'global_pool.to_vec.index': triangle_index(64, 'upper')}
+    lightning = {f'model.{k}': v for k, v in ours.items()}
+    beside = {'criterion.weight': torch.ones(4), 'train_metric.total': torch.tensor(3)}
+    for state in (main_py, lightning, {**lightning, **beside}, pruned, {**ours, **index}):
+        found = checkpoint_filter_fn(state, model)
+        assert found.keys() == ours.keys() and all(torch.equal(found[key], ours[key]) for key in ours)
+    with pytest.raises(ValueError, match=r"in the order 'lower', and the model has triangle='upper'"):
+        checkpoint_filter_fn({**ours, 'global_pool.to_vec.index': triangle_index(64, 'lower')}, model)
+    head = {key.removeprefix('model.') if key.startswith('model.fc.') else key: v for key, v in lightning.items()}
+    for state in ({**ours, **beside}, head, {**lightning, 'fc.weight': ours['fc.weight']}):  # not all of it behind the prefix
+        with pytest.raises(ValueError, match='not weights of this network'):
+            checkpoint_filter_fn(state, model)
+    with pytest.raises(ValueError, match='Two tensors'):
+        checkpoint_filter_fn({**ours, 'module.fc.weight': ours['fc.weight']}, model)
+    with pytest.raises(ValueError, match='must be of floating point'):
+        checkpoint_filter_fn({**ours, 'fc.weight': ours['fc.weight'].to(torch.int8)}, model)
+
+
+def test_export_takes_how_images_are_prepared_and_class_names(tmp_path):
+    torch.save(load_file(SHIPPED / 'model.safetensors'), tmp_path / 'a.pth')
+    (tmp_path / 'class_names.txt').write_text(''.join(f'c{i}\n' for i in range(10)))
+    command = ['export', str(tmp_path / 'a.pth'), '--model', SMALL, '--output', str(tmp_path / 'out')]
+    assert main([*command, '--img-size', '48', '--mean', '0.5', '--interpolation', 'bicubic']) == 0
+    config = json.loads((tmp_path / 'out' / 'config.json').read_text())
+    cfg = config['pretrained_cfg']
+    assert (cfg['input_size'], cfg['mean'], cfg['interpolation']) == ([3, 48, 48], [0.5] * 3, 'bicubic')
+    assert config['label_names'] == cfg['label_names'] == [f'c{i}' for i in range(10)]
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        (lambda c: c.update(architecture=None), 'names no architecture'),
+        (lambda c: c.update(model_args=None), 'model_args must map names to values'),
+        (lambda c: c['pretrained_cfg'].update(label_descriptions=['x']), 'label_descriptions'),
+        (lambda c: c['pretrained_cfg'].update(input_size=[]), 'input_size'),
+    ],
+)
+def test_a_config_of_other_types_is_one_line(tmp_path, capsys, change, said):
+    folder = Path(shutil.copytree(SHIPPED, tmp_path / 'x'))
+    config = json.loads((folder / 'config.json').read_text())
+    change(config)
+    (folder / 'config.json').write_text(json.dumps(config))
+    (tmp_path / 'a.png').write_bytes(b'')
+    assert main(['predict', str(tmp_path / 'a.png'), '--model', f'local-dir:{folder}']) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count('\n') == 1
+
+
+@pytest.mark.parametrize('field', [{'input_size': []}, {'mean': 'x'}, {'interpolation': 5}])
+def test_a_config_of_other_types_in_python_and_on_the_hub(hub, tmp_path, capsys, field):
+    folder = Path(shutil.copytree(SHIPPED, tmp_path / 'x'))
+    config = json.loads((folder / 'config.json').read_text())
+    (folder / 'config.json').write_text(json.dumps({**config, 'pretrained_cfg': {**config['pretrained_cfg'], **field}}))
+    with pytest.raises(ValueError, match=f'{next(iter(field))}=.*timm cannot use'):
+        timm.create_model(f'local-dir:{folder}')
+    HfApi().create_repo('acme/x')
+    HfApi().upload_folder(repo_id='acme/x', folder_path=folder)
+    with pytest.raises(ValueError, match=f'{next(iter(field))}=.*timm cannot use'):
+        timm.create_model('hf-hub:acme/x', pretrained=True)
+    (tmp_path / 'a.png').write_bytes(b'')
+    assert main(['predict', str(tmp_path / 'a.png'), '--model', 'hf-hub:acme/x']) == 1
+    error = capsys.readouterr().err
+    assert next(iter(field)) in error and error.count('\n') == 1
+    assert main(['predict', str(tmp_path / 'a.png'), '--model', 'hf-hub:acme/gone']) == 1
+    assert capsys.readouterr().err.count('\n') == 1
+
+
+def test_a_config_without_an_architecture_on_the_hub(hub, tmp_path, capsys):
+    HfApi().create_repo('acme/x')
+    HfApi().upload_file(repo_id='acme/x', path_in_repo='config.json', path_or_fileobj=b'{"architecture": 5}')
+    (tmp_path / 'a.png').write_bytes(b'')
+    assert main(['predict', str(tmp_path / 'a.png'), '--model', 'hf-hub:acme/x']) == 1
+    error = capsys.readouterr().err
+    assert 'names no architecture: 5' in error and error.count('\n') == 1
+
+
+def test_a_misspelt_option_names_the_nearest():
+    with pytest.raises(TypeError, match=r"'num_iter'.* Did you mean num_iters\?"):
+        timm.create_model(SMALL, num_iter=5)
+
+
+@pytest.mark.parametrize('with_file', [False, True])
+def test_a_misspelt_tag_names_the_nearest(tmp_path, capsys, with_file):
+    (tmp_path / 'a.png').write_bytes(b'')
+    options = ['--checkpoint', str(SHIPPED / 'model.safetensors')] if with_file else []
+    for name, near in ((f'{SMALL}.cifar1', f'{SMALL}.cifar10'), ('resnet50_3g.orig_in1', 'resnet50_3g.orig_in1k')):
+        assert main(['predict', str(tmp_path / 'a.png'), '--model', name, *options]) == 1
+        error = capsys.readouterr().err
+        assert f'{name!r}' in error and f'Nearest: {near}' in error and error.count('\n') == 1
+    with pytest.raises(ValueError, match=rf'{SMALL} has no tag.* Its tags: .*cifar10'):
+        create_loaded(f'{SMALL}.qqqqqqqq', None)

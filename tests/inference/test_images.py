@@ -1,0 +1,134 @@
+"""What people's own photographs are read as, and which files a command line names."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from timm_3g.inference.images import Images, find_images
+from timm_3g.inference.photograph import UPRIGHT, read_photograph
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+RAMP = np.arange(35, dtype=np.uint8).reshape(5, 7) * 7
+AS_STORED = {  # what a camera writes for each orientation, by flips and turns of the upright array
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a),
+    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+@pytest.mark.parametrize('suffix', ['png', 'tiff', 'webp'])
+@pytest.mark.parametrize('orientation', AS_STORED)
+def test_every_orientation_is_turned_upright(orientation, suffix, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / f'phone.{suffix}'
+    Image.fromarray(np.ascontiguousarray(AS_STORED[orientation](PIXELS))).save(file, exif=exif, lossless=True)
+    assert np.array_equal(read_photograph(file, 'RGB'), PIXELS)
+    assert set(UPRIGHT) == set(AS_STORED) - {1}
+
+
+@pytest.mark.parametrize('block', [b'', b'Exif\0\0', b'Exif\0\0MM\0*\0\0\0\x08\xff\xff', b'Exif\0\0' + bytes(range(64))])
+def test_a_broken_exif_block_does_not_lose_the_image(block, tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / 'a.png', exif=block)
+    assert np.array_equal(read_photograph(tmp_path / 'a.png', 'RGB'), PIXELS)
+
+
+def test_an_orientation_that_does_not_exist(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    Image.fromarray(PIXELS).save(tmp_path / 'a.png', exif=exif)
+    assert np.array_equal(read_photograph(tmp_path / 'a.png', 'RGB'), PIXELS)
+
+
+@pytest.mark.parametrize('mode', ['L', 'RGB'])
+@pytest.mark.parametrize(
+    ('pixels', 'suffix'),
+    [
+        (RAMP.astype(np.uint16) * 257, 'png'),
+        (RAMP.astype(np.uint16) * 257, 'tiff'),
+        (RAMP.astype(np.uint16) * 257, 'pgm'),
+        (RAMP.astype(np.int32) * 257, 'tiff'),
+        (RAMP.astype(np.int32), 'tiff'),
+        (RAMP.astype(np.float32) / 255, 'tiff'),
+        (RAMP.astype(np.float32), 'tiff'),
+        (RAMP, 'png'),
+    ],
+)
+def test_grey_of_any_depth_is_what_it_is_in_eight_bits(pixels, suffix, mode, tmp_path):
+    Image.fromarray(pixels).save(tmp_path / f'grey.{suffix}')
+    found = np.asarray(read_photograph(tmp_path / f'grey.{suffix}', mode))
+    assert np.array_equal(found, RAMP if mode == 'L' else np.repeat(RAMP[..., None], 3, 2))
+
+
+def test_pixels_without_a_range_are_stretched(tmp_path):
+    Image.fromarray(RAMP.astype(np.float32) * 1e6 - 5e5).save(tmp_path / 'a.tiff')
+    found = np.asarray(read_photograph(tmp_path / 'a.tiff', 'L'))
+    assert found.min() == 0 and found.max() == 255 and (np.diff(found.ravel().astype(int)) > 0).all()
+    Image.fromarray(np.full((3, 3), np.nan, dtype=np.float32)).save(tmp_path / 'nan.tiff')
+    with pytest.raises(ValueError, match='NaN or infinite'):
+        read_photograph(tmp_path / 'nan.tiff', 'L')
+
+
+@pytest.mark.parametrize('mode', ['RGBA', 'LA', 'P', 'CMYK', '1'])
+def test_other_modes_are_what_timm_makes_of_them(mode, tmp_path):
+    """Transparency is dropped there; a palette with transparency is read without a warning."""
+    file = tmp_path / ('a.tiff' if mode == 'CMYK' else 'a.png')
+    image = Image.fromarray(PIXELS).convert(mode)
+    image.save(file, **({'transparency': bytes([0, 128, 255])} if mode == 'P' else {}))
+    assert np.array_equal(read_photograph(file, 'RGB'), image.convert('RGB'))
+
+
+def test_postscript_is_never_started(tmp_path, monkeypatch):
+    monkeypatch.setattr('PIL.EpsImagePlugin.Ghostscript', lambda *_, **__: pytest.fail('Ghostscript was started'))
+    (tmp_path / 'photo.png').write_text('%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n')
+    _, image, error = Images([tmp_path / 'photo.png'], None, 'RGB')[0]
+    assert image is None and 'UnidentifiedImageError' in error and '\n' not in error
+
+
+def test_a_decompression_bomb_is_one_error(tmp_path, monkeypatch):
+    Image.fromarray(PIXELS).save(tmp_path / 'a.png')
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)
+    _, image, error = Images([tmp_path / 'a.png'], None, 'RGB')[0]
+    assert image is None and error.startswith('DecompressionBombError')
+
+
+def test_text_chunks_do_not_matter(tmp_path):
+    info = PngImagePlugin.PngInfo()
+    info.add_text('Orientation', '6')
+    Image.fromarray(PIXELS).save(tmp_path / 'a.png', pnginfo=info)
+    assert np.array_equal(read_photograph(tmp_path / 'a.png', 'RGB'), PIXELS)
+
+
+def test_linked_folders_are_searched_and_circles_end(tmp_path, monkeypatch):
+    for folder in ('store', 'album/y2023'):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(PIXELS).save(tmp_path / folder / 'a.png')
+    (tmp_path / 'album' / 'a_link').symlink_to('../store')
+    for name in ('l1', 'l2'):
+        (tmp_path / 'album' / name).symlink_to('.')
+    files = [tmp_path / 'album' / name / 'a.png' for name in ('a_link', 'y2023')]
+    assert find_images([str(tmp_path / 'album')]) == files
+    assert find_images([str(tmp_path / 'album' / '**' / '*.png')]) == files
+    assert find_images([str(tmp_path / '**' / 'album' / '**' / 'a.png')]) == files
+    monkeypatch.chdir(tmp_path)
+    assert [str(f) for f in find_images(['album/**/*.png'])] == ['album/a_link/a.png', 'album/y2023/a.png']
+    assert [str(f) for f in find_images(['**/y2023/*.png'])] == ['album/y2023/a.png']
+
+
+def test_what_is_skipped_in_folders_is_said(tmp_path, capsys):
+    Image.fromarray(PIXELS).save(tmp_path / 'a.png')
+    for name in ('b.webp', 'c.WEBP', 'd.txt', 'README'):
+        (tmp_path / name).touch()
+    assert find_images([str(tmp_path)]) == [tmp_path / 'a.png']
+    out, err = capsys.readouterr()
+    assert err.startswith('Not read in the folders: 1 .txt, 2 .webp, 1 without a suffix.') and err.count('\n') == 1 and not out
+    os.remove(tmp_path / 'a.png')
+    with pytest.raises(FileNotFoundError, match=r'no folder with images.*What is there: 1 .txt, 2 .webp'):
+        find_images([str(tmp_path)])

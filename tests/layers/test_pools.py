@@ -1,0 +1,351 @@
+"""Every line of the table of poolings, and so every new one: definition, contract, precision, hostile input, errors."""
+
+import copy
+
+import numpy as np
+import pytest
+import reference
+import torch
+from common import EXACT, assert_agree, features
+
+import timm_3g
+from timm_3g.layers import create_global_pool
+from timm_3g.layers.create_pool import POOLS, TIMM_POOLS
+from timm_3g.mggd import regularized_covariance
+
+OURS = list(POOLS)
+DIM = 6
+
+
+def build(name: str, **kwargs) -> torch.nn.Module:
+    kwargs = {'in_features': 12, 'reduce_dim': DIM, **kwargs}
+    if name == 'cbp':
+        kwargs.setdefault('sketch_dim', 64)
+    return create_global_pool(name, **kwargs)
+
+
+def raw(name: str, **kwargs) -> torch.nn.Module:
+    """Without reduction, float64, eval: the statistic alone."""
+    return build(name, in_features=DIM, reduce_dim=0, **kwargs).double().eval()
+
+
+def root5(cov):
+    return reference.newton_schulz_by_eigenvalues(cov, 5)
+
+
+def cbp(x, pool):
+    h1, s1, h2, s2 = (getattr(pool, b).double().numpy() for b in ('h1', 's1', 'h2', 's2'))
+    b = reference.tensor_sketch(x, h1.astype(int), s1, h2.astype(int), s2, pool.out_features)
+    b[abs(b) < 1e-12] = 0.0  # bins that nothing falls into: the transforms leave noise there, whose signed root would jump
+    return reference.signed_sqrt_l2(b, 1e-5)
+
+
+# name: the vector of one image (d, N) from the definition, in numpy float64; re-weighting is applied before
+DEFINITIONS = {
+    '3g': lambda x, pool: reference.lower(root5(reference.covariance(x, eps=1e-7))),
+    '3g_nosqrt': lambda x, pool: reference.lower(reference.covariance(x, eps=1e-7)),
+    'urm_v1': lambda x, pool: reference.lower(root5(reference.covariance(x, eps=1e-7))),
+    'urm_v2': lambda x, pool: reference.lower(root5(reference.covariance(x, eps=1e-7))),
+    'isqrt': lambda x, pool: reference.upper(root5(reference.covariance(x))),
+    'mpn': lambda x, pool: reference.upper(reference.sqrtm_exact(reference.covariance(x))),
+    'g2de': lambda x, pool: reference.upper(root5(reference.gaussian_embedding(x))),
+    'bcnn': lambda x, pool: reference.bcnn_vector(x, 1e-5) / (1 + 1e-5) ** 0.5,  # a fresh BatchNorm in eval
+    'cov': lambda x, pool: reference.upper(reference.covariance(x)),
+    'cbp': cbp,
+    'dropcov': lambda x, pool: reference.upper(reference.covariance(x)),
+    'mggd': lambda x, pool: reference.upper(reference.robust_covariance(x, beta=0.5, lam=1.1)),
+}
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_equals_its_definition(name):
+    pool = raw(name)
+    x = features(3, DIM, 5, 4, dtype=torch.float64)
+    refined = pool.refine(x).detach()
+    for got, one in zip(pool(x).detach(), refined.flatten(2), strict=True):
+        np.testing.assert_allclose(got, DEFINITIONS[name](one.numpy(), pool), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_float32_agrees_with_float64(name):
+    pool = build(name).eval()
+    x = features()
+    with torch.no_grad():
+        expected = copy.deepcopy(pool).double()(x.double())
+        wrong = (pool(x).double() - expected).abs() > 1e-5 * expected.abs().max()
+    # The signed root of a sketch jumps at 0, and a bin whose terms cancel may round to either side.
+    assert int(wrong.sum()) <= (2 if name == 'cbp' else 0)
+
+
+def test_g2de_eigh_by_name_is_the_exact_root():
+    pool = raw('g2de', root='eigh')
+    x = features(1, DIM, 5, 4, dtype=torch.float64)
+    expected = reference.upper(reference.sqrtm_exact(reference.gaussian_embedding(x[0].flatten(1).numpy())))
+    np.testing.assert_allclose(pool(x)[0], expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize('name', ['3g', '3g_nosqrt', 'isqrt', 'cov'])
+def test_uncentred_is_the_papers_second_moment(name):
+    x = features(1, DIM, 5, 4, dtype=torch.float64)
+    pool = raw(name, centered=False)
+    eps = 1e-7 if name.startswith('3g') else 0.0
+    cov = reference.covariance(pool.refine(x)[0].detach().flatten(1).numpy(), centered=False, eps=eps)
+    vector = (reference.lower if name.startswith('3g') else reference.upper)(
+        cov if name in ('cov', '3g_nosqrt') else root5(cov)
+    )
+    np.testing.assert_allclose(pool(x)[0].detach(), vector, **EXACT)
+
+
+@pytest.mark.parametrize('weights', ['mm', 'pascal'])
+@pytest.mark.parametrize('centered', [True, False])
+@pytest.mark.parametrize(('beta', 'lam'), [(0.5, 0.7), (0.3, 1.0), (2.0, 3.0)])
+def test_mggd_is_the_regularized_covariance(beta, lam, centered, weights):
+    x = features(3, DIM, 4, 5).double()
+    got = raw('mggd', beta=beta, lam=lam, centered=centered, weights=weights)(x)
+    expected = regularized_covariance(x.flatten(2).mT, beta, lam, weights, None if centered else 0)
+    np.testing.assert_allclose(got, np.stack([reference.upper(matrix) for matrix in expected.numpy()]), **EXACT)
+
+
+def test_mggd_without_enough_rank():
+    x = features(4, DIM, 4, 7).double()
+    x[0, 0, 0, 0] = torch.nan
+    x[2, 1] = 0.1  # whose mean over 28 is rounded
+    pool = raw('mggd', lam=1.0)
+    with pytest.raises(ValueError, match=r'1 of 4 sets of samples, the first at index \(2,\), have a singular covariance'):
+        pool(x)
+    assert torch.isfinite(pool(x[[1, 3]])).all()
+
+
+def test_bcnn_batch_norm_in_training_and_triangle_by_option():
+    x = features(4, DIM, dtype=torch.float64)
+    pool = raw('bcnn', triangle='lower').train()
+    triangles = [reference.lower(reference.covariance(one.flatten(1).numpy(), centered=False)) for one in x]
+    vectors = np.stack([reference.signed_sqrt_l2(triangle, 1e-5) for triangle in triangles])  # the norm is of the triangle
+    expected = (vectors - vectors.mean(0)) / np.sqrt(vectors.var(0) + 1e-5)
+    np.testing.assert_allclose(pool(x).detach(), expected, rtol=1e-6, atol=1e-8)
+    assert pool.out_features == DIM * (DIM + 1) // 2
+
+
+D, D1 = DIM * (DIM + 1) // 2, (DIM + 1) * (DIM + 2) // 2
+SIZES = {name: {'g2de': D1, 'bcnn': DIM * DIM, 'cbp': 64}.get(name, D) for name in OURS}
+
+
+@pytest.mark.parametrize('name', timm_3g.list_pools())
+@pytest.mark.parametrize('reduce_dim', [DIM, 0, None])
+def test_contract(name, reduce_dim):
+    pool = build(name, reduce_dim=reduce_dim).eval()
+    y = pool(features())
+    assert y.shape == (2, pool.out_features)
+    assert pool.pool_type == name
+    if name in POOLS and reduce_dim:
+        assert pool.out_features == SIZES[name]
+        assert f'12 -> {DIM} -> {pool.out_features}' in repr(pool)
+    if name in TIMM_POOLS:
+        assert pool.out_features == (24 if 'cat' in name else 12) and not list(pool.parameters())
+
+
+def test_the_tables_defaults():
+    """The table, spelt out: triangle, eps, steps, T, and default sizes."""
+    pools = {name: create_global_pool(name, 32, device='meta') for name in OURS}
+    sizes = {'g2de': 257 * 258 // 2, 'bcnn': 65536, 'cbp': 8192}
+    lower = {'3g', '3g_nosqrt', 'urm_v1', 'urm_v2'}
+    for name, pool in pools.items():
+        assert pool.out_features == sizes.get(name, 32896)
+        assert getattr(pool, 'triangle', '-') == {'cbp': '-', 'bcnn': 'full'}.get(name, 'lower' if name in lower else 'upper')
+        assert getattr(pool, 'eps', 0.0) == (1e-7 if name in lower else 1e-5 if name in ('bcnn', 'cbp') else 0.0)
+    assert {n: p.num_iters for n, p in pools.items() if 'num_iters' in p.options} == dict.fromkeys(
+        ['3g', 'urm_v1', 'urm_v2', 'isqrt', 'g2de'], 5
+    )
+    assert {n: p.num_reweights for n, p in pools.items() if getattr(p, 'num_reweights', 0)} == {
+        '3g': 3, '3g_nosqrt': 3, 'urm_v1': 1, 'urm_v2': 1
+    }  # fmt: skip
+    assert pools['3g'].reweight[0].squeeze.conv_f.out_channels == 64
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_options_build_the_same_module_again(name):
+    pool = build(name).eval()
+    again = create_global_pool(name, 12, DIM, **pool.options).eval()
+    again.load_state_dict(pool.state_dict())
+    x = features()
+    assert torch.equal(pool(x), again(x))
+    assert again.options == pool.options
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_gradcheck(name):
+    pool = build(name, in_features=4, reduce_dim=3).double().eval()
+    x = (features(2, 4, 3, 3, dtype=torch.float64) + 0.1).requires_grad_()
+    assert torch.autograd.gradcheck(pool, x)
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_torchscript(name):
+    pool = build(name).eval()
+    x = features()
+    torch.testing.assert_close(torch.jit.script(pool)(x), pool(x), rtol=1e-5, atol=1e-6)
+
+
+def test_cbp_leaves_the_users_random_state_alone():
+    state = torch.get_rng_state()
+    create_global_pool('cbp', 12, 0)
+    assert torch.equal(state, torch.get_rng_state())
+    pools = [create_global_pool('cbp', 12, 0, sketch_seed=s) for s in (0, 0, 1)]
+    assert torch.equal(pools[0].h1, pools[1].h1) and not torch.equal(pools[0].h1, pools[2].h1)
+    assert {'h1', 's1', 'h2', 's2'} <= pools[0].state_dict().keys()
+
+
+# Precision ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_bf16_autocast_returns_the_callers_dtype(name):
+    pool = build(name).eval()
+    x = features()
+    with torch.autocast('cpu', torch.bfloat16):
+        assert pool(x).dtype == torch.float32
+        y = pool(x.bfloat16())
+    assert y.dtype == torch.bfloat16
+    scale = float(pool(x).detach().abs().max())
+    # one bf16 rounding of features, weights and vector: 2^-8 each, more where the re-weighting multiplies
+    torch.testing.assert_close(y.float(), pool(x), rtol=0.1, atol=0.1 * scale)
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_statistic_is_float32_under_bf16_autocast(name):
+    pool = build(name, reduce_dim=0).eval()
+    seen = []
+    original = pool.statistic
+    pool.statistic = lambda x: seen.append((x.dtype, torch.is_autocast_enabled('cpu'))) or original(x)
+    with torch.autocast('cpu', torch.bfloat16):
+        pool(features().bfloat16())
+    assert seen == [(torch.float32, False)]
+
+
+@pytest.mark.parametrize('name', OURS)
+@pytest.mark.parametrize('scale', [1.0, 1e4])
+def test_fp16_autocast_computes_and_returns_float32(name, scale):
+    pool = build(name).eval()
+    x = features().half() * scale
+    with torch.autocast('cpu', torch.float16):
+        y = pool(x)
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y, pool(x.float()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('name', OURS)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float64])
+def test_output_follows_the_models_dtype(name, dtype):
+    assert build(name).eval().to(dtype)(features().to(dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_channels_last_and_non_contiguous(name):
+    pool = build(name).eval()
+    x = features(height=6, width=5)
+    assert_agree(name, pool(x.to(memory_format=torch.channels_last)), pool(x), rtol=1e-5, atol=1e-6)
+    assert_agree(name, pool(x.mT), pool(x.mT.contiguous()), rtol=1e-5, atol=1e-6)
+
+
+# Hostile input --------------------------------------------------------------------------------------------------------
+
+HOSTILE = {
+    'constant': lambda x: torch.full_like(x, 0.7),
+    'constant per channel': lambda x: x.mean((2, 3), keepdim=True).expand_as(x).contiguous(),
+    'zero': torch.zeros_like,
+    'x 1e4': lambda x: x * 1e4,
+    'x 1e-4': lambda x: x * 1e-4,
+    'x 1e-18': lambda x: x * 1e-18,
+    'x 1e10': lambda x: x * 1e10,
+    'one position': lambda x: x[:, :, :1, :1],
+    'duplicated channels': lambda x: x[:, :1].expand_as(x).contiguous(),
+    'one image': lambda x: x[:1],
+}
+MODES = {
+    'float32': None,
+    'bf16 autocast': torch.bfloat16,
+    'fp16 autocast': torch.float16,
+}
+
+
+@pytest.mark.parametrize('name', OURS)
+@pytest.mark.parametrize('case', HOSTILE)
+@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('reduce_dim', [DIM, 0])
+def test_finite_in_finite_out(name, case, mode, training, reduce_dim):
+    pool = build(name, reduce_dim=reduce_dim).train(training)
+    x = HOSTILE[case](features(3))
+    if training and name == 'bcnn' and len(x) == 1:
+        with pytest.raises(ValueError, match='Expected more than 1 value per channel when training'):
+            pool(x)  # PyTorch's own rule for BatchNorm1d
+        return
+    if MODES[mode] is not None and torch.isfinite(x.to(MODES[mode])).all():
+        x = x.to(MODES[mode])
+    x = x.detach().requires_grad_()
+    with torch.autocast('cpu', MODES[mode] or torch.bfloat16, enabled=MODES[mode] is not None):
+        y = pool(x)
+    assert torch.isfinite(y).all()
+    (y.float() * torch.randn_like(y.float())).sum().backward()
+    grads = {'input': x.grad} | {n: p.grad for n, p in pool.named_parameters() if p.grad is not None}
+    assert not [n for n, g in grads.items() if g.isnan().any()]
+    if mode != 'fp16 autocast':  # the gradient of a float16 input is itself float16
+        assert not [n for n, g in grads.items() if not torch.isfinite(g).all()]
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_nan_in_nan_out(name):
+    pool = build(name).eval()
+    x = features()
+    clean = pool(x)
+    x[0, 3, 2, 1] = float('nan')
+    y = pool(x)
+    assert y[0].isnan().any()
+    torch.testing.assert_close(y[1], clean[1])
+    pool.train()
+    assert pool(x).isnan().any()
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match=r"Unknown global pooling '3gg'. Options are: 3g, 3g_nosqrt, .*, avg, max"):
+        create_global_pool('3gg', 12)
+
+
+@pytest.mark.parametrize(
+    ('name', 'kwargs', 'error', 'message'),
+    [
+        ('3g', {'reduce_dim': -1}, ValueError, 'reduce_dim must be positive, or 0 for no reduction; got -1'),
+        ('3g', {'in_features': 0}, ValueError, 'in_features must be at least 1; got 0'),
+        ('3g', {'num_iters': 0}, ValueError, r'num_iters must be at least 1 .*; got 0'),
+        ('g2de', {'num_iters': 0}, ValueError, 'num_iters must be at least 1'),
+        ('3g', {'num_iters': 5.7}, TypeError, 'num_iters must be a finite int, as its default 5; got 5.7'),
+        ('3g', {'num_iters': True}, TypeError, 'num_iters must be a finite int, as its default 5; got True'),
+        ('3g', {'centered': 'False'}, TypeError, "centered must be a finite bool, as its default True; got 'False'"),
+        ('3g', {'eps': float('nan')}, TypeError, 'eps must be a finite float, as its default 1e-07; got nan'),
+        ('3g', {'reduce_dim': 16.0}, TypeError, 'reduce_dim must be an int, 0 for no reduction; got 16.0'),
+        ('avg', {'reduce_dim': -3}, ValueError, 'reduce_dim must be positive, or 0 for no reduction; got -3'),
+        ('3g', {'num_reweights': -1}, ValueError, 'num_reweights must be 0 or more; got -1'),
+        ('3g', {'eps': -1e-7}, ValueError, 'eps must not be negative; got -1e-07'),
+        ('3g', {'reweight_beta': 2.0}, ValueError, r'reweight_beta must lie in \[0, 1\], 0 being off; got 2.0'),
+        ('isqrt', {'triangle': 'left'}, ValueError, "triangle must be one of lower, upper, full; got 'left'"),
+        ('g2de', {'root': 'cholesky'}, ValueError, "root must be one of newton_schulz, eigh, none; got 'cholesky'"),
+        ('bcnn', {'eps': 0.0}, ValueError, 'eps of the signed root must be positive'),
+        ('cbp', {'eps': 0.0}, ValueError, 'eps of the signed root must be positive'),
+        ('cbp', {'sketch_dim': 0}, ValueError, 'sketch_dim must be at least 1; got 0'),
+        ('isqrt', {'num_reweights': 3}, TypeError, "'isqrt' has no option num_reweights. Its options are: eps, triangle"),
+        ('avg', {'num_iters': 3}, TypeError, "'avg' has no option num_iters. Its options are: none"),
+    ],
+)
+def test_bad_arguments(name, kwargs, error, message):
+    with pytest.raises(error, match=message):
+        build(name, **kwargs)
+
+
+@pytest.mark.parametrize('name', OURS)
+@pytest.mark.parametrize('shape', [(2, 11, 4, 4), (2, 12, 16)])
+def test_wrong_features(name, shape):
+    with pytest.raises(ValueError, match=rf"'{name}' takes features \(B, 12, H, W\); got \({', '.join(map(str, shape))}\)"):
+        build(name)(torch.zeros(shape))

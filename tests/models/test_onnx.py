@@ -1,0 +1,45 @@
+"""ONNX through timm's own onnx_export, both exporters, checked with onnxruntime at another batch size than the exported one."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import timm
+import torch
+from common import SMALL
+from timm.utils.onnx import onnx_export
+
+from timm_3g.layers.create_pool import POOLS
+
+EXPORTED = ['3g', 'isqrt', 'cov', '3g_nosqrt', 'urm_v1', 'urm_v2', 'dropcov', 'bcnn', 'g2de']
+REFUSED = [('mpn', {}), ('cbp', {}), ('mggd', {}), ('g2de', {'root': 'eigh'})]
+
+
+def export(model, file, dynamo: bool, **kwargs) -> None:
+    onnx_export(model, str(file), batch_size=2, use_dynamo=dynamo, **kwargs)
+
+
+@pytest.mark.parametrize('dynamo', [False, True])
+@pytest.mark.parametrize('name', EXPORTED)
+def test_runs_in_onnxruntime_with_any_batch(name, dynamo, tmp_path):
+    model = timm.create_model(SMALL, global_pool=name, exportable=True).eval()
+    export(model, tmp_path / 'model.onnx', dynamo)
+    session = onnxruntime.InferenceSession(tmp_path / 'model.onnx')
+    for batch in (1, 2, 5):
+        x = torch.randn(batch, 3, 32, 32)
+        (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        np.testing.assert_allclose(got, model(x).detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('dynamo', [False, True])
+@pytest.mark.parametrize(('name', 'options'), REFUSED)
+def test_the_rest_refuse(name, options, dynamo, tmp_path):
+    model = timm.create_model(SMALL, global_pool=name, exportable=True, **options)
+    with pytest.raises(
+        Exception, match=rf"global_pool='{name}' has no ONNX export: .*3g, isqrt, g2de with root='newton_schulz'"
+    ):
+        export(model, tmp_path / 'model.onnx', dynamo)
+    assert not (tmp_path / 'model.onnx').exists()
+
+
+def test_the_two_lists_cover_the_table():
+    assert {*EXPORTED, *(name for name, _ in REFUSED)} == set(POOLS)

@@ -1,0 +1,621 @@
+"""`timm-3g export`, `card` and `publish`, with the real client against a local Hub (conftest's `hub`)."""
+
+import argparse
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+from common import ROOT, SMALL
+from fakehub import CUT, DROP, Blob
+from safetensors.torch import load_file
+
+from timm_3g.__main__ import main
+from timm_3g.checkpoints import sha256_of
+from timm_3g.cli import publish as publish_verb
+from timm_3g.cli.export import export
+from timm_3g.publishing.card import (
+    BEGIN,
+    END,
+    REQUIRED,
+    hand_written,
+    make_card,
+    merge,
+    read_source,
+    read_text,
+    readdress,
+    split_front_matter,
+    write_card,
+)
+from timm_3g.utils import files as _whole
+from timm_3g.utils.files import write_text
+
+REPO = f'acme/{SMALL}.birds'
+FILES = {'model.safetensors', 'config.json', 'golden.safetensors', 'README.md'}
+IMAGE = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope='module')
+def model():
+    torch.manual_seed(3)
+    return timm.create_model(SMALL, num_classes=4).eval()
+
+
+@pytest.fixture(scope='module')
+def checkpoint(model, tmp_path_factory):
+    """What train.py leaves, with EMA weights."""
+    torch.manual_seed(4)
+    plain = timm.create_model(SMALL, num_classes=4).state_dict()
+    args = argparse.Namespace(
+        model=SMALL, dataset='', data_dir='/data/birds', val_split='validation', seed=7, eval_metric='top1'
+    )
+    file = tmp_path_factory.mktemp('run') / 'model_best.pth.tar'
+    torch.save({'state_dict': plain, 'state_dict_ema': model.state_dict(), 'args': args, 'epoch': 11, 'metric': 61.25}, file)
+    return file
+
+
+@pytest.fixture(scope='module')
+def exported(checkpoint, tmp_path_factory):
+    return export(checkpoint, f'{SMALL}.birds', output=tmp_path_factory.mktemp('exported') / f'{SMALL}.birds')
+
+
+@pytest.fixture
+def folder(exported, tmp_path):
+    return Path(shutil.copytree(exported, tmp_path / exported.name))
+
+
+def publish(source, *options, repo=REPO):
+    return main(['publish', str(source), '--repo', repo, *options])
+
+
+def files(hub, revision='main', repo=REPO):
+    return hub.repos[repo].commits[hub.repos[repo].sha(revision)]['files']
+
+
+def test_from_the_training_run_to_the_hub_and_back(hub, checkpoint, model, capfd):
+    assert publish(checkpoint, '--license', 'apache-2.0') == 0
+    out, err = capfd.readouterr()
+    assert f"timm.create_model('hf-hub:{REPO}', pretrained=True)" in out and 'hf_acme' not in out + err
+    again = timm.create_model(f'hf-hub:{REPO}', pretrained=True).eval()
+    assert torch.equal(again(IMAGE), model(IMAGE)) and again.pretrained_cfg['tag'] == 'birds'
+
+    assert files(hub).keys() == FILES
+    assert all(files(hub)[name].lfs == name.endswith('.safetensors') for name in FILES)
+    weights = [path for method, path, *_ in hub.requests if method == 'PUT']
+    assert len(weights) == 2  # the two LFS files, each sent once
+    fields, body = split_front_matter(files(hub)['README.md'].data.decode())
+    assert fields['license'] == 'apache-2.0' and fields['library_name'] == 'timm' and 'transformers' not in fields['tags']
+    assert fields['model-index'][0]['results'][0]['metrics'][0]['value'] == 61.25
+    assert 'after epoch 12' in body and '**Seeds:** 7' in body and '| birds | validation |' in body
+
+
+def test_plain_weights_and_class_names(hub, checkpoint, tmp_path):
+    (tmp_path / 'classes.txt').write_text('auk\nbittern\ncrane\ndove\n')
+    assert publish(checkpoint, '--no-ema', '--class-map', str(tmp_path / 'classes.txt')) == 0
+    again = timm.create_model(f'hf-hub:{REPO}', pretrained=True).eval()
+    plain = torch.load(checkpoint, weights_only=False)['state_dict']
+    assert torch.equal(again.state_dict()['fc.weight'], plain['fc.weight'])
+    assert again.pretrained_cfg['label_names'] == ['auk', 'bittern', 'crane', 'dove']
+
+
+def test_golden_pair(exported, model):
+    golden = load_file(exported / 'golden.safetensors')
+    with torch.inference_mode():
+        assert torch.equal(model(golden['input']), golden['logits'])
+
+
+def test_three_channels_are_not_taken_for_granted(tmp_path):
+    """in_chans is not in model_args (transformers passes it again), so it must come from elsewhere."""
+    grey = timm.create_model(SMALL, in_chans=1, num_classes=2).eval()
+    torch.save(grey.state_dict(), tmp_path / 'grey.pth')
+    folder = tmp_path / 'out'
+    options = ['--model-kwargs', 'in_chans=1', '--output', str(folder)]
+    assert main(['export', str(tmp_path / 'grey.pth'), '--model', SMALL, *options]) == 0
+    x = IMAGE[:, :1]
+    assert torch.equal(timm.create_model(f'local-dir:{folder}', pretrained=True).eval()(x), grey(x))
+
+
+def test_dry_run_asks_no_network(hub, folder, capsys):
+    assert publish(folder, '--dry-run', '--private') == 0
+    out = capsys.readouterr().out
+    assert out.startswith('Nothing was pushed.') and sha256_of(folder / 'model.safetensors') in out
+    assert all(name in out for name in FILES) and 'states no licence' in out
+    assert not hub.requests
+
+
+@pytest.mark.parametrize('option', [['--model', SMALL], ['--num-classes', '4'], ['--no-ema'], ['--class-map', 'x']])
+def test_options_of_files_are_refused_for_folders(hub, folder, option, capsys):
+    assert publish(folder, *option) == 1
+    assert 'is exported already' in capsys.readouterr().err and not hub.requests
+
+
+def test_a_folder_without_a_card_gets_one_and_stays_as_it_is(hub, folder):
+    """As `timm-3g get` leaves it."""
+    (folder / 'README.md').unlink()
+    assert publish(folder, '--license', 'mit') == 0
+    assert split_front_matter(files(hub)['README.md'].data.decode())[0]['license'] == 'mit'
+    assert not (folder / 'README.md').exists()
+
+
+def test_the_second_push_makes_no_commit(hub, folder, checkpoint, capsys):
+    assert publish(folder) == 0
+    commits = len(hub.repos[REPO].commits)
+    hub.requests.clear()
+    assert publish(folder) == 0
+    assert publish(checkpoint) == 0  # exported anew: the same bytes
+    assert 'nothing had changed' in capsys.readouterr().out
+    assert len(hub.repos[REPO].commits) == commits
+    assert not [r for r in hub.requests if r[0] == 'PUT']
+
+
+def test_only_four_files_are_ever_sent(hub, folder, capsys):
+    torch.save({}, folder / 'pytorch_model.bin')
+    assert publish(folder) == 0
+    assert files(hub).keys() == FILES and 'Not pushed: pytorch_model.bin' in capsys.readouterr().out
+
+
+def test_private(hub, folder, monkeypatch, capsys):
+    assert publish(folder, '--private') == 0
+    assert hub.repos[REPO].private
+    timm.create_model(f'hf-hub:{REPO}', pretrained=True)
+    monkeypatch.setenv('HF_TOKEN', 'hf_other')
+    assert publish(folder) == 1
+    assert "don't have the rights" in capsys.readouterr().err and len(hub.repos[REPO].commits) == 2
+
+
+def test_private_is_refused_for_a_public_repository(hub, folder, capsys):
+    assert publish(folder) == 0
+    commits = len(hub.repos[REPO].commits)
+    assert publish(folder, '--private') == 1
+    assert 'exists and is public; nothing was pushed' in capsys.readouterr().err
+    assert len(hub.repos[REPO].commits) == commits
+
+
+def test_branch(hub, folder, model, capsys):
+    assert publish(folder, '--branch', 'next') == 0
+    assert files(hub, 'next').keys() == FILES and not files(hub, 'main')
+    assert torch.equal(timm.create_model(f'hf-hub:{REPO}@next', pretrained=True).eval()(IMAGE), model(IMAGE))
+    assert publish(folder, '--revision', 'next') == 0  # it is there already
+    assert capsys.readouterr().out.count(f"create_model('hf-hub:{REPO}@next', pretrained=True)") == 2
+
+
+def test_pull_request(hub, folder, model, capsys):
+    assert publish(folder, '--create-pr') == 0
+    out = capsys.readouterr().out
+    assert f'{hub.url}/{REPO}/discussions/1' in out and f"'hf-hub:{REPO}@refs/pr/1'" in out
+    assert torch.equal(timm.create_model(f'hf-hub:{REPO}@refs/pr/1', pretrained=True).eval()(IMAGE), model(IMAGE))
+    assert not files(hub, 'main') and files(hub, 'refs/pr/1').keys() == FILES
+
+
+@pytest.mark.parametrize('other', [['--tag', 'v1'], ['--revision', 'next']])
+def test_pull_request_goes_alone(hub, folder, other, capsys):
+    assert publish(folder, '--create-pr', *other) == 1
+    assert 'neither --tag nor --revision' in capsys.readouterr().err and not hub.requests
+
+
+def test_tags_are_set_and_never_moved(hub, folder, model, capsys):
+    assert publish(folder, '--tag', 'v1') == 0
+    assert publish(folder, '--tag', 'v1') == 0  # the same commit bears it already
+    first = hub.repos[REPO].tags['v1']
+    (folder / 'README.md').write_text((folder / 'README.md').read_text() + '\nMore.\n')
+    assert publish(folder, '--tag', 'v1') == 1
+    assert f"Tag 'v1' stays at {first}, and is not moved to what would be pushed; nothing was" in capsys.readouterr().err
+    assert hub.repos[REPO].refs['main'] == first
+    assert publish(folder) == 0
+    second = hub.repos[REPO].refs['main']
+    assert publish(folder, '--tag', 'v1') == 1
+    assert hub.repos[REPO].tags == {'v1': first} and hub.repos[REPO].refs['main'] == second != first
+    assert publish(folder, '--revision', 'v1') == 1
+    assert "--revision must be a branch; 'v1' is a tag" in capsys.readouterr().err
+    assert torch.equal(timm.create_model(f'hf-hub:{REPO}@v1', pretrained=True).eval()(IMAGE), model(IMAGE))
+
+
+@pytest.mark.parametrize(
+    ('token', 'repo', 'message'),
+    [
+        ('hf_wrong', REPO, 'Invalid'),
+        (None, REPO, 'Invalid'),
+        ('hf_acme', f'someone/{SMALL}.birds', 'rights'),
+    ],
+)
+def test_credentials(hub, folder, token, repo, message, monkeypatch, capfd):
+    monkeypatch.delenv('HF_TOKEN') if token is None else monkeypatch.setenv('HF_TOKEN', token)
+    assert publish(folder, repo=repo) == 1
+    out, err = capfd.readouterr()
+    assert 'was not published' in err and message.lower() in err.lower() and err.count('\n') == 1
+    assert not hub.repos and (not token or token not in out + err)
+
+
+FAULTS = [
+    ('GET .*/refs', 500),
+    ('POST .*/paths-info', 500),
+    ('POST /api/repos/create', 500),
+    ('POST .*/preupload/', 500),
+    ('POST .*/objects/batch', 500),
+    ('PUT /_lfs/', 500),
+    ('PUT /_lfs/', DROP),
+    ('POST /_lfs/verify', 500),
+    ('POST .*/commit/main', 500),
+    ('POST .*/commit/main', DROP),
+    ('POST .*/validate-yaml', DROP),
+    ('GET /api/models/', 500),
+]
+
+
+@pytest.mark.parametrize('fault', FAULTS, ids=lambda f: f'{f[0]} {f[1]}')
+def test_a_failure_on_the_way_leaves_nothing_half_published(hub, folder, model, fault, capfd):
+    hub.fail.append(fault)
+    assert publish(folder) == 1
+    assert 'was not published' in capfd.readouterr().err
+    assert not any(commit['files'] for repo in hub.repos.values() for commit in repo.commits.values())
+    hub.fail.clear()
+    assert publish(folder) == 0
+    assert files(hub).keys() == FILES
+    assert torch.equal(timm.create_model(f'hf-hub:{REPO}', pretrained=True).eval()(IMAGE), model(IMAGE))
+
+
+def test_what_has_arrived_is_not_sent_twice(hub, folder):
+    hub.fail.append(('POST .*/commit/main', 500))
+    assert publish(folder) == 1
+    hub.fail.clear()
+    hub.requests.clear()
+    assert publish(folder) == 0
+    assert not [r for r in hub.requests if r[0] == 'PUT']
+
+
+def test_a_lost_answer_to_the_commit_is_found_out(hub, folder, capsys):
+    """The server has committed, and the connection breaks before it says so: the second run has nothing to do."""
+    hub.fail.append(('POST .*/commit/main', CUT))
+    assert publish(folder) == 1
+    assert files(hub).keys() == FILES
+    hub.fail.clear()
+    assert publish(folder) == 0
+    assert 'nothing had changed' in capsys.readouterr().out
+
+
+def test_the_licence_of_timms_default_tag_is_not_that_of_other_weights(tmp_path, monkeypatch):
+    """timm's save_for_hf writes it into every config.json."""
+    monkeypatch.chdir(tmp_path)
+    timm.models.save_for_hf(timm.create_model(SMALL, num_classes=3), 'saved', safe_serialization=True)
+    assert json.loads(Path('saved/config.json').read_text())['pretrained_cfg']['license'] == 'apache-2.0'
+    assert main(['export', 'saved/model.safetensors', '--output', 'out']) == 0
+    fields, _ = split_front_matter(Path('out/README.md').read_text())
+    assert fields['license'] == 'unknown' and f'# Model card for {SMALL}\n' in Path('out/README.md').read_text()
+
+
+def test_text_that_only_grew_on_the_hub(hub, folder):
+    write_text(folder / 'README.md', (folder / 'README.md').read_text() + '\nMine.\n')
+    assert publish(folder) == 0
+    edit(hub, files(hub)['README.md'].data.decode() + '\nTheirs.\n')
+    assert publish(folder) == 0
+    assert hand_written(files(hub)['README.md'].data.decode()) == 'Mine.\n\nTheirs.'
+
+
+def test_broken_marks_of_the_folder_are_found_first(hub, folder, capsys):
+    write_text(folder / 'README.md', (folder / 'README.md').read_text().replace(END, ''))
+    assert publish(folder, '--dry-run') == 1
+    assert f'The marks of {folder / "README.md"}' in capsys.readouterr().err
+    assert publish(folder) == 1 and not hub.requests
+
+
+def test_a_damaged_config_is_named(folder, capsys):
+    (folder / 'config.json').write_text('{')
+    for verb in (['card', str(folder)], ['publish', str(folder), '--repo', REPO, '--dry-run']):
+        assert main(verb) == 1
+        assert f'{folder / "config.json"} is damaged' in capsys.readouterr().err
+
+
+def test_files_can_be_read_by_others(exported):
+    assert {oct(file.stat().st_mode & 0o777) for file in exported.iterdir()} == {oct(0o666 & ~_whole.umask())}
+
+
+def test_other_weights_than_were_sent_are_noticed(hub, folder, monkeypatch, capsys):
+    monkeypatch.setattr(hub, 'commit_hook', lambda files: files.update({'model.safetensors': Blob(b'others', True)}))
+    assert publish(folder) == 1
+    assert 'has other files at' in capsys.readouterr().err
+
+
+def test_text_written_on_the_hub_is_kept(hub, folder, capsys):
+    assert publish(folder) == 0
+    card = files(hub)['README.md'].data.decode()
+    edited = (
+        card.replace('library_name: timm\n', 'library_name: timm\nthumbnail: a.png\n')
+        + '\n## Who uses this\n\nThe zoo of Bern.\n'
+    )
+    edit(hub, edited)
+    write_card(folder, license='mit', repo=REPO)  # the card is made anew
+    assert publish(folder) == 0
+    fields, _ = split_front_matter(files(hub)['README.md'].data.decode())
+    assert fields['license'] == 'mit' and fields['thumbnail'] == 'a.png'
+    assert hand_written(files(hub)['README.md'].data.decode()) == '## Who uses this\n\nThe zoo of Bern.'
+
+    (folder / 'README.md').write_text((folder / 'README.md').read_text() + '\nSomething else.\n')
+    assert publish(folder) == 1
+    assert 'it differs; nothing was pushed' in capsys.readouterr().err
+    assert publish(folder, '--replace-text') == 0
+    assert hand_written(files(hub)['README.md'].data.decode()) == 'Something else.'
+
+
+@pytest.mark.parametrize('warm', [False, True])
+def test_text_on_the_hub_survives_a_card_that_cannot_be_read(hub, folder, warm, tmp_path):
+    assert publish(folder) == 0
+    if warm:
+        timm.create_model(f'hf-hub:{REPO}', pretrained=True)
+        assert publish(folder) == 0  # the card is in the cache, as it was
+    edit(hub, files(hub)['README.md'].data.decode() + '\nBy hand.\n')
+    write_card(folder, license='mit')
+    hub.fail.append(('(HEAD|GET) .*README.md', 500))
+    assert publish(folder) == 1
+    assert hand_written(files(hub)['README.md'].data.decode()) == 'By hand.'
+
+
+def test_a_commit_of_somebody_else_meanwhile_is_not_written_over(hub, folder, monkeypatch, capsys):
+    assert publish(folder) == 0
+    write_card(folder, license='mit')
+    plain = publish_verb._with_their_text
+
+    def slow(card, before, args):
+        edit(hub, files(hub)['README.md'].data.decode() + '\nMeanwhile.\n')
+        return plain(card, before, args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish_verb, '_with_their_text', slow)
+        assert publish(folder) == 1
+    assert 'A commit has happened since' in capsys.readouterr().err
+    assert publish(folder) == 0
+    assert hand_written(files(hub)['README.md'].data.decode()) == 'Meanwhile.'
+
+
+@pytest.mark.parametrize(
+    'break_marks',
+    [
+        lambda text: text.replace(END, '') + '\nMine.\n',
+        lambda text: re.sub('<!-- timm_3g: begin.*?-->', '', text),
+        lambda text: text + text.split('---\n', 2)[2],
+    ],
+    ids=['no end', 'no begin', 'twice'],
+)
+def test_broken_marks_lose_nothing(hub, folder, break_marks, capsys):
+    assert publish(folder) == 0
+    broken = break_marks(files(hub)['README.md'].data.decode())
+    edit(hub, broken)
+    write_card(folder, license='mit')
+    assert publish(folder) == 1
+    assert 'must stand there once each' in capsys.readouterr().err
+    assert files(hub)['README.md'].data.decode() == broken
+    assert publish(folder, '--replace-text') == 0
+    assert hand_written(files(hub)['README.md'].data.decode()) == ''
+
+
+def test_a_mark_of_another_release_is_known(exported):
+    text = (exported / 'README.md').read_text().replace('. `timm-3g card` writes anew', '; other words')
+    assert hand_written(text) == '' and make_card(exported).count('# Model card for') == 1
+
+
+def test_a_licence_set_on_the_website_is_not_taken_back(hub, folder, capsys):
+    assert publish(folder) == 0
+    edit(hub, files(hub)['README.md'].data.decode().replace('license: unknown', 'license: mit'))
+    assert publish(folder) == 1
+    assert publish(folder, '--replace-text') == 1
+    assert capsys.readouterr().err.count('Say which: --license mit') == 2
+    assert publish(folder, '--license', 'mit') == 0
+
+
+def test_front_matter_of_other_people():
+    ours = '---\ntags: [timm]\n---\n' + f'{BEGIN}\nours\n{END}\n'
+    theirs = '--- \ntags: birds\nlanguage: no\nweight: 12\n---\nMine.\n'
+    fields, _ = split_front_matter(merge(theirs, ours))
+    assert fields['tags'] == ['timm', 'birds'] and fields['language'] == 'no' and fields['weight'] == 12
+    assert split_front_matter('---\n# nothing\n---\nText.\n') == ({}, 'Text.\n') == split_front_matter('---\n---\nText.\n')
+
+
+def test_read_text(tmp_path):
+    (tmp_path / 'a.md').write_bytes('\ufeff---\r\na: 1\r\n---\r\nText.'.encode())
+    assert split_front_matter(read_text(tmp_path / 'a.md')) == ({'a': 1}, 'Text.')
+    (tmp_path / 'b.md').write_bytes(b'\xff')
+    with pytest.raises(ValueError, match=r'b\.md must be UTF-8'):
+        read_text(tmp_path / 'b.md')
+
+
+def test_a_folder_with_somebody_elses_readme(hub, folder):
+    (folder / 'README.md').write_text('# my own\n')
+    assert publish(folder) == 0
+    assert hand_written(files(hub)['README.md'].data.decode()) == '# my own'
+
+
+def test_own_weights_under_a_known_name_get_nobodys_licence(hub, checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # away from our hub/, whose card would be refused: it is of other weights
+    assert publish(checkpoint, '--dry-run', repo=f'acme/{SMALL}.cifar10') == 0
+    assert 'states no licence' in capsys.readouterr().out
+
+
+def test_an_exported_file_says_what_it_is(exported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(['export', str(exported / 'model.safetensors')]) == 0
+    assert (tmp_path / f'{SMALL}.birds' / 'model.safetensors').read_bytes() == (exported / 'model.safetensors').read_bytes()
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--class-map', '/nowhere'], '/nowhere does not exist'),
+        (['--license', 'not a licence!'], 'must be an identifier of the Hub'),
+        (['--model', f'{SMALL}.a/b'], 'A tag is made of letters'),
+        (['--model', 'resnet18'], 'is no architecture of timm_3g'),
+    ],
+)
+def test_export_options_that_cannot_be(checkpoint, options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(['export', str(checkpoint), *options]) == 1
+    assert message in capsys.readouterr().err and not os.listdir(tmp_path)
+
+
+def test_weights_that_are_not_finite(model, tmp_path, capsys):
+    state = {**model.state_dict(), 'fc.bias': torch.full((4,), torch.nan)}
+    torch.save(state, tmp_path / 'nan.pth')
+    assert main(['export', str(tmp_path / 'nan.pth'), '--model', SMALL, '--output', str(tmp_path / 'out')]) == 1
+    assert 'logits that are not finite' in capsys.readouterr().err
+
+
+def test_weights_without_classifier(model, tmp_path):
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith('fc.')}
+    torch.save(state, tmp_path / 'headless.pth')
+    folder = export(tmp_path / 'headless.pth', SMALL, output=tmp_path / 'out')
+    assert 'topk' not in (folder / 'README.md').read_text() and '### Image Embeddings' in (folder / 'README.md').read_text()
+
+
+def test_a_folder_of_timms_own_making_is_refused(hub, folder, capsys):
+    config = json.loads((folder / 'config.json').read_text())
+    config.pop('sha256')
+    (folder / 'config.json').write_text(json.dumps(config))
+    assert publish(folder, '--dry-run') == 1
+    assert 'config.json has no sha256. `timm-3g export' in capsys.readouterr().err
+    assert main(['card', str(folder)]) == 1
+    assert 'config.json has no sha256. `timm-3g export' in capsys.readouterr().err
+
+
+def edit(hub, text, name='README.md'):
+    """As on the Hub's website."""
+    from huggingface_hub import HfApi
+
+    HfApi().upload_file(repo_id=REPO, path_or_fileobj=text.encode(), path_in_repo=name)
+
+
+def test_a_card_without_marks_is_kept_below_ours(hub, folder):
+    """As timm's push_to_hf_hub leaves it."""
+    publish(folder)
+    edit(hub, '---\ntags: [birds]\n---\n# Mine\n\nAll by hand.\n')
+    assert publish(folder) == 0
+    text = files(hub)['README.md'].data.decode()
+    assert hand_written(text) == '# Mine\n\nAll by hand.' and text.index(END) < text.index('# Mine')
+    assert split_front_matter(text)[0]['tags'] == ['image-classification', 'timm', 'timm_3g', 'birds']
+
+
+def test_snippets_name_the_repository(hub, folder):
+    assert publish(folder, repo='acme/another-name') == 0
+    text = files(hub, repo='acme/another-name')['README.md'].data.decode()
+    assert set(re.findall(r"hf-hub:([^']+)'", text)) == {'acme/another-name'}
+
+
+@pytest.mark.parametrize(
+    ('repo', 'message'),
+    [
+        ('justaname', 'must be ORG/NAME.TAG'),
+        ('acme/', 'must be ORG/NAME.TAG'),
+        ('acme/a/b', 'must be ORG/NAME.TAG'),
+        ('acme/bad name', 'must be ORG/NAME.TAG'),
+        ('acme/resnet50_3g.birds', f'are of {SMALL}, and the repository would be named'),
+    ],
+)
+def test_repository_names(hub, checkpoint, repo, message, capsys):
+    assert publish(checkpoint, repo=repo) == 1
+    assert message in capsys.readouterr().err and not hub.requests
+
+
+def test_a_checkpoint_that_does_not_say_what_it_is(hub, model, tmp_path, capsys):
+    torch.save(model.state_dict(), tmp_path / 'bare.pth')
+    assert publish(tmp_path / 'bare.pth', repo='acme/birds') == 1
+    assert 'Name it: --model NAME' in capsys.readouterr().err
+    assert publish(tmp_path / 'bare.pth', '--model', SMALL, '--num-classes', '5', repo='acme/birds') == 1
+    assert 'fc.weight has 4 rows' in capsys.readouterr().err
+    assert publish(tmp_path / 'bare.pth', '--model', SMALL, '--num-classes', '4', repo='acme/birds') == 0
+    assert timm.create_model('hf-hub:acme/birds', pretrained=True).num_classes == 4
+
+
+@pytest.mark.parametrize('name', ['model.safetensors', 'config.json', 'golden.safetensors'])
+def test_incomplete_folders_are_refused(hub, folder, name, capsys):
+    (folder / name).unlink()
+    assert publish(folder) == 1
+    assert name in capsys.readouterr().err and not hub.requests
+
+
+def test_a_damaged_folder_is_refused(hub, folder, capsys):
+    golden = load_file(folder / 'golden.safetensors')
+    from safetensors.torch import save_file
+
+    save_file({**golden, 'logits': golden['logits'] + 1}, folder / 'golden.safetensors')
+    assert publish(folder) == 1
+    assert 'gives other logits' in capsys.readouterr().err and not hub.requests
+
+
+# The card by itself.
+
+
+def test_card_keeps_prose_facts_and_text_without_its_source(folder, tmp_path, monkeypatch):
+    source = tmp_path / 'source.md'
+    facts = {
+        **dict.fromkeys(REQUIRED),
+        'license': 'mit',
+        'metrics': [{'dataset': 'Birds', 'top1': 50.0, 'measured_by': 'me'}],
+        'known_faults': ['Sees owls everywhere.'],
+    }
+    source.write_text(f'---\n{yaml.safe_dump(facts)}---\n\nProse by hand.\n')
+    first = make_card(folder, source)
+    assert 'Prose by hand.' in first and '- Sees owls everywhere.' in first and '| Birds |' in first
+    (folder / 'README.md').write_text(first + '\nBelow the mark.\n')
+    source.unlink()
+    assert make_card(folder) == first + '\nBelow the mark.\n'
+
+
+def test_card_source_in_the_current_folder(folder, tmp_path, monkeypatch):
+    (tmp_path / 'hub').mkdir()
+    text = '---\n' + yaml.safe_dump({**dict.fromkeys(REQUIRED), 'license': 'mit', 'metrics': []}) + '---\nFrom hub/.\n'
+    (tmp_path / 'hub' / f'{SMALL}.birds.md').write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert main(['card', str(folder)]) == 0
+    assert 'From hub/.' in (folder / 'README.md').read_text()
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'licence': 'mit'}, 'unknown facts: licence'),
+        ({'license': ...}, 'missing facts: license'),
+        ({'sha256': '0' * 64}, 'of other weights: it says sha256 000'),
+        ({'metrics': [{'dataset': 'Birds', 'top1': 50.0}]}, 'a metric has dataset, top1 .a number., measured_by'),
+        ({'license': 'gpl-3.0'}, '--license says mit'),
+        ({'datasets': 'birds'}, 'datasets must be a list'),
+        ({'metrics': [{'dataset': 'Birds', 'top1': '50', 'measured_by': 'me'}]}, 'top1 .a number.'),
+    ],
+)
+def test_wrong_sources(folder, tmp_path, change, message):
+    facts = {**dict.fromkeys(REQUIRED), 'license': 'unknown', 'metrics': [], **change}
+    source = tmp_path / 'source.md'
+    source.write_text(f'---\n{yaml.safe_dump({k: v for k, v in facts.items() if v is not ...})}---\n')
+    before = (folder / 'README.md').read_text()
+    with pytest.raises(ValueError, match=message):
+        write_card(folder, source, license='mit')
+    assert (folder / 'README.md').read_text() == before
+
+
+@pytest.mark.parametrize(('text', 'message'), [('---\n- a\n---\n', 'must map names'), ('---\na: [\n---\n', 'is no YAML')])
+def test_front_matter_errors(text, message):
+    with pytest.raises(ValueError, match=message):
+        split_front_matter(text)
+
+
+def test_windows_line_ends(exported, tmp_path):
+    text = (exported / 'README.md').read_text()
+    (tmp_path / 'README.md').write_bytes((text + '\nMine.\n').replace('\n', '\r\n').encode())
+    assert merge(read_text(tmp_path / 'README.md'), text).endswith(f'{END}\n\nMine.\n')
+
+
+def test_readdress_leaves_other_peoples_text_alone(exported):
+    text = (exported / 'README.md').read_text() + "\nSee also 'hf-hub:them/theirs'.\n"
+    assert "'hf-hub:them/theirs'" in readdress(text, 'acme/ours') and "'hf-hub:acme/ours'" in readdress(text, 'acme/ours')
+
+
+def test_read_source_of_every_card():
+    for file in (ROOT / 'hub').glob('*.*_*.md'):
+        facts, prose = read_source(file)
+        assert facts['license'] and prose
+
+
+def test_a_failed_export_leaves_nothing(tmp_path, checkpoint, capsys):
+    assert main(['export', str(checkpoint), '--model', 'resnet18_3g', '--output', str(tmp_path / 'out')]) == 1
+    assert 'not weights of this network' in capsys.readouterr().err and not os.listdir(tmp_path)

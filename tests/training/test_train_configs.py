@@ -1,0 +1,330 @@
+"""Every recipe of train_configs/: its sheet, its keys by the real parser, its network, its learning rates, its family."""
+
+import itertools
+import re
+import runpy
+import sys
+from argparse import Namespace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import yaml
+from common import ROOT
+from timm.data import resolve_data_config, transforms_factory
+from timm.layers import DropBlock2d
+from timm.layers.cbam import CbamModule
+from timm.models.resnet import ResNet
+from timm.optim import create_optimizer_v2, optimizer_kwargs
+from timm.scheduler import create_scheduler_v2, scheduler_kwargs
+from torch import nn
+
+from timm_3g import list_pools
+from timm_3g.data import install_augmentations
+from timm_3g.layers import EighRoot
+from timm_3g.training.arguments import check_arguments
+
+FOLDER = ROOT / 'train_configs'
+FILES = {file.stem: file for file in sorted(FOLDER.glob('*.yaml'))}
+LABELS = ['makes', 'launch', 'batch', 'hardware', 'time', 'score', 'measured by', 'differs']
+
+# Suffixes of tags that name another network than the model's default: pooling and number of re-weighting blocks.
+SUFFIXES = {
+    'nosqrt': ('3g_nosqrt', 3),
+    'urm_v1': ('urm_v1', 1),
+    'urm_v2': ('urm_v2', 1),
+    **{f't{t}': ('3g', t) for t in range(5)},
+}
+# 3g-net.md, section 2: what is common to the paper's and the authors' training ...
+PUBLISHED = {
+    'opt': 'momentum',
+    'momentum': 0.9,
+    'weight_decay': 1e-4,
+    'opt_kwargs': {'filter_bias_and_bn': False},
+    'warmup_epochs': 0,
+    'smoothing': 0.0,
+    'color_jitter': 0.0,
+    'hflip': 0.5,
+    'train_interpolation': 'bilinear',
+}
+# ... the crops of the paper and of the code ...
+PAPER_CROPS = {'train_crop_mode': 'shorter-side', 'scale': [256, 512], 'aa': 'pca-std0.1'}
+CODE_CROPS = {'train_crop_mode': 'rrc', 'scale': [0.08, 1.0]}
+# ... and the learning rate of every epoch.
+IN1K = [0.1] * 30 + [0.01] * 30 + [1e-3] * 30 + [1e-4] * 25
+PLACES365 = [0.1] * 31 + [0.01] * 10 + [1e-3] * 5 + [1e-4] * 5 + [1e-5] * 4
+FAMILIES: dict[str, tuple[dict[str, Any], list[float]]] = {
+    'paper_in1k': ({**PUBLISHED, **PAPER_CROPS, 'num_classes': 1000}, IN1K),
+    'orig_in1k': ({**PUBLISHED, **CODE_CROPS, 'num_classes': 1000}, IN1K),
+    'orig_places365': ({**PUBLISHED, **CODE_CROPS, 'num_classes': 365}, PLACES365),
+}
+MAY_DIFFER = {'model', 'gp', 'model_kwargs', 'drop_block'}
+
+every_file = pytest.mark.parametrize('name', FILES)
+
+
+def recipe(name: str) -> dict[str, Any]:
+    return yaml.safe_load(FILES[name].read_text())
+
+
+def family(name: str) -> str | None:
+    tag = name.split('.', 1)[1]
+    return next((f for f in FAMILIES if tag == f or tag.startswith(f'{f}_')), None)
+
+
+def members(of: str) -> list[str]:
+    return [name for name in FILES if family(name) == of]
+
+
+every_family_file = pytest.mark.parametrize('name', [name for name in FILES if family(name)])
+
+
+def sheet(name: str) -> dict[str, list[str]]:
+    """The labelled lines that a file opens with: label -> its lines. Any other comment before the first key is an error."""
+    found: dict[str, list[str]] = {}
+    for line in itertools.takewhile(lambda line: line.startswith('#'), FILES[name].read_text().splitlines()):
+        label = re.fullmatch(r'# ([a-z ]+): ?(.*)', line)
+        if label and label[1] in LABELS:
+            assert label[1] not in found, f'{name}: two lines "{label[1]}"'
+            found[label[1]] = [label[2]]
+        else:
+            assert found and re.match(r'#   \S', line), f'{name}: neither a label nor a continuation: {line!r}'
+            found[list(found)[-1]].append(line[4:])
+    return found
+
+
+def processes(name: str) -> int:
+    given = re.search(r'--nproc_per_node=(\d+)', sheet(name)['launch'][0])
+    return int(given[1]) if given else 1
+
+
+def effective_batch(name: str) -> int:
+    return processes(name) * recipe(name)['batch_size'] * recipe(name).get('grad_accum_steps', 1)
+
+
+def peak_lr(name: str, args: Namespace) -> float:
+    """As train.py has it: lr, or lr_base in proportion to the effective batch."""
+    lr: float | None = getattr(args, 'lr', None)
+    if lr:
+        return lr
+    assert args.lr_base_scale == 'linear'
+    return args.lr_base * effective_batch(name) / args.lr_base_size
+
+
+def learning_rates(name: str, args: Namespace) -> list[float]:
+    """Of every epoch, by timm's own scheduler, stepped as train.py steps it."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=peak_lr(name, args))
+    scheduler, epochs = create_scheduler_v2(optimizer, **scheduler_kwargs(args), updates_per_epoch=100)
+    rates = []
+    for epoch in range(epochs):
+        rates.append(optimizer.param_groups[0]['lr'])
+        scheduler.step(epoch + 1)
+    return rates
+
+
+@cache
+def build(name: str) -> nn.Module:
+    """On meta, with the arguments that train.py passes. Not to be changed: tests share it."""
+    args = recipe(name)
+    with torch.device('meta'):
+        return timm.create_model(
+            args['model'],
+            in_chans=args.get('in_chans', 3),
+            num_classes=args['num_classes'],
+            drop_rate=args.get('drop', 0.0),
+            drop_path_rate=args.get('drop_path'),
+            drop_block_rate=args.get('drop_block'),
+            global_pool=args.get('gp'),
+            bn_momentum=args.get('bn_momentum'),
+            bn_eps=args.get('bn_eps'),
+            **args.get('model_kwargs', {}),
+        )
+
+
+def expected_pool(name: str) -> tuple[str, int]:
+    """Pooling and number of re-weighting blocks, by the file's name alone: the tag's suffix, else the model's."""
+    model, tag = name.split('.', 1)
+    by_suffix = {**{pool: (pool, 0) for pool in list_pools()}, '3g': ('3g', 3), **SUFFIXES}
+    return next((by_suffix[s] for whole in (tag, model) for s in by_suffix if whole.endswith(f'_{s}')), ('avg', 0))
+
+
+@every_file
+def test_sheet(name):
+    found = sheet(name)
+    assert list(found) == LABELS
+    assert all(lines[0] for lines in found.values())
+    launch = found['launch'][0]
+    assert re.match(r'timm-3g train |torchrun (--\S+ )*-m timm_3g train ', launch)
+    assert f' --config train_configs/{name}.yaml ' in launch
+
+
+@every_file
+def test_sheet_states_the_batch_and_the_learning_rate_that_the_file_gives(name):
+    args, text = recipe(name), ' '.join(sheet(name)['batch'])
+    stated = re.match(r'(\d+) process(?:es)? x (\d+) x (\d+) = (\d+)\b', text)
+    assert stated, f'begins with "N processes x B x A = E"? {text!r}'
+    given = [processes(name), args['batch_size'], args.get('grad_accum_steps', 1), effective_batch(name)]
+    assert [int(n) for n in stated.groups()] == given
+    assert re.search(rf'(?<![\d.]){peak_lr(name, Namespace(**args)):g}(?![\d.]\d)', text)
+
+
+@every_file
+def test_values_are_typed(name):
+    """YAML 1.1 reads 1e-4 as a string (1.0e-4 is the number), and argparse converts no defaults but strings."""
+
+    def values(value):
+        if isinstance(value, dict | list):
+            return [v for item in (value.values() if isinstance(value, dict) else value) for v in values(item)]
+        return [value]
+
+    assert isinstance(recipe(name), dict)
+    for value in values(recipe(name)):
+        assert isinstance(value, str | bool | int | float)
+        if isinstance(value, str):
+            assert value.lower() not in ('none', 'null', 'true', 'false', 'yes', 'no')
+            with pytest.raises(ValueError):
+                float(value)
+
+
+@every_file
+def test_model_builds_with_the_pooling_of_its_name(name):
+    args, model = recipe(name), build(name)
+    assert args['model'] == name.split('.', 1)[0]
+    pool = model.global_pool
+    assert (pool.pool_type, getattr(pool, 'num_reweights', 0)) == expected_pool(name)
+    assert model.num_classes == args['num_classes']
+
+
+def test_networks_that_no_pooling_tells_apart():
+    def count(name, kind):
+        return sum(isinstance(module, kind) for module in build(name).modules())
+
+    assert count('resnet50.paper_in1k_cbam', CbamModule) == 16 and count('resnet101.paper_in1k_cbam', CbamModule) == 33
+    assert count('resnet50.paper_in1k_dropblock', DropBlock2d) == 9  # stages 3 and 4
+    assert count('resnet50.paper_in1k', (CbamModule, DropBlock2d)) == 0
+    assert sum(p.numel() for p in build('densenet264d.paper_in1k').parameters()) == 33_337_704  # DenseNet-264: 33 M
+    assert isinstance(build('resnet50_g2de.paper_in1k').global_pool.root, EighRoot)
+    assert build('resnet50.paper_in1k').layer4[0].conv2.stride == (2, 2)
+
+
+@every_family_file
+def test_no_residual_branch_starts_at_zero(name):
+    """timm's ResNets do that by default, the authors' do not."""
+    if type(build(name)) is ResNet:
+        assert recipe(name)['model_kwargs']['zero_init_last'] is False
+
+
+@pytest.mark.parametrize('of', FAMILIES)
+def test_family_is_one_recipe(of):
+    names = members(of)
+    assert len(names) > 1
+    common = {k: v for k, v in recipe(names[0]).items() if k not in MAY_DIFFER}
+    for name in names:
+        assert {k: v for k, v in recipe(name).items() if k not in MAY_DIFFER} == common, name
+    published, _ = FAMILIES[of]
+    assert {k: common.get(k) for k in published} == published
+    assert not common.keys() & {'amp', 'model_dtype', 'model_ema', 'mixup', 'cutmix', 'reprob', 'bce_loss', 'no_aug'}
+    assert ('aa' in common) == ('aa' in published)
+
+
+@every_family_file
+def test_published_batch_crop_and_learning_rates(name):
+    assert effective_batch(name) == 256
+    data = resolve_data_config(recipe(name), model=build(name))
+    assert (data['input_size'], data['interpolation'], data['crop_pct']) == ((3, 224, 224), 'bilinear', 0.875)
+    assert learning_rates(name, Namespace(**recipe(name))) == pytest.approx(FAMILIES[family(name)][1], rel=1e-9, abs=0)
+
+
+@pytest.mark.parametrize('of', FAMILIES)
+def test_training_images_are_cropped_and_coloured_as_published(of, monkeypatch):
+    monkeypatch.setattr(transforms_factory, 'transforms_imagenet_train', transforms_factory.transforms_imagenet_train)
+    install_augmentations()  # what `timm-3g train` does; undone with the monkeypatch
+    args = recipe(members(of)[0])
+    made = transforms_factory.create_transform(
+        args['img_size'],
+        is_training=True,
+        train_crop_mode=args['train_crop_mode'],
+        scale=args['scale'],
+        hflip=args['hflip'],
+        color_jitter=args['color_jitter'],
+        auto_augment=args.get('aa'),
+        interpolation=args['train_interpolation'],
+    )
+    # timm puts in a ColorJitter of strength 0, which does nothing.
+    idle = [step for step in made.transforms if getattr(step, 'brightness', 0) is None]
+    kinds = [type(step).__name__ for step in made.transforms if step not in idle]
+    crop = ['RandomResizedCropAndInterpolation', 'RandomHorizontalFlip']
+    if of == 'paper_in1k':
+        crop = ['RandomShorterSide', 'RandomCrop', 'RandomHorizontalFlip', 'ColorPCA']
+    assert kinds == [*crop, 'MaybeToTensor', 'Normalize']
+    first = made.transforms[0]
+    assert [first.low, first.high] == [256, 512] if of == 'paper_in1k' else list(first.scale) == [0.08, 1.0]
+
+
+# What follows needs timm's script. A test never downloads it.
+
+
+@pytest.fixture
+def train_script(timm_script) -> Path:
+    return timm_script('train.py')
+
+
+@every_file
+def test_real_parser_takes_every_key(name, train_script):
+    check_arguments(train_script, ['--config', str(FILES[name])])
+
+
+@every_file
+def test_real_parser_would_give_these_types(name, train_script):
+    options = {action.dest: action for action in runpy.run_path(str(train_script))['parser']._actions}
+    for key, value in recipe(name).items():
+        option = options[key]
+        if type(option.default) is dict:
+            assert isinstance(value, dict), key
+        elif option.nargs == 0:
+            assert isinstance(value, bool), key
+        else:
+            several = option.nargs is not None
+            assert isinstance(value, list) == several, key
+            allowed = {int: (int,), float: (int, float)}.get(option.type, (str,))
+            assert all(type(v) in allowed for v in (value if several else [value])), key
+
+
+@every_family_file
+def test_real_parser_leaves_nothing_between_the_file_and_the_published_training(name, train_script, monkeypatch):
+    """With the defaults of all options that the file does not mention."""
+    monkeypatch.setattr(sys, 'argv', ['train.py', '--config', str(FILES[name])])
+    args = runpy.run_path(str(train_script))['_parse_args']()[0]
+    assert learning_rates(name, args) == pytest.approx(FAMILIES[family(name)][1], rel=1e-9, abs=0)
+    args.lr = peak_lr(name, args)
+    layers = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    optimizer = create_optimizer_v2(layers, **optimizer_kwargs(cfg=args), **args.opt_kwargs)
+    (group,) = optimizer.param_groups  # biases and BatchNorm are not apart
+    assert len(group['params']) == 4 and type(optimizer) is torch.optim.SGD
+    settled = {k: group[k] for k in ('lr', 'momentum', 'weight_decay', 'nesterov', 'dampening')}
+    assert settled == {'lr': 0.1, 'momentum': 0.9, 'weight_decay': 1e-4, 'nesterov': False, 'dampening': 0}
+    off = ('amp', 'model_ema', 'mixup', 'cutmix', 'reprob', 'smoothing', 'clip_grad', 'bce_loss', 'vflip', 'layer_decay')
+    assert not any(getattr(args, key) for key in off)
+
+
+# The README of the folder.
+
+
+def test_readme_names_every_file_and_no_other():
+    text = (FOLDER / 'README.md').read_text()
+    assert set(re.findall(r'[\w.]+\.yaml\b', text)) - {'MODEL.TAG.yaml'} == {file.name for file in FILES.values()}
+
+
+def test_readme_and_sheets_state_the_same_scores():
+    rows = re.findall(
+        r'^\|[^|]*\| (\d[\d.]* / [\d.]+) \| `([\w.]+)\.yaml` \|$', (FOLDER / 'README.md').read_text(), re.MULTILINE
+    )
+    assert len(rows) > 30
+    for score, name in rows:
+        assert re.search(rf'(?<![\d.]){re.escape(score)}(?!\d)', ' '.join(sheet(name)['score'])), (score, name)
+    named = {name for _, name in rows}
+    for name in (name for name in FILES if family(name) and name not in named):
+        assert sheet(name)['score'][0].startswith('no number known'), name

@@ -1,0 +1,84 @@
+"""Pictures of the benchmark: bars for what is compared, lines for what grows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from timm_3g.utils.files import save_figure
+
+from .report import Row, shared_words
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points to join: dashed for what is not measured."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    dashed: bool = False
+
+
+def draw_bars(rows: Sequence[Row], title: str, file: Path) -> None:
+    """A PNG with a panel for each phase, a group for each case, a bar for each form: its value over the first one of the group.
+
+    Args:
+        rows: of one section and one quantity, at least one.
+        title: above all panels.
+        file: the picture, written whole or not at all.
+    """
+    phases = list(dict.fromkeys(row.phase for row in rows))
+    cases = list(dict.fromkeys(row.case for row in rows))
+    forms = list(dict.fromkeys(row.form for row in rows))
+    height = 1.8 + 0.25 * sum(len({row.form for row in rows if row.case == case}) + 1 for case in cases)
+    figure = Figure(figsize=(2 + 5 * len(phases), height), layout='constrained')
+    shared, short = shared_words(cases)
+    figure.suptitle(f'{title}\n{shared}', fontsize=10)
+    handles = {}
+    for axes, phase in zip(figure.subplots(1, len(phases), squeeze=False)[0], phases, strict=True):
+        names, places, position = [], [], 0.0
+        for case in cases:
+            bars = [row for row in rows if row.case == case and row.phase == phase]
+            for row in bars:
+                length = row.value / bars[0].value
+                handles[row.form] = axes.barh(position, length, color=f'C{forms.index(row.form) % 10}')
+                axes.annotate(f' {row.value:.3g} {row.unit}', (length, position), va='center', fontsize=8)
+                position += 1
+            if bars:
+                names.append(short[case])
+                places.append(position - (len(bars) + 1) / 2)
+                position += 1
+        axes.set(xlabel=f'{rows[0].quantity}, over the first of the group', title=phase)
+        axes.margins(x=0.2)
+        axes.set_yticks(places, names, fontsize=8)
+        axes.invert_yaxis()
+    figure.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=len(handles), fontsize=8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure, file)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines by name. The first word of a name, up to a comma, settles the colour."""
+
+    title: str
+    x_label: str
+    y_label: str
+    lines: Mapping[str, Line]
+
+
+def draw_lines(panels: Sequence[Panel], file: Path, log_x: bool = True) -> None:
+    """A PNG with the panels side by side, on logarithmic axes; log_x=False for a linear horizontal one. Whole or not at all."""
+    figure = Figure(figsize=(5.5 * len(panels), 4), layout='constrained')
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        colours = list(dict.fromkeys(name.partition(',')[0] for name in panel.lines))
+        for name, line in panel.lines.items():
+            colour = f'C{colours.index(name.partition(",")[0]) % 10}'
+            axes.plot(line.x, line.y, '--' if line.dashed else 'o-', color=colour, markersize=4, label=name)
+        axes.set(xscale='log' if log_x else 'linear', yscale='log', title=panel.title)
+        axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure, file)

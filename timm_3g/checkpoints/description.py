@@ -1,0 +1,105 @@
+"""What is recorded beside a weight file, or in it, about its images and labels: fields of timm's pretrained_cfg."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .function import is_ours
+from .integrity import CONFIG, WEIGHTS, read_config
+from .record import config_beside, is_our_config, training_arguments
+
+PREPROCESSING = ('input_size', 'mean', 'std', 'crop_pct', 'interpolation')
+INTERPOLATIONS = ('bilinear', 'bicubic', 'nearest', 'lanczos', 'box', 'hamming', 'random')
+DESCRIPTION = (*PREPROCESSING, 'crop_mode', 'label_names', 'label_descriptions', 'license', 'tag')
+
+
+def read_description(file: str | Path, variant: str) -> dict[str, Any]:
+    """What is known about the images and labels of the weights in `file`, as fields of timm's pretrained_cfg.
+
+    From a config.json beside the file that names this architecture: size and normalisation of images, label names, licence,
+    tag. Or from the arguments that train.py keeps in its checkpoints: what it was told otherwise than the model's own config.
+    Empty where neither is.
+
+    Raises:
+        ValueError: a config.json beside the file that is not one.
+    """
+    config = config_beside(file, variant)
+    if config:
+        known = {**config.get('pretrained_cfg', {}), **config}
+        if not is_our_config(file, config):  # timm writes the default tag and its licence over whatever was trained
+            known |= {'license': None, 'tag': None, 'label_descriptions': None}
+            if [*(known.get('label_names') or ())] == [f'LABEL_{i}' for i in range(len(known.get('label_names') or ()))]:
+                known['label_names'] = None  # transformers' stand-ins
+        return _checked_description({name: _plain(known[name]) for name in DESCRIPTION if known.get(name) is not None}, file)
+    args = training_arguments(file, variant)
+    given = {name: args.get(name) for name in PREPROCESSING}
+    if args.get('img_size') and not given['input_size']:
+        given['input_size'] = (args.get('in_chans') or 3, args['img_size'], args['img_size'])
+    return _checked_description({name: _plain(value) for name, value in given.items() if value}, file)
+
+
+def check_config(folder: Path) -> None:
+    """Raise ValueError where timm could not read config.json of a folder: fields of another type than it expects."""
+    file = folder / WEIGHTS
+    config = read_config(file)
+    if not config:
+        return
+    if not isinstance(config.get('architecture'), str):
+        named = config.get('architecture')
+        raise ValueError(f'{folder / CONFIG} names no architecture: {named!r:.80}. Fetch or export the folder anew.')
+    cfg = config.get('pretrained_cfg', {})
+    if not isinstance(cfg, Mapping):
+        raise ValueError(f'{folder / CONFIG} has pretrained_cfg={cfg!r:.80}, which must map names to values. Mend it.')
+    known = {**cfg, **config}
+    classes = known.get('num_classes', 0)
+    if type(classes) is not int:
+        raise ValueError(f'{folder / CONFIG} has num_classes={classes!r:.80}, which must be an integer. Mend it.')
+    if 'model_args' in config:
+        config_beside(file, config['architecture'])
+    check_description(known, file, names=is_ours(config['architecture']))
+
+
+def check_description(cfg: Mapping[str, Any], file: str | Path, names: bool = True) -> None:
+    """Raise ValueError for fields of a pretrained_cfg that are of another type than timm expects.
+
+    Args:
+        file: the weights, for the message.
+        names: refuse label_names by index, too, which timm lets pass, but which name no classes here.
+    """
+    fields = {name: _plain(cfg[name]) for name in DESCRIPTION if cfg.get(name) is not None}
+    if not names and isinstance(fields.get('label_names'), Mapping):
+        del fields['label_names']
+    _checked_description(fields, file)
+
+
+def _checked_description(fields: dict[str, Any], file: str | Path) -> dict[str, Any]:
+    """The fields as they are.
+
+    Raises:
+        ValueError: one that is no size, no normalisation, no interpolation or no names.
+    """
+    size, descriptions = fields.get('input_size'), fields.get('label_descriptions')
+    wrong = {
+        'input_size': size is not None and not (len(_numbers(size)) == 3 and min(_numbers(size)) > 0),
+        'mean': 'mean' in fields and not _numbers(fields['mean']),
+        'std': 'std' in fields and not _numbers(fields['std']),
+        'interpolation': fields.get('interpolation', 'bilinear') not in INTERPOLATIONS,
+        'label_names': not isinstance(fields.get('label_names', ()), tuple),
+        'label_descriptions': not isinstance(descriptions, Mapping | None),
+    }
+    for name in (name for name, is_wrong in wrong.items() if is_wrong):
+        raise ValueError(
+            f'{str(file)!r} or the config.json beside it has {name}={fields[name]!r:.80}, which timm cannot use. Mend it.'
+        )
+    return fields
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    """The values if they are all finite numbers; else ()."""
+    fine = isinstance(values, tuple) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
+    return values if fine else ()
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

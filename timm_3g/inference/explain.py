@@ -1,0 +1,94 @@
+"""Pictures of the re-weighting: the input, each map w over it, and their product."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from timm_3g.utils.files import SOFTWARE, require_writable_folder, save_figure
+
+FLAT = 0.05
+LONGEST = 200  # bytes of a name, so that what is added fits into the 255 of a file system
+
+
+class Explainer:
+    """Writes one PNG an image into a folder: NAME.explain.png, with a number where names repeat.
+
+    Args:
+        folder: made if it is not there.
+        files: all images of the run, in order.
+        mean, std: what the pixels were normalised with.
+
+    Raises:
+        ValueError: a picture would overwrite one of the images, or a file that no earlier run wrote.
+    """
+
+    def __init__(self, folder: Path, files: Sequence[Path], mean: Sequence[float], std: Sequence[float]) -> None:
+        require_writable_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.outputs: list[Path] = []
+        taken = {file.resolve() for file in files}
+        for i, file in enumerate(files):
+            stem = os.fsencode(file.stem)[:LONGEST].decode(errors='ignore')
+            output = folder / f'{stem}.explain.png'
+            output = folder / f'{stem}.explain-{i}.png' if output in self.outputs else output
+            if output.resolve() in taken or output in self.outputs:
+                raise ValueError(f'{output} is one of the images, or stands for two; give another --explain folder.')
+            if os.path.lexists(output) and not _is_ours(output):
+                raise ValueError(f'{output} is there, and is no picture of an earlier run; give another --explain folder.')
+            self.outputs.append(output)
+        self.mean = torch.tensor(mean).view(-1, 1, 1)
+        self.std = torch.tensor(std).view(-1, 1, 1)
+
+    def draw(self, i: int, image: Tensor, maps: Tensor, top: dict[str, Any]) -> Path:
+        """image (C, H, W) as the network got it, maps (T, h, w) in [0, 1]. Returns the file.
+
+        A map is drawn at its own resolution, one flat cell a position, with its own colour scale, which spans FLAT at
+        least: the weights of a block often differ by little, and such a map should look flat. The range is written above.
+
+        Raises:
+            ValueError: no maps: a pooling without re-weighting.
+        """
+        if len(maps) == 0:
+            raise ValueError("--explain shows re-weighting maps, and this model has none. global_pool '3g' has (T >= 1).")
+        pixels = (image * self.std + self.mean).clamp(0, 1).permute(1, 2, 0).numpy()
+        grey = pixels.mean(2)
+        panels = [(f'block {t}: w', w) for t, w in enumerate(maps, start=1)]
+        panels.append(('product of all', maps.prod(0)))
+        figure = Figure(figsize=(3.0 * (len(panels) + 1), 3.6), layout='constrained')
+        axes = figure.subplots(1, len(panels) + 1)
+        axes[0].imshow(pixels if pixels.shape[2] == 3 else grey, cmap='gray', interpolation='nearest')
+        axes[0].set_title(f'{top["class"]} {100 * top["probability"]:.1f} %', fontsize=9)
+        height, width = grey.shape
+        for axis, (title, weight) in zip(axes[1:], panels, strict=True):
+            low, high = float(weight.min()), float(weight.max())
+            axis.imshow(grey, cmap='gray', interpolation='nearest')
+            shown = axis.imshow(
+                weight.numpy(),
+                cmap='viridis',
+                alpha=0.65,
+                interpolation='nearest',
+                extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+                vmin=min(low, high - FLAT),
+                vmax=high,
+            )
+            axis.set_title(f'{title}\n{low:.3f} to {high:.3f}', fontsize=9)
+            figure.colorbar(shown, ax=axis, shrink=0.75).ax.ticklabel_format(useOffset=False)
+        for axis in axes:
+            axis.set_axis_off()
+        output = self.outputs[i]
+        save_figure(figure, output)
+        return output
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        with Image.open(file, formats=['PNG']) as image:
+            return image.info.get('Software') == SOFTWARE
+    except OSError:
+        return False

@@ -1,0 +1,195 @@
+"""The text of a model card, from the facts of its source and the folder itself."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import EvalResult, ModelCardData
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from timm_3g.checkpoints import WEIGHTS
+
+from .papers import PAPERS
+
+BEGIN = '<!-- timm_3g: begin. `timm-3g card` writes anew what is between these marks; text below the last one is kept. -->'
+END = '<!-- timm_3g: end -->'
+PROSE = ('<!-- timm_3g: prose -->', '<!-- timm_3g: end of prose -->')
+
+NO_LICENCE = (
+    'No licence was granted with these weights. Whether they may be passed on is for whoever publishes them to settle with '
+    'their authors.'
+)
+
+
+def render(folder: Path, key: str, facts: Mapping[str, Any], prose: str, repo: str) -> str:
+    """The card without anything hand-written."""
+    net: Any = timm.create_model(f'local-dir:{folder}', device='meta').eval()
+    results = [
+        EvalResult(
+            task_type='image-classification',
+            dataset_type=metric.get('dataset_id') or metric['dataset'],
+            dataset_name=metric['dataset'],
+            dataset_split=metric.get('split'),
+            metric_type='accuracy',
+            metric_name=f'Top-{k}',
+            metric_value=metric[f'top{k}'],
+            # The Hub takes a name only with an address.
+            source_name=metric['measured_by'] if metric.get('source_url') else None,
+            source_url=metric.get('source_url'),
+        )
+        for metric in facts['metrics'] or []
+        for k in (1, 5)
+        if metric.get(f'top{k}') is not None
+    ]
+    data = ModelCardData(
+        tags=['image-classification', 'timm', 'timm_3g'],
+        library_name='timm',
+        pipeline_tag='image-classification',
+        license=facts['license'],
+        base_model=facts.get('base_model'),
+        datasets=facts['datasets'] or None,
+        model_name=key,
+        eval_results=results or None,
+        timm_3g={name: fact for name, fact in facts.items() if name not in ('license', 'datasets', 'base_model')},
+    )
+    sections = [
+        BEGIN,
+        f'# Model card for {key}',
+        _details(net, facts),
+        _results(facts),
+        _usage(net, repo),
+        '\n'.join([PROSE[0], prose, PROSE[1]]) if prose else '',
+        '## Known faults\n\n' + '\n'.join(f'- {fault}' for fault in facts['known_faults'] or ['Nobody has written any down.']),
+        f'## Citation\n\n{_citation(net)}',
+        END,
+    ]
+    return f'---\n{data.to_yaml()}\n---\n' + '\n\n'.join(filter(None, sections)) + '\n'
+
+
+def _details(net: Any, facts: Mapping[str, Any]) -> str:
+    stats = model_stats(net)
+    pool = ', '.join(f'{name}={value!r}' for name, value in net.global_pool.options.items())
+    licence = facts['license'] + (f', {facts["license_note"]}' if facts.get('license_note') else '')
+    lines = {
+        'Model Type': 'image classification / feature backbone',
+        'Model Stats': '; '.join(f'{name}: {value}' for name, value in stats.items()),
+        'Global pooling': f'`{net.global_pool.pool_type}`, {net.head_hidden_size:,} numbers ({pool or "no options"})',
+        'Base model': facts.get('base_model'),
+        'Dataset': ', '.join(facts['datasets'] or ['not stated']),
+        'Made by': facts.get('made_by') or 'not stated',
+        'Original': facts.get('origin'),
+        'Licence': licence + (f'. {NO_LICENCE}' if facts['license'] == 'unknown' and facts.get('origin') else ''),
+        'Training': facts['recipe'] or 'recipe not stated',
+        'Hardware': facts['hardware'] or 'not stated',
+        'Hours': facts['hours'] if facts['hours'] is not None else 'not stated',
+        'Seeds': ', '.join(map(str, facts['seeds'] or [])) or 'not stated',
+        'File': f'{WEIGHTS}, sha256 `{facts["sha256"]}`',
+    }
+    items = [f'- **{name}:** {value}' for name, value in lines.items() if value is not None]
+    return '## Model Details\n\n' + '\n'.join(items)
+
+
+def model_stats(net: Any) -> dict[str, str]:
+    """Parameters, multiply-adds of convolutions and products, outputs of convolutions and Linears; one image, any device."""
+    cfg = net.pretrained_cfg
+    activations = 0
+
+    def count(module: nn.Module, args: Any, output: torch.Tensor) -> None:
+        nonlocal activations
+        activations += output.numel()
+
+    hooks = [m.register_forward_hook(count) for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    parameter = next(net.parameters())
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(torch.zeros(1, *cfg['input_size'], device=parameter.device, dtype=parameter.dtype))
+    for hook in hooks:
+        hook.remove()
+    return {
+        'Params (M)': f'{sum(p.numel() for p in net.parameters()) / 1e6:.1f}',
+        'GMACs': f'{counter.get_total_flops() / 2e9:.2f}',
+        'Activations (M)': f'{activations / 1e6:.1f}',
+        'Image size': ' x '.join(map(str, cfg['input_size'][1:])),
+    }
+
+
+def _results(facts: Mapping[str, Any]) -> str:
+    rows = [
+        f'| {metric["dataset"]} | {metric.get("split") or ""} | {metric.get("protocol") or ""} | {_percent(metric, "top1")} | '
+        f'{_percent(metric, "top5")} | {metric["measured_by"]} |'
+        for metric in facts['metrics'] or []
+    ]
+    if not rows:
+        return '## Results\n\nNobody has stated any.'
+    head = '| data | split | protocol | top-1 | top-5 | measured by |\n| --- | --- | --- | --- | --- | --- |\n'
+    return '## Results\n\nAccuracy in %.\n\n' + head + '\n'.join(rows)
+
+
+def _percent(metric: Mapping[str, Any], name: str) -> str:
+    return f'{metric[name]:.2f}' if metric.get(name) is not None else ''
+
+
+def _usage(net: Any, repo: str) -> str:
+    """Snippets that run as they stand. Classification only where there is a classifier."""
+    height, width = net.pretrained_cfg['input_size'][1:]
+    maps = ''.join(
+        f'\n    #   (1, {info["num_chs"]}, {math.ceil(height / info["reduction"])}, {math.ceil(width / info["reduction"])})'
+        for info in net.feature_info
+    )
+    last = net.feature_info[-1]['reduction']
+    features = f'(1, {net.num_features}, {math.ceil(height / last)}, {math.ceil(width / last)})'
+    classification = f"""### Image Classification
+
+```python
+{_open(repo, '')}
+with torch.inference_mode():
+    logits = model(image)  # (1, {net.num_classes})
+percent, classes = logits.softmax(dim=1).mul(100).topk({min(5, net.num_classes)})
+```
+
+"""
+    return f"""## Model Usage
+
+With the package timm_3g installed: importing it registers the architecture in timm.
+
+{classification if net.num_classes else ''}### Feature Map Extraction
+
+```python
+{_open(repo, ', features_only=True')}
+with torch.inference_mode():
+    for feature_map in model(image):
+        print(feature_map.shape){maps}
+```
+
+### Image Embeddings
+
+```python
+{_open(repo, ', num_classes=0')}
+with torch.inference_mode():
+    embedding = model(image)  # (1, {net.head_hidden_size}): the pooled vector
+    features = model.forward_features(image)  # {features}, unpooled
+    same = model.forward_head(features, pre_logits=True)
+```"""
+
+
+def _open(repo: str, options: str) -> str:
+    return f"""from urllib.request import urlopen
+
+import timm
+import timm_3g
+import torch
+from PIL import Image
+
+url = 'https://huggingface.co/datasets/huggingface/documentation-images/resolve/main/beignets-task-guide.png'
+picture = Image.open(urlopen(url)).convert('RGB')
+model = timm.create_model('hf-hub:{repo}', pretrained=True{options}).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+image = transform(picture).unsqueeze(0)"""
+
+
+def _citation(net: Any) -> str:
+    papers = [PAPERS[net.global_pool.pool_type]] if net.global_pool.pool_type in PAPERS else []
+    return '\n'.join(f'```bibtex\n{paper}\n```' for paper in papers) or 'This pooling has no paper of its own.'

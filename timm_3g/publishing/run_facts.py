@@ -1,0 +1,78 @@
+"""What a card can say of weights that nobody has written about: from config.json and the arguments of a run of train.py."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from timm.models import resolve_pretrained_cfg
+
+from timm_3g.checkpoints import is_ours, is_tag
+
+from .card_facts import REQUIRED
+from .folder import read_json
+
+# Arguments of train.py that a recipe names, and how.
+RECIPE = {'batch_size': 'batch size', 'opt': 'optimizer', 'lr': 'learning rate', 'weight_decay': 'weight decay'}
+
+_ID = re.compile(r'[\w-][\w.-]*(?:/[\w-][\w.-]*)?', re.ASCII)  # what the Hub takes for base_model
+
+
+def facts_of_run(folder: Path, training: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of an exported folder, where `training` is what train.py recorded (see `read_training`), or {}."""
+    config = read_json(folder)
+    cfg = config['pretrained_cfg']
+    where = training.get('data_dir') or training.get('data')
+    data = training.get('dataset') or (Path(where).name if isinstance(where, str) else None)
+    metrics = []
+    if training.get('metric') is not None and training.get('eval_metric', 'top1') == 'top1':
+        said = f"timm's train.py, after {_epochs(training)} of the run; nobody has checked it"
+        split = training.get('val_split') or 'validation'
+        metrics = [{'dataset': data or 'unknown', 'split': split, 'top1': training['metric'], 'measured_by': said}]
+    return {
+        **dict.fromkeys(REQUIRED),
+        'license': cfg.get('license') or 'unknown',
+        'datasets': [data] if data else None,
+        'recipe': _recipe(training, config.get('num_classes')) if training else None,
+        'metrics': metrics,
+        'seeds': [training['seed']] if 'seed' in training else None,
+        'known_faults': ['This card was made without a source: nobody has written down what these weights are bad at.'],
+        **({'origin': cfg['origin_url']} if cfg.get('origin_url') else {}),
+    }
+
+
+def base_of(training: Mapping[str, Any]) -> str:
+    """What a run began with, by its arguments: <arch>.<tag>, ORG/NAME or the name of a file; '' for random weights.
+
+    Nothing is opened: the arguments are what the checkpoint says.
+    """
+    model, given = training.get('model'), training.get('pretrained_path') if training.get('pretrained') else None
+    given = given or training.get('initial_checkpoint')
+    if isinstance(given, str) and given:
+        path = Path(given)
+        named = next((name for name in (path.parent.name, path.stem, path.name) if is_tag(name)), path.name)
+        return named if _ID.fullmatch(named) else ''
+    if not training.get('pretrained') or not isinstance(model, str):
+        return ''
+    source, _, rest = model.rpartition(':')
+    if source:
+        name = rest.split('@')[0] if source == 'hf-hub' else Path(rest).name
+    else:
+        tag = resolve_pretrained_cfg(model).tag if is_ours(model) and '.' not in model else None
+        name = f'{model}.{tag}' if tag else model
+    return name if _ID.fullmatch(name) else ''
+
+
+def _epochs(training: Mapping[str, Any]) -> str:
+    """'epoch N', counted from 1 as `timm-3g curves` does: train.py counts from 0."""
+    epoch = training.get('epoch')
+    return f'epoch {epoch + 1}' if type(epoch) is int else 'an unknown epoch'
+
+
+def _recipe(training: Mapping[str, Any], classes: Any) -> str:
+    base, total = base_of(training), training.get('epochs')
+    began = f'fine-tuned from {base}' if base else 'trained from random weights'
+    parts = [f'{label} {training[name]}' for name, label in RECIPE.items() if training.get(name) is not None]
+    return ', '.join(
+        [f"{began} by timm's train.py", f'{classes} classes', f'{_epochs(training)}{f" of {total}" if total else ""}', *parts]
+    )
