@@ -13,7 +13,14 @@ SHELL = [line for code in re.findall(r'```bash\n(.*?)```', README, re.DOTALL) fo
 
 
 def test_the_version_has_a_changelog_entry():
-    assert f'## {timm_3g.__version__}' in (ROOT / 'CHANGELOG.md').read_text()
+    headings = re.findall(r'^## (.*)', (ROOT / 'CHANGELOG.md').read_text(), re.MULTILINE)
+    assert headings[0] == 'Unreleased' and re.fullmatch(rf'{timm_3g.__version__} \(20\d\d-\d\d-\d\d\)', headings[1])
+
+
+def test_the_citation_is_of_this_version():
+    citation = (ROOT / 'CITATION.cff').read_text()
+    date = re.search(rf'## {timm_3g.__version__} \((.*)\)', (ROOT / 'CHANGELOG.md').read_text())[1]
+    assert f'\nversion: {timm_3g.__version__}\n' in citation and f'\ndate-released: "{date}"\n' in citation
 
 
 def test_py_typed_ships():
