@@ -1,8 +1,6 @@
-"""The package as a whole: version and changelog, README's snippets and commands, what `.ci/run` runs, types."""
+"""The package as a whole: version and changelog, README's tables and commands, what `.ci/run` runs, types."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,33 +9,54 @@ from common import MODELS, ROOT
 import timm_3g
 
 README = (ROOT / 'README.md').read_text()
-BLOCKS = re.findall(r'```(\w+)\n(.*?)```', README, re.DOTALL)
-PYTHON = [code for language, code in BLOCKS if language == 'python']
-SHELL = [line for language, code in BLOCKS if language == 'bash' for line in code.splitlines() if line and line[0] != '#']
+SHELL = [line for code in re.findall(r'```bash\n(.*?)```', README, re.DOTALL) for line in code.splitlines()]
 
 
 def test_the_version_has_a_changelog_entry():
-    assert f'## {timm_3g.__version__}' in (ROOT / 'CHANGELOG.md').read_text()
+    headings = re.findall(r'^## (.*)', (ROOT / 'CHANGELOG.md').read_text(), re.MULTILINE)
+    assert headings[0] == 'Unreleased' and re.fullmatch(rf'{timm_3g.__version__} \(20\d\d-\d\d-\d\d\)', headings[1])
+
+
+def test_the_citation_is_of_this_version():
+    citation = (ROOT / 'CITATION.cff').read_text()
+    date = re.search(rf'## {timm_3g.__version__} \((.*)\)', (ROOT / 'CHANGELOG.md').read_text())[1]
+    assert f'\nversion: {timm_3g.__version__}\n' in citation and f'\ndate-released: "{date}"\n' in citation
 
 
 def test_py_typed_ships():
     assert (Path(timm_3g.__file__).parent / 'py.typed').is_file()
 
 
-@pytest.mark.parametrize('code', PYTHON, ids=lambda code: code.splitlines()[0][:50])
-def test_readme_snippets_run(code, tmp_path):
-    """In a fresh interpreter each, as a reader would; the network is never asked."""
-    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+NETWORKS = (ROOT / 'docs' / 'guides' / 'networks.md').read_text()
+POOLINGS = (ROOT / 'docs' / 'guides' / 'poolings.md').read_text()
 
 
-def test_readme_names_every_model_and_pool():
-    written = set()
-    for prefix, numbers, suffix in re.findall(r'`(resnet)\{([\d,]+)\}(_\w+)`', README):
-        written |= {f'{prefix}{number}{suffix}' for number in numbers.split(',')}
-    written |= set(re.findall(r'^\| `(\w+_3g)` \|', README, re.MULTILINE))
-    assert written == set(MODELS)
-    assert not [pool for pool in timm_3g.list_pools() if f'`{pool}`' not in README and not pool.startswith('fast')]
+@pytest.mark.parametrize('page', [README, NETWORKS], ids=['README', 'networks'])
+def test_the_tables_of_networks_are_complete(page):
+    names = set()
+    for cell in re.findall(r'^\| (?:.*? \| )?.*', page, re.MULTILINE):
+        for prefix, numbers, suffix in re.findall(r'`(resnet)\{([\d,]+)\}(_\w+)`', cell):
+            names |= {f'{prefix}{number}{suffix}' for number in numbers.split(',')}
+        names |= set(re.findall(r'`(\w+_3g)`', cell))
+    assert names == set(MODELS)
+
+
+@pytest.mark.parametrize('page', [README, POOLINGS], ids=['README', 'poolings'])
+def test_the_tables_of_poolings_are_complete(page):
+    table = '\n'.join(line for line in page.splitlines() if line.startswith('|'))
+    assert not [pool for pool in timm_3g.list_pools() if f'`{pool}`' not in table and not pool.startswith('fast')]
+
+
+def test_the_readme_is_short():
+    """It has one table of results and one of what there is. Everything else has a page in docs/."""
+    assert len(README.split()) <= 1200
+
+
+def test_ci_pins_the_floor_that_pyproject_allows():
+    allowed = (ROOT / 'pyproject.toml').read_text()
+    for pin in re.findall(r'^(\w+)==([\d.]+)$', (ROOT / '.ci' / 'floor.txt').read_text(), re.MULTILINE):
+        name, version = pin
+        assert name == 'torchvision' or f'"{name}>={version.removesuffix(".0")}' in allowed
 
 
 def test_ci_runs_the_readmes_test_command():
@@ -45,11 +64,11 @@ def test_ci_runs_the_readmes_test_command():
     assert command in (ROOT / '.ci' / 'run').read_text().splitlines()
 
 
-SUFFIXES = ('.py', '.md', '.toml', '.yaml')
+SUFFIXES = ('.py', '.md', '.toml', '.yaml', '.yml', '.cff', '.txt')
 
 
 def test_no_paths_of_a_machine_in_our_files():
-    folders = [ROOT, *(ROOT / name for name in ('timm_3g', 'tests', 'hub', 'train_configs', '.ci'))]
+    folders = [ROOT, *(ROOT / name for name in ('timm_3g', 'tests', 'hub', 'train_configs', 'docs', '.ci', '.github'))]
     files = [f for folder in folders for f in folder.glob('*' if folder == ROOT else '**/*') if f.suffix in SUFFIXES]
     marks = ['/' + folder + '/' for folder in ('work', 'root', 'farm')]
     assert files and not [f for f in files if any(m in f.read_text() for m in marks)]
