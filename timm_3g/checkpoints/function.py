@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import timm
-from timm.models import model_entrypoint
+from timm.models import model_entrypoint, split_model_name_tag
 
 from timm_3g.layers.create_pool import POOL_OPTIONS, POOLS, TIMM_POOLS, checked_option
 
@@ -21,15 +21,15 @@ OWN: dict[str, dict[str, Any]] = {'resnet10_mini_3g': {'reduce_dim': 64}, 'tf_ef
 
 def is_ours(name: str) -> bool:
     """Whether this package has made the architecture of `<arch>` or `<arch>.<tag>`."""
-    arch = name.split('.')[0]
+    arch = split_model_name_tag(name)[0]
     return timm.is_model(arch) and model_entrypoint(arch).__module__.startswith('timm_3g.')
 
 
-def defaults_of(variant: str) -> dict[str, Any]:
+def defaults_of(arch: str) -> dict[str, Any]:
     """global_pool, reduce_dim and bn_eps of an architecture of this package; {} for any other."""
-    if not is_ours(variant):
+    if not is_ours(arch):
         return {}
-    return {'global_pool': variant.rpartition('_')[2], 'reduce_dim': 256, 'bn_eps': 1e-5, **OWN.get(variant, {})}
+    return {'global_pool': arch.rpartition('_')[2], 'reduce_dim': 256, 'bn_eps': 1e-5, **OWN.get(arch, {})}
 
 
 def checked_options(given: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -53,13 +53,13 @@ def checked_options(given: Mapping[str, Any], source: str) -> dict[str, Any]:
     return options
 
 
-def function_of(variant: str, given: Mapping[str, Any], source: str) -> dict[str, Any]:
+def function_of(arch: str, given: Mapping[str, Any], source: str) -> dict[str, Any]:
     """What settles the function of a model built with the options `given`: those, and the defaults for the others.
 
     Raises:
         ValueError: see `checked_options`; or an option that the pooling does not have.
     """
-    stated = {**defaults_of(variant), **checked_options(given, source)}
+    stated = {**defaults_of(arch), **checked_options(given, source)}
     pool = stated.get('global_pool')
     known = POOLS[pool].options if pool in POOLS else {}
     foreign = sorted(POOL_OPTIONS & stated.keys() - known.keys())
