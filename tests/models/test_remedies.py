@@ -212,7 +212,7 @@ def test_a_config_that_contradicts_the_weights(folder):
 
 def test_a_config_that_is_none(folder):
     (folder / 'config.json').write_text('[]')
-    assert 'Mend it or move it' in refusal(create_loaded, SMALL, folder / 'model.safetensors')
+    assert 'Fix or move it' in refusal(create_loaded, SMALL, folder / 'model.safetensors')
     (folder / 'config.json').unlink()
     create_loaded(SMALL, folder / 'model.safetensors')
 

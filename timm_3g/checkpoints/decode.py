@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from safetensors import SafetensorError
 from timm.models import clean_state_dict
 from torch import Tensor
 
@@ -55,42 +56,35 @@ def metadata_in(header: bytes) -> dict[str, Any]:
 def tensors_in(content: bytearray) -> dict[str, Tensor]:
     """The tensors of a safetensors file as views of its bytes, in the order of the header. Nothing is copied.
 
-    safetensors' own readers either map the file, which another process may change after its SHA-256 was checked, or copy it.
+    safetensors' own readers either map the file, which another process may change after its SHA-256 was verified, or copy it.
+    The format: https://huggingface.co/docs/safetensors/index#format
 
     Raises:
-        ValueError, TypeError, KeyError, ...: not in the format: https://huggingface.co/docs/safetensors/index#format
+        SafetensorError: not in the format. Other exceptions where the header is not even JSON of the right shape.
     """
     length = int.from_bytes(content[:8], 'little')
     start = 8 + length
     if not 0 < length <= min(MOST_HEADER, len(content) - 8):
-        raise ValueError(f'The header has {length} bytes, and the file {len(content)}.')
-    entries = json.loads(content[8:start], object_pairs_hook=_without_doubles)
+        raise SafetensorError(f'The header has {length} bytes, and the file {len(content)}.')
+    entries = json.loads(content[8:start])
     entries.pop('__metadata__', None)
-    end, tensors = 0, {name: torch.empty(0) for name in entries}
+    end, tensors = 0, dict.fromkeys(entries, torch.empty(0))
     for name, entry in sorted(entries.items(), key=lambda item: item[1]['data_offsets']):
         dtype, shape, (first, last) = DTYPES[entry['dtype']], entry['shape'], entry['data_offsets']
-        if not all(type(number) is int and number >= 0 for number in (*shape, first, last)):
-            raise ValueError(
-                f'The shape and offsets of {name!r} must be whole numbers; got {shape!r:.80}, {first!r}, {last!r}.'
+        if not all(type(size) is int and size >= 0 for size in (*shape, first, last)):
+            raise SafetensorError(
+                f'Shape and offsets of {name!r} must be whole numbers; got {shape!r:.80}, {first!r}, {last!r}.'
             )
         number = math.prod(shape)
         if first != end or last - first != number * dtype.itemsize or start + last > len(content):
-            raise ValueError(f'The tensor {name!r} of shape {shape!r:.80} is not at its place in the file.')
-        flat = (
-            torch.frombuffer(content, dtype=dtype, count=number, offset=start + first) if number else torch.empty(0).to(dtype)
-        )
-        tensors[name] = flat.reshape(shape)
-        end = last
+            raise SafetensorError(f'The tensor {name!r} of shape {shape!r:.80} is not at its place in the file.')
+        aligned = (start + first) % dtype.itemsize == 0
+        buffer, offset = (content, start + first) if aligned else (content[start + first : start + last], 0)
+        flat = torch.frombuffer(buffer, dtype=dtype, count=number, offset=offset) if number else torch.empty(0, dtype=dtype)
+        tensors[name], end = flat.reshape(shape), last
     if start + end != len(content):
-        raise ValueError(f'The tensors end after {start + end} bytes, and the file after {len(content)}.')
+        raise SafetensorError(f'The tensors end after {start + end} bytes, and the file after {len(content)}.')
     return tensors
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError('A name stands twice in the header.')
-    return found
 
 
 def load_pickle(stream: BinaryIO) -> Any:

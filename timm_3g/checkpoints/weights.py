@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from timm_3g.utils.files import require_file
+
 from .decode import load_pickle, metadata_in, read_header, state_dict_in, tensors_in, training_in, unreadable
 from .description import description
 from .integrity import check_sha256, expected_sha256, hash_stream, read_and_hash, read_config
@@ -82,7 +84,7 @@ def open_weights(file: str | Path, use_ema: bool = True, config: Mapping[str, An
         The weights. Their tensors are views of one buffer, which has the size of the file.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: no such file, or it cannot be read.
         ValueError: config.json beside it is invalid; here or from `tensors` and `sha256`: not the published file (see
             `check_sha256`), truncated, not a state dict of tensors, or in need of pickled classes.
 
@@ -92,6 +94,7 @@ def open_weights(file: str | Path, use_ema: bool = True, config: Mapping[str, An
     ('36551a8a', (10, 2080), 'resnet10_mini_3g.cifar10')
     """
     file = Path(file)
+    require_file(file)
     config = read_config(file) if config is None else config
     return (_open_safetensors if file.suffix == SAFETENSORS else _open_pickle)(file, config, use_ema)
 

@@ -3,12 +3,12 @@
 import tarfile
 from pathlib import Path
 
-from timm.data.dataset_factory import _search_split
+from timm_3g.compat import search_split
 
 
 def require_split(root: str, split: str) -> None:
     """Raise ValueError if `root` is a folder in which timm would not find `split`, and so take the images of every split."""
-    if split and Path(root).is_dir() and Path(_search_split(root, split)) == Path(root):
+    if split and Path(root).is_dir() and Path(search_split(root, split)) == Path(root):
         folders = sorted(f.name for f in Path(root).iterdir() if f.is_dir())
         raise ValueError(
             f'{root} has no split {split!r}; timm would take all its images, those of every split. '
