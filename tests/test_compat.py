@@ -26,10 +26,11 @@ def test_decode_arch_def():
 
 
 def test_model_args(tmp_path):
-    model = timm.create_model('test_resnet', num_classes=3)
-    getattr(model, compat.MODEL_ARGS)['drop_rate'] = 0.5
+    """timm writes what our head adds. Without `num_iters` and `eps` it would be another network."""
+    model = timm.create_model(SMALL, num_classes=3, stem_type='deep')
     timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
-    assert json.loads((tmp_path / 'config.json').read_text())['model_args']['drop_rate'] == 0.5
+    written = json.loads((tmp_path / 'config.json').read_text())['model_args']
+    assert written | {'stem_type': 'deep', 'num_iters': 5, 'eps': 1e-7, 'reduce_dim': 64} == written
 
 
 # huggingface_hub --------------------------------------------------------------------------------------------------------

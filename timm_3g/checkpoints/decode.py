@@ -53,8 +53,8 @@ def metadata_in(header: bytes) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def tensors_in(content: bytearray) -> dict[str, Tensor]:
-    """The tensors of a safetensors file as views of its bytes, in the order of the header. Nothing is copied.
+def tensors_in(content: Tensor) -> dict[str, Tensor]:
+    """The tensors of a safetensors file as views of its bytes (uint8), in the order of the header. Nothing is copied.
 
     safetensors' own readers either map the file, which another process may change after its SHA-256 was verified, or copy it.
     The format: https://huggingface.co/docs/safetensors/index#format
@@ -62,11 +62,11 @@ def tensors_in(content: bytearray) -> dict[str, Tensor]:
     Raises:
         SafetensorError: not in the format. Other exceptions where the header is not even JSON of the right shape.
     """
-    length = int.from_bytes(content[:8], 'little')
+    length = int.from_bytes(content[:8].numpy().tobytes(), 'little')
     start = 8 + length
     if not 0 < length <= min(MOST_HEADER, len(content) - 8):
         raise SafetensorError(f'The header has {length} bytes, and the file {len(content)}.')
-    entries = json.loads(content[8:start])
+    entries = json.loads(content[8:start].numpy().tobytes())
     entries.pop('__metadata__', None)
     end, tensors = 0, dict.fromkeys(entries, torch.empty(0))
     for name, entry in sorted(entries.items(), key=lambda item: item[1]['data_offsets']):
@@ -75,13 +75,11 @@ def tensors_in(content: bytearray) -> dict[str, Tensor]:
             raise SafetensorError(
                 f'Shape and offsets of {name!r} must be whole numbers; got {shape!r:.80}, {first!r}, {last!r}.'
             )
-        number = math.prod(shape)
-        if first != end or last - first != number * dtype.itemsize or start + last > len(content):
+        if first != end or last - first != math.prod(shape) * dtype.itemsize or start + last > len(content):
             raise SafetensorError(f'The tensor {name!r} of shape {shape!r:.80} is not at its place in the file.')
-        aligned = (start + first) % dtype.itemsize == 0
-        buffer, offset = (content, start + first) if aligned else (content[start + first : start + last], 0)
-        flat = torch.frombuffer(buffer, dtype=dtype, count=number, offset=offset) if number else torch.empty(0, dtype=dtype)
-        tensors[name], end = flat.reshape(shape), last
+        data = content[start + first : start + last]
+        aligned = data.storage_offset() % dtype.itemsize == 0
+        tensors[name], end = (data if aligned else data.clone()).view(dtype).reshape(shape), last
     if start + end != len(content):
         raise SafetensorError(f'The tensors end after {start + end} bytes, and the file after {len(content)}.')
     return tensors

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import torch
+from torch import Tensor
 from torch.hub import HASH_REGEX
 
 if TYPE_CHECKING:
@@ -59,21 +61,20 @@ def hash_stream(stream: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def read_and_hash(stream: BinaryIO, start: bytes) -> tuple[bytearray, str]:
-    """The content of an open file and its SHA-256, in one pass.
+def read_and_hash(stream: BinaryIO, start: bytes) -> tuple[Tensor, str]:
+    """The content of an open file as bytes (uint8), and its SHA-256, in one pass.
 
     Args:
         start: bytes that were already read from the beginning.
     """
-    content = bytearray(max(os.fstat(stream.fileno()).st_size, len(start)))
-    content[: len(start)] = start
+    content = torch.empty(max(os.fstat(stream.fileno()).st_size, len(start)), dtype=torch.uint8)
     digest, position = hashlib.sha256(start), len(start)
-    with memoryview(content) as view:
+    with memoryview(content.numpy()) as view:  # type: ignore[arg-type]
+        view[:position] = start
         while number := stream.readinto(view[position : position + _BLOCK]):  # type: ignore[attr-defined]
             digest.update(view[position : position + number])
             position += number
-    del content[position:]  # of a file that has become shorter
-    return content, digest.hexdigest()
+    return content[:position], digest.hexdigest()  # shorter, if the file has become so
 
 
 def stated_sha256(record: 'Record') -> str:
