@@ -247,7 +247,7 @@ def test_the_filter_raises_value_errors_only(orig18):
 def test_a_broken_config_beside_the_weights_is_named(tmp_path, content):
     save_file(timm.create_model(SMALL).state_dict(), tmp_path / 'model.safetensors')
     (tmp_path / 'config.json').write_text(content)
-    with pytest.raises(ValueError, match=r'config.json beside the weights is no config.json of timm'):
+    with pytest.raises(ValueError, match=r'config.json beside the weights is not a valid timm config.json'):
         load(SMALL, tmp_path / 'model.safetensors')
 
 

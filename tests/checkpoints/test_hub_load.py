@@ -399,13 +399,13 @@ def test_num_classes_that_the_weights_do_not_have(folder):
 @pytest.mark.parametrize('text', ['{"architecture": ', '[]', '\xff'])
 def test_broken_config_beside_a_file(folder, text):
     (folder / 'config.json').write_text(text, encoding='latin-1')
-    with pytest.raises(ValueError, match=r'is no config.json of timm'):
+    with pytest.raises(ValueError, match=r'is not a valid timm config.json'):
         by_registry(file=str(folder / 'model.safetensors'))
 
 
 def test_an_empty_folder(folder):
     (folder / 'model.safetensors').unlink()
-    with pytest.raises(FileNotFoundError, match=r'holds no weights that can be told: none of model.safetensors'):
+    with pytest.raises(FileNotFoundError, match=r'contains no recognizable weights file: none of model.safetensors'):
         load(f'local-dir:{folder}')
 
 

@@ -20,7 +20,7 @@ import yaml
 from common import SMALL, image_folder
 
 from timm_3g.__main__ import main
-from timm_3g.checkpoints import read_weights
+from timm_3g.checkpoints import open_weights
 from timm_3g.training import timm_scripts as scripts
 from timm_3g.training.arguments import check_arguments, check_config
 from timm_3g.training.class_names import kept_class_names
@@ -308,7 +308,7 @@ def kill_twice_then_finish(data, output, processes, shim):
     out, code = finish(train_command(data, output, *killer, processes=processes))
     assert code != 0
     # The first checkpoint is whole; the half-written second one never took a checkpoint's name.
-    read_weights(run / 'last.pth.tar')
+    open_weights(run / 'last.pth.tar')
     names = sorted(f.name for f in run.glob('*.pth.tar'))
     assert names == ['checkpoint-0.pth.tar', 'last.pth.tar', 'model_best.pth.tar', 'tmp.pth.tar'], out
     out, code = finish(train_command(data, output, *shim, '--resume', str(run / 'tmp.pth.tar')))
@@ -346,7 +346,7 @@ def test_two_processes_killed_and_resumed_end_as_an_uninterrupted_run(data, tmp_
     out, code = finish(train_command(data, tmp_path / 'whole', *shim, processes=2))
     assert code == 0, out
     whole, broken = tmp_path / 'whole' / 'run', kill_twice_then_finish(data, tmp_path / 'broken', 2, shim)
-    ours, theirs = read_weights(broken / 'last.pth.tar'), read_weights(whole / 'last.pth.tar')
+    ours, theirs = (open_weights(tmp / 'last.pth.tar').tensors for tmp in (broken, whole))
     assert ours.keys() == theirs.keys()
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], **RESUMED, msg=name)

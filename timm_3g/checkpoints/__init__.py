@@ -2,7 +2,6 @@
 
 from .description import INTERPOLATIONS as INTERPOLATIONS
 from .description import check_config as check_config
-from .description import read_description as read_description
 from .fetched import arriving_file as arriving_file
 from .fetched import cache_root as cache_root
 from .fetched import fetched_file as fetched_file
@@ -18,18 +17,13 @@ from .hub import hub_owner as hub_owner
 from .integrity import CONFIG as CONFIG
 from .integrity import SHA256 as SHA256
 from .integrity import WEIGHTS as WEIGHTS
-from .integrity import check_integrity as check_integrity
 from .integrity import check_name_digits as check_name_digits
-from .integrity import is_carried_along as is_carried_along
-from .integrity import read_config as read_config
 from .integrity import sha256_of as sha256_of
-from .known_files import known_file as known_file
-from .read import read_training as read_training
-from .read import read_weights as read_weights
-from .record import read_key as read_key
-from .record import read_record as read_record
+from .record import Record as Record
 from .record import stamp as stamp
 from .sound import require_pixels as require_pixels
 from .sound import require_sound as require_sound
 from .source import GOLDEN as GOLDEN
 from .source import is_tag as is_tag
+from .weights import Weights as Weights
+from .weights import open_weights as open_weights

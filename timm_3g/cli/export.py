@@ -9,7 +9,7 @@ from typing import Any
 
 import timm
 
-from timm_3g.checkpoints import INTERPOLATIONS, is_ours, is_tag, known_file, read_key, read_training
+from timm_3g.checkpoints import INTERPOLATIONS, is_ours, is_tag, open_weights
 from timm_3g.models.loading import bears_tag, class_names, create_loaded
 from timm_3g.publishing.card import add_card_options, write_card
 from timm_3g.publishing.folder import key_of, new_folder, write_folder
@@ -82,7 +82,7 @@ def model_name(checkpoint: Path, given: str | None, otherwise: str = '') -> str:
         ValueError: none of them.
     """
     require_file(checkpoint)
-    name = given or read_key(checkpoint) or otherwise
+    name = given or open_weights(checkpoint).record.key or otherwise
     if not name:
         raise ValueError(f'{checkpoint} does not say which architecture it is of. Name it: --model NAME[.TAG].')
     return name
@@ -133,14 +133,17 @@ def export(
         raise ValueError(f'{model!r} is no architecture of timm_3g: {", ".join(filter(is_ours, timm.list_models()))}.')
     if not re.fullmatch(r'[\w.-]*', tag or model.partition('.')[2]):
         raise ValueError(f'A tag is made of letters, digits, _, - and dots; got {tag or model!r}.')
-    known = known_file(checkpoint)
+    weights = open_weights(checkpoint, use_ema)
+    known = weights.record.known_file
     if known and is_tag(model) and model != known.key:
         raise ValueError(f'{checkpoint} is the file of {known.key}, as its name says; got {model}. Name {known.key}.')
     arch, _, own = model.partition('.')
-    net: Any = create_loaded(model if is_tag(model) else arch, checkpoint, num_classes, use_ema, options=model_kwargs).eval()
-    training = read_training(checkpoint)
+    net: Any = create_loaded(
+        model if is_tag(model) else arch, num_classes=num_classes, options=model_kwargs, weights=weights
+    ).eval()
+    training = weights.record.training
     base_model = base_of(training)
-    if is_tag(model) and not bears_tag(model, checkpoint, net.num_classes):
+    if is_tag(model) and not bears_tag(model, weights, net.num_classes):
         print(
             f'timm-3g: {checkpoint} holds other weights than those of {model}: {_difference(model, net)}. The result '
             f'has neither its tag nor its licence. Give it its own: --model {arch}.TAG, --license ID',

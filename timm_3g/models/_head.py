@@ -6,7 +6,10 @@ from timm.layers import get_device_dtype
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from timm_3g.compat import MODEL_ARGS
 from timm_3g.layers import POOL_OPTIONS, create_global_pool
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)  # timm's fused ones are of these
 
 
 def pop_pool_options(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -55,18 +58,13 @@ class SecondOrderHead(nn.Module):
         self._set_batch_norm(pool)
         self.head_hidden_size = pool.out_features
         # What timm writes to config.json: by itself only what the caller passed, here all that settles the function.
-        kept = {k: v for k, v in getattr(self, '_model_args', {}).items() if k not in POOL_OPTIONS}
-        self._model_args = {
-            **kept,
-            'global_pool': global_pool,
-            'reduce_dim': self.reduce_dim,
-            'bn_eps': self.bn_eps,
-            **pool.options,
-        }
+        kept = {k: v for k, v in getattr(self, MODEL_ARGS, {}).items() if k not in POOL_OPTIONS}
+        settled = {'global_pool': global_pool, 'reduce_dim': self.reduce_dim, 'bn_eps': self.bn_eps, **pool.options}
+        setattr(self, MODEL_ARGS, {**kept, **settled})
 
     def _set_batch_norm(self, module: nn.Module) -> None:
         for batch_norm in module.modules():
-            if isinstance(batch_norm, nn.modules.batchnorm._BatchNorm):
+            if isinstance(batch_norm, BATCH_NORMS):
                 batch_norm.momentum, batch_norm.eps = self.bn_momentum, self.bn_eps
 
     def _set_classifier(self, **dd: Any) -> None:

@@ -15,7 +15,7 @@ import torch
 import yaml
 from timm.optim import create_optimizer_v2, get_optimizer_class
 
-from timm_3g.checkpoints import read_weights
+from timm_3g.checkpoints import open_weights
 from timm_3g.data import require_data, require_split
 from timm_3g.layers import POOL_OPTIONS
 from timm_3g.models import SecondOrderHead
@@ -81,7 +81,7 @@ def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
             raise FileNotFoundError(
                 f'--resume {args.resume}: there is no such file. A run keeps last.pth.tar and checkpoint-N.pth.tar.'
             )
-        read_weights(args.resume)
+        open_weights(args.resume).verify()
     if args.device is None and not torch.cuda.is_available():
         print('There is no GPU: training on the CPU (--device cpu).', file=sys.stderr)
         return ['--device', 'cpu']
