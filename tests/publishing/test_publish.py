@@ -161,7 +161,7 @@ def test_private_is_refused_for_a_public_repository(hub, folder, capsys):
     assert publish(folder) == 0
     commits = len(hub.repos[REPO].commits)
     assert publish(folder, '--private') == 1
-    assert 'exists and is public; nothing was pushed' in capsys.readouterr().err
+    assert 'exists and is public. Nothing was pushed' in capsys.readouterr().err
     assert len(hub.repos[REPO].commits) == commits
 
 
@@ -193,7 +193,7 @@ def test_tags_are_set_and_never_moved(hub, folder, model, capsys):
     first = hub.repos[REPO].tags['v1']
     (folder / 'README.md').write_text((folder / 'README.md').read_text() + '\nMore.\n')
     assert publish(folder, '--tag', 'v1') == 1
-    assert f"Tag 'v1' names {first} and is not moved to what would be pushed; nothing was" in capsys.readouterr().err
+    assert f"Tag 'v1' names {first} and is not moved to what would be pushed. Nothing was" in capsys.readouterr().err
     assert hub.repos[REPO].refs['main'] == first
     assert publish(folder) == 0
     second = hub.repos[REPO].refs['main']
@@ -328,7 +328,7 @@ def test_text_written_on_the_hub_is_kept(hub, folder, capsys):
 
     (folder / 'README.md').write_text((folder / 'README.md').read_text() + '\nSomething else.\n')
     assert publish(folder) == 1
-    assert 'it differs; nothing was pushed' in capsys.readouterr().err
+    assert 'it differs. Nothing was pushed' in capsys.readouterr().err
     assert publish(folder, '--replace-text') == 0
     assert hand_written(files(hub)['README.md'].data.decode()) == 'Something else.'
 
@@ -385,8 +385,9 @@ def test_broken_marks_lose_nothing(hub, folder, break_marks, capsys):
 
 
 def test_a_mark_of_another_release_is_known(exported):
-    text = (exported / 'README.md').read_text().replace('. `timm-3g card` rewrites', '; other words')
-    assert hand_written(text) == '' and make_card(exported).count('# Model card for') == 1
+    mark = '<!-- timm_3g: begin. `timm-3g card` writes anew what is between these marks; text below the last one is kept. -->'
+    text = (exported / 'README.md').read_text().replace(BEGIN, mark)
+    assert mark in text and hand_written(text) == '' and make_card(exported).count('# Model card for') == 1
 
 
 def test_a_licence_set_on_the_website_is_not_taken_back(hub, folder, capsys):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from timm_3g.publishing import write_card
 
+from ._arguments import command_line_names
+
 EXAMPLE = 'timm-3g card resnet50_3g.orig_in1k --card hub/resnet50_3g.orig_in1k.md'
 
 
@@ -23,4 +25,5 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the card and print its path."""
-    print(f'{write_card(args.folder, args.card, args.license, args.repo)} written.')
+    with command_line_names():
+        print(f'{write_card(args.folder, args.card, args.license, args.repo)} written.')

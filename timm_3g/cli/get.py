@@ -34,7 +34,7 @@ def _said(fetched: Fetched) -> str:
         return f'{fetched.key} is in the package; there is nothing to fetch.'
     if fetched.state == 'present':
         return f'{fetched.folder} has them already.'
-    granted = f'licence: {fetched.licence}' if fetched.licence != 'unknown' else 'their authors have granted no licence'
+    granted = f'licence: {fetched.license}' if fetched.license != 'unknown' else 'their authors have granted no licence'
     return f'{fetched.folder}: {fetched.key}, checked and converted ({granted}).'
 
 

@@ -61,5 +61,5 @@ def _pushed(published: Published) -> Iterator[str]:
 def _cautions(published: Published) -> Iterator[str]:
     for name in published.not_pushed:
         yield f'Not pushed: {name}'
-    if published.licence == 'unknown':
+    if published.license == 'unknown':
         yield 'The card states no licence. Make sure that you may publish these weights.'

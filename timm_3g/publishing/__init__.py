@@ -1,4 +1,4 @@
-"""From a weights file to an exported folder, its model card and the Hub; and from the authors' servers to such a folder."""
+"""From a weights file to an exported folder, its model card and the Hub. From the authors' servers to such a folder."""
 
 from .card import write_card as write_card
 from .export import ExportOptions as ExportOptions

@@ -24,7 +24,7 @@ def fetch(key: str, cfg: Any) -> Path:
         cfg: its pretrained_cfg, which has the address (`origin_url`).
 
     Raises:
-        OSError: the file cannot be fetched, with what else to do; or its sha256 does not start as its name says.
+        OSError: the file cannot be fetched, or its sha256 does not start as its name says.
     """
     url = cfg.origin_url
     output = arriving_file(key)

@@ -16,6 +16,7 @@ from torch import nn
 
 from timm_3g.checkpoints import WEIGHTS, is_tag
 from timm_3g.utils.files import write_text
+from timm_3g.utils.options import OptionError
 
 from .card_facts import FACTS, REQUIRED, check_facts
 from .card_text import render
@@ -99,19 +100,19 @@ def make_card(
 
     Raises:
         FileNotFoundError: no such source.
-        ValueError: the source contradicts the folder (sha256) or the license; or see `read_source`.
+        ValueError: the source contradicts the folder (sha256) or the license, or is invalid (see `read_source`).
     """
     folder = opened(folder)
     key, readme = folder.name, folder.path / CARD
     if license and not re.fullmatch(r'[a-z0-9][a-z0-9.+-]*', license):
-        raise ValueError(f'--license must be an identifier of the Hub, e.g. apache-2.0; got {license!r}.')
+        raise OptionError('license', f'must be an identifier of the Hub, e.g. apache-2.0; got {license!r}.')
     source = Path(source) if source else None if base_model and is_tag(key) else _source_of(key)
     inside = None if source else _facts_inside(folder.card)
     said = source or (f'{readme} itself' if inside else 'config.json and the training run')
     print(f'timm-3g: facts of the card from {said}', file=sys.stderr)
     facts, prose = read_source(source) if source else inside or (facts_of_run(folder.config, training or {}), '')
     if license and source and facts['license'] not in ('unknown', license):
-        raise ValueError(f'{source} says license: {facts["license"]}; --license says {license}. Correct one of them.')
+        raise ValueError(f'{source} says license: {facts["license"]}, and --license says {license}. Correct one of them.')
     facts['license'] = license or facts['license']
     if base_model:
         facts.setdefault('base_model', base_model)

@@ -47,9 +47,7 @@ def check_facts(facts: Mapping[str, Any], prose: str, source: str) -> None:
         _check_metric(metric, source)
     for text in (*_texts(facts), prose):
         if _OURS.search(text):
-            raise ValueError(
-                f'{source}: <!-- timm_3g: ... --> are the marks of a card; neither facts nor prose may contain them.'
-            )
+            raise ValueError(f'{source}: <!-- timm_3g: ... --> are the marks of a card. Facts and prose must not contain them.')
         control = control_character(text)
         if control:
             raise ValueError(f'{source}: facts and prose must be free of control characters; got {control!r}.')

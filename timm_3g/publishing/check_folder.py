@@ -45,7 +45,7 @@ def open_checked(path: Path) -> tuple[ExportFolder, nn.Module]:
     """Open and check a folder whose files will be published.
 
     Raises:
-        ValueError, OSError: see `require_own_files`, `open_folder` and `check_folder`; or a file changed meanwhile.
+        ValueError, OSError: see `require_own_files`, `open_folder` and `check_folder`, or a file changed meanwhile.
     """
     require_own_files(path)
     before = _states(path)

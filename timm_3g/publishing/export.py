@@ -75,6 +75,13 @@ class ExportOptions(WeightsOptions):
         output: the new folder. None for one named like the model in the current folder.
         tag: tag of the result, if it is not the model's.
         with_card: False to leave out README.md.
+
+    >>> options = ExportOptions('best.pth', 'resnet50_3g.birds', license='mit')
+    >>> options.use_ema, options.output
+    (True, None)
+    >>> ExportOptions('best.pth', img_size=0)
+    Traceback (most recent call last):
+    timm_3g.utils.options.OptionError: img_size must be positive; got 0.
     """
 
     checkpoint: str | Path

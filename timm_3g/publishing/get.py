@@ -31,6 +31,9 @@ class GetOptions:
     Attributes:
         key: <arch>.<tag> of the weights (see `known_weights`).
         file: the authors' file, if the user has it already.
+
+    >>> GetOptions('resnet50_isqrt.mpncov_in1k')
+    GetOptions(key='resnet50_isqrt.mpncov_in1k', file=None)
     """
 
     key: str
@@ -45,13 +48,16 @@ class Fetched:
         key: <arch>.<tag>.
         folder: where they are.
         state: 'shipped' with the package, 'present' in the cache already, or 'converted' now.
-        licence: an identifier of the Hub, 'unknown' if their authors granted none.
+        license: an identifier of the Hub, 'unknown' if their authors granted none.
+
+    >>> Fetched('resnet18_3g.mine', Path('cache/resnet18_3g.mine'), 'present', 'mit').folder.name
+    'resnet18_3g.mine'
     """
 
     key: str
     folder: Path
     state: Literal['shipped', 'present', 'converted']
-    licence: str
+    license: str
 
 
 @takes_fields_of(GetOptions)
@@ -74,7 +80,7 @@ def get(options: GetOptions) -> Fetched:
 
     >>> from timm_3g.publishing import get
     >>> fetched = get('resnet10_mini_3g.cifar10')
-    >>> fetched.state, fetched.folder.name, fetched.licence
+    >>> fetched.state, fetched.folder.name, fetched.license
     ('shipped', 'resnet10_mini_3g.cifar10', 'apache-2.0')
     """
     key, known = options.key, known_weights()
@@ -82,9 +88,9 @@ def get(options: GetOptions) -> Fetched:
         near = difflib.get_close_matches(key, known, n=3) or known
         raise ValueError(f'{key!r} is not a known set of weights. Did you mean {", ".join(near)}? All: timm-3g get --list.')
     cfg, file = known[key], Path(options.file) if options.file else None
-    licence = cfg.license or 'unknown'
+    license = cfg.license or 'unknown'
     if cfg.file:
-        return Fetched(key, Path(cfg.file).parent, 'shipped', licence)
+        return Fetched(key, Path(cfg.file).parent, 'shipped', license)
     folder = fetched_folder(key)
     if file:
         check_name_digits(file)
@@ -94,12 +100,12 @@ def get(options: GetOptions) -> Fetched:
         if folder.exists() and any(folder.iterdir()) and not file:
             try:
                 check_folder(open_folder(folder, with_card=False))
-                return Fetched(key, folder, 'present', licence)
+                return Fetched(key, folder, 'present', license)
             except (ValueError, OSError) as error:
                 print(f'timm-3g get: fetching {key} again, because the cached folder is damaged: {error}', file=sys.stderr)
         source = file or fetch(key, cfg)
         _convert(key, source, cfg.num_classes, folder, keep=bool(file))
-    return Fetched(key, folder, 'converted', licence)
+    return Fetched(key, folder, 'converted', license)
 
 
 def known_weights() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 from timm.models import split_model_name_tag
 
 from timm_3g.checkpoints import CONFIG, GOLDEN, WEIGHTS
-from timm_3g.utils.options import takes_fields_of
+from timm_3g.utils.options import OptionError, takes_fields_of
 from timm_3g.utils.temporary import start_of, sweep
 
 from .card import make_card, require_current
@@ -34,6 +34,9 @@ class PublishOptions(WeightsOptions, PushOptions):
         model: <arch> or <arch>.<tag> of a weights file. None for the architecture that it records, or that `repo` names.
         num_classes: of a weights file. None for the rows of its classifier.
         dry_run: check everything and push nothing. No network request is made.
+
+    >>> PublishOptions('best.pth', 'me/resnet50_3g.birds', private=True, tag='v1').create_pr
+    False
     """
 
     source: str | Path
@@ -52,17 +55,20 @@ class Published:
         files: names to sizes in bytes.
         sha256: of model.safetensors.
         not_pushed: names of other files in the folder.
-        licence: according to the card, 'unknown' if it states none.
+        license: according to the card, 'unknown' if it states none.
         commit: the commit with these files. '' after a dry run.
         url: of the commit or the pull request. '' if the Hub had these files already, and after a dry run.
         revision: tag, branch or pull request to load from. '' for main.
+
+    >>> Published('me/resnet50_3g.birds', {'config.json': 900}, 'f' * 64, (), 'mit', revision='v1').revision
+    'v1'
     """
 
     repo: str
     files: Mapping[str, int]
     sha256: str
     not_pushed: tuple[str, ...]
-    licence: str
+    license: str
     commit: str = ''
     url: str = ''
     revision: str = ''
@@ -92,7 +98,7 @@ def publish(options: PublishOptions) -> Published:
     >>> from timm_3g.publishing import publish
     >>> weights = timm.get_pretrained_cfg('resnet10_mini_3g.cifar10').file
     >>> published = publish(Path(weights).parent, 'me/resnet10_mini_3g.cifar10', dry_run=True)
-    >>> published.licence, published.commit, published.files['model.safetensors']
+    >>> published.license, published.commit, published.files['model.safetensors']
     ('apache-2.0', '', 2946932)
     """
     name = check_request(options)
@@ -150,9 +156,9 @@ def check_request(options: PublishOptions) -> str:
     try:
         validate_repo_id(options.repo)
     except HFValidationError as error:
-        raise ValueError(f'--repo must be ORG/NAME.TAG; got {options.repo!r}: {error}') from error
+        raise OptionError('repo', f'must be ORG/NAME.TAG; got {options.repo!r}: {error}') from error
     if not owner or not name:
-        raise ValueError(f'--repo must be ORG/NAME.TAG, e.g. ORG/resnet50_3g.birds; got {options.repo!r}.')
+        raise OptionError('repo', f'must be ORG/NAME.TAG, e.g. ORG/resnet50_3g.birds; got {options.repo!r}.')
     of_files = (options.model, options.num_classes, options.model_kwargs, not options.use_ema, options.class_map)
     if source.is_dir() and any(of_files):
         raise ValueError(

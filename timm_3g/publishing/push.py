@@ -10,6 +10,7 @@ from huggingface_hub.utils.sha import git_hash
 
 from timm_3g import __version__
 from timm_3g.checkpoints import NETWORK_ERRORS, WEIGHTS, explain
+from timm_3g.utils.options import OptionError
 
 from .folder import CARD, ExportFolder
 from .front_matter import read_text, split_front_matter
@@ -67,10 +68,10 @@ def push(folder: ExportFolder, repo: str, options: PushOptions, source: str) -> 
     try:
         api.create_repo(repo, private=options.private, exist_ok=True)
         if options.private and not api.model_info(repo).private:
-            raise ValueError(f'{repo} exists and is public; nothing was pushed. Make it private there, or omit --private.')
+            raise ValueError(f'{repo} exists and is public. Nothing was pushed. Make it private there, or omit --private.')
         tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo).tags}
         if options.revision in tags:
-            raise ValueError(f'--revision must be a branch; {options.revision!r} is a tag of {repo}.')
+            raise OptionError('revision', f'must be a branch; {options.revision!r} is a tag of {repo}.')
         if options.revision:
             api.create_branch(repo, branch=options.revision, exist_ok=True)
         before = api.model_info(repo, revision=options.revision)
@@ -139,7 +140,7 @@ def _with_their_text(card: str, repo: str, before: Any, options: PushOptions, so
     licences = [split_front_matter(text)[0].get('license', 'unknown') for text in (theirs, card)]
     if licences[0] != 'unknown' and licences[1] == 'unknown':
         raise ValueError(
-            f'The card of {repo} says license: {licences[0]}, and the card of {source} states none; nothing was pushed. '
+            f'The card of {repo} says license: {licences[0]}, and the card of {source} states none. Nothing was pushed. '
             f'State it: --license {licences[0]}.'
         )
     here = hand_written(card, f'the card of {source}')
@@ -148,7 +149,7 @@ def _with_their_text(card: str, repo: str, before: Any, options: PushOptions, so
     on_hub = hand_written(theirs, f'the card of {repo}')
     if here not in on_hub and on_hub not in here:
         raise ValueError(
-            f'Both {source} and the card of {repo} have text outside the marks, and it differs; nothing was pushed. '
+            f'Both {source} and the card of {repo} have text outside the marks, and it differs. Nothing was pushed. '
             f'Copy the text from the Hub (`hf download {repo} README.md` fetches it), or discard it: --replace-text.'
         )
     return merge(theirs, card, max(here, on_hub, key=len))
@@ -158,5 +159,5 @@ def _require_tag(tags: Mapping[str, str], tag: str | None, commit: str) -> None:
     """Raise ValueError if the tag names another commit. A tag is never moved."""
     if tag and tags.get(tag, commit) != commit:
         raise ValueError(
-            f'Tag {tag!r} names {tags[tag]} and is not moved to {commit}; nothing was pushed. Choose another --tag.'
+            f'Tag {tag!r} names {tags[tag]} and is not moved to {commit}. Nothing was pushed. Choose another --tag.'
         )

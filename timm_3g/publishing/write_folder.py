@@ -82,7 +82,7 @@ def _config_of(net: Any, draft: Path) -> dict[str, Any]:
     """The content of config.json. timm can only write it to a file."""
     write_timm_config(net, draft)
     config = json.loads(draft.read_text(encoding='utf-8'))
-    for name in ('num_classes', 'in_chans'):  # also in pretrained_cfg; from here, transformers passes them twice
+    for name in ('num_classes', 'in_chans'):  # pretrained_cfg has them, too: transformers would pass them twice
         config['model_args'].pop(name, None)
     if config['pretrained_cfg'].get('label_names'):  # where transformers looks for them
         config['label_names'] = list(config['pretrained_cfg']['label_names'])
