@@ -1,10 +1,34 @@
-"""Every private name of another library that this package uses, with its reason. tests/test_compat.py checks each of them."""
+"""Private names of other libraries that this package uses, each with its reason. Nothing else uses a private name.
 
+Every library has its section. `tests/test_compat.py` fails with an instruction when a release changes one of these names.
+"""
+
+from pathlib import Path
+
+import torch
 from huggingface_hub.errors import HfHubHTTPError
 from timm.data import dataset_factory
-from timm.models import _efficientnet_builder
+from timm.models import _efficientnet_builder, _hub
+from torch import nn
 
-# timm -------------------------------------------------------------------------------------------------------------------
+# torch ----------------------------------------------------------------------------------------------------------------
+
+# What torch's own distributions inherit to check parameters, to expand and to sample. torch documents these methods by example
+# alone: every distribution in torch.distributions calls them. `mggd.MultivariateGeneralizedGaussian` does so too.
+DISTRIBUTION_PROTOCOL = ('_get_checked_instance', '_extended_shape', '_validate_sample', '_validate_args')
+
+
+def transforms_active() -> bool:
+    """Whether a transform of torch.func (grad, vmap, jvp and others) is active. torch has no public name for this question."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def has_forward_hooks(module: nn.Module) -> bool:
+    """Whether forward hooks or forward pre-hooks are registered. torch can register and remove hooks but not list them."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+# timm -----------------------------------------------------------------------------------------------------------------
 
 # The folder of a split in a folder of images, or the whole folder. timm takes the whole folder without a word where a split is
 # missing, and has no public function that tells the two apart.
@@ -17,7 +41,17 @@ decode_arch_def = _efficientnet_builder.decode_arch_def
 # create_model. Our models add what settles their function, so that config.json builds the same network. No public setter.
 MODEL_ARGS = '_model_args'
 
-# huggingface_hub --------------------------------------------------------------------------------------------------------
+
+def write_timm_config(model: nn.Module, file: Path) -> None:
+    """Write config.json of a model as timm does.
+
+    timm's public `save_for_hf` does this, too, but always writes the weights with it, and without the header that records which
+    function they belong to. The weights would be written twice.
+    """
+    _hub.save_config_for_hf(model, str(file))
+
+
+# huggingface_hub ------------------------------------------------------------------------------------------------------
 
 # The base of the errors of the HTTP library below the Hub's client, which it lets pass while the network fails. The library is
 # requests before huggingface_hub 1.0 and httpx since.

@@ -186,6 +186,6 @@ def test_values_without_a_key_and_weights_that_are_no_file(tmp_path, capsys):
         with pytest.raises(SystemExit):
             main(['predict', 'x.png', '--model', 'resnet18_3g', '--model-kwargs', given])
         assert f"--model-kwargs takes KEY=VALUE, e.g. num_iters=5; got '{given}'." in capsys.readouterr().err
-    for where, message in ((tmp_path, 'is a folder; name the file of weights in it.'), ('/dev/zero', 'is no regular file.')):
+    for where, message in ((tmp_path, 'is a folder. Name the weights file in it.'), ('/dev/zero', 'is not a regular file.')):
         assert main(['export', str(where), '--model', 'resnet18_3g']) == 1
         assert capsys.readouterr().err == f'timm-3g export: {where} {message}\n'
