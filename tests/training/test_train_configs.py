@@ -23,10 +23,11 @@ from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from torch import nn
 
 from timm_3g import list_pools
+from timm_3g.compat import parser_options
 from timm_3g.data import install_augmentations
 from timm_3g.layers import EighRoot
 from timm_3g.training import train_arguments
-from timm_3g.training.train_arguments import check_arguments, model_options, script_options
+from timm_3g.training.train_arguments import check_arguments, model_options
 
 FOLDER = ROOT / 'train_configs'
 FILES = {file.stem: file for file in sorted(FOLDER.glob('*.yaml'))}
@@ -287,7 +288,7 @@ def test_real_parser_takes_every_key(name, train_script, monkeypatch):
 
 @every_file
 def test_real_parser_would_give_these_types(name, train_script):
-    options = {option.dest: option for option in script_options(runpy.run_path(str(train_script))['parser'])}
+    options = {option.dest: option for option in parser_options(runpy.run_path(str(train_script))['parser'])}
     for key, value in recipe(name).items():
         option = options[key]
         if type(option.default) is dict:

@@ -16,7 +16,13 @@ import timm_3g
 
 @dataclass(frozen=True)
 class Machine:
-    """Where, when and on what: the last columns of the CSV, the head of the output."""
+    """Where, when and on what a benchmark ran. `describe` makes one of this machine.
+
+    >>> import torch
+    >>> machine = describe(torch.device('cpu'), 'on')
+    >>> machine.device, machine.tf32, machine.torch == torch.__version__
+    ('cpu', '', True)
+    """
 
     date: str
     device: str

@@ -16,7 +16,12 @@ from .options import SECTIONS
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. `value` is nan if there is none, and `note` says why."""
+    """One figure. `value` is nan if there is none, and `note` says why.
+
+    >>> row = Row('head', Case.of(batch=8), 'ours', 'forward', 'median', 1.5, 'ms')
+    >>> row.case['batch'], row.value, row.unit
+    (8, 1.5, 'ms')
+    """
 
     section: str
     case: Case

@@ -59,7 +59,12 @@ class Result:
 
 @dataclass(frozen=True)
 class DemoReport:
-    """Numbers of images to train on and held out, and one result per pooling."""
+    """Numbers of images to train on and held out, and one result per pooling.
+
+    >>> report = DemoReport(1437, 360, [Result('3g', parameters=719_000, accuracy=[90.0, 95.0], seconds=20.0)])
+    >>> report.results[0].accuracy[-1]
+    95.0
+    """
 
     train_images: int
     test_images: int

@@ -1,6 +1,5 @@
 """Arguments of train.py, checked with its own parser before it starts. timm silently ignores a misspelt key of a YAML file."""
 
-import argparse
 import dataclasses
 import difflib
 import inspect
@@ -17,6 +16,7 @@ import yaml
 from timm.optim import create_optimizer_v2, get_optimizer_class
 
 from timm_3g.checkpoints import read_weights
+from timm_3g.compat import parser_options
 from timm_3g.data import require_data, require_split
 from timm_3g.layers import POOL_OPTIONS
 from timm_3g.models import SecondOrderHead
@@ -69,7 +69,7 @@ def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
     ValueError: the command line: unknown key 'nestrov' in opt_kwargs. Nearest: nesterov.
     """
     names = runpy.run_path(str(script))  # its functions and parsers; main() does not run under this name
-    options = script_options(names['parser'])
+    options = parser_options(names['parser'])
     config = names['config_parser'].parse_known_args(list(argv))[0].config
     content = check_config(config, (option.dest for option in options)) if config else {}
     check_value_types(str(config), content, options)
@@ -98,17 +98,6 @@ def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
         print('There is no GPU: training on the CPU (--device cpu).', file=sys.stderr)
         return ['--device', 'cpu']
     return []
-
-
-def script_options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """The options of a script's parser. argparse has no public list of them with their types.
-
-    >>> parser = argparse.ArgumentParser(add_help=False)
-    >>> _ = parser.add_argument('--lr', type=float)
-    >>> [(option.dest, option.type.__name__) for option in script_options(parser)]
-    [('lr', 'float')]
-    """
-    return parser._actions
 
 
 def check_config(file: str | Path, valid: Iterable[str]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from timm_3g.compat import count_graph_breaks
+
 from ..bench import INFERENCE, Bench
 from ..case import Case
 from ..plot import draw_section
@@ -39,8 +41,8 @@ def _compare(bench: Bench, model: nn.Module, images: Tensor, target: Tensor, cas
     row = (case, 'compiled', phase)
     torch.compiler.reset()
     with bench.autocast(), nullcontext() if phase == STEP else torch.no_grad():
-        explained = torch._dynamo.explain(deepcopy(model))(images)
-    bench.report.add('compile', *row, 'graph breaks', explained.graph_break_count)
+        breaks = count_graph_breaks(deepcopy(model), images)
+    bench.report.add('compile', *row, 'graph breaks', breaks)
     torch.compiler.reset()
     compiled: Any = torch.compile(deepcopy(model), backend=bench.options.compile_backend)
     calls: dict[str, Callable[[], object]] = {}
