@@ -3,13 +3,18 @@
 Every library has its section. `tests/test_compat.py` fails with an instruction when a release changes one of these names.
 """
 
+import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import HfHubHTTPError
 from timm.data import dataset_factory
 from timm.models import _efficientnet_builder, _hub
-from torch import nn
+from torch import Tensor, nn
+
+# The only hook below autograd, so also for the products of a backward. torch documents it, from this module.
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
 # torch ----------------------------------------------------------------------------------------------------------------
 
@@ -26,6 +31,16 @@ def transforms_active() -> bool:
 def has_forward_hooks(module: nn.Module) -> bool:
     """Whether forward hooks or forward pre-hooks are registered. torch can register and remove hooks but not list them."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def count_graph_breaks(model: nn.Module, x: Tensor) -> int:
+    """How often torch.compile would leave its graph in one call. torch documents `explain`, in a private module.
+
+    >>> count_graph_breaks(nn.Linear(2, 2), torch.ones(1, 2))
+    0
+    """
+    explained: Any = torch._dynamo.explain(model)(x)
+    return explained.graph_break_count
 
 
 # timm -----------------------------------------------------------------------------------------------------------------
@@ -56,3 +71,17 @@ def write_timm_config(model: nn.Module, file: Path) -> None:
 # The base of the errors of the HTTP library below the Hub's client, which it lets pass while the network fails. The library is
 # requests before huggingface_hub 1.0 and httpx since.
 HTTP_ERROR: type[Exception] = HfHubHTTPError.__mro__[1]
+
+
+# argparse -------------------------------------------------------------------------------------------------------------
+
+
+def parser_options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """The options of a parser that somebody else has made (timm's train.py). argparse has no public list with their types.
+
+    >>> parser = argparse.ArgumentParser(add_help=False)
+    >>> _ = parser.add_argument('--lr', type=float)
+    >>> [(option.dest, option.type.__name__) for option in parser_options(parser)]
+    [('lr', 'float')]
+    """
+    return parser._actions

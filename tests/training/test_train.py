@@ -19,11 +19,11 @@ import torch
 import yaml
 from common import SMALL, image_folder
 
-from timm_3g.__main__ import main
 from timm_3g.checkpoints import open_weights
 from timm_3g.training import timm_scripts as scripts
-from timm_3g.training.arguments import check_arguments, check_config
-from timm_3g.training.class_names import kept_class_names
+from timm_3g.training.keep_class_names import keep_class_names
+from timm_3g.training.train_arguments import check_arguments, check_config
+from timm_3g_cli import main
 
 SUPPORT = Path(__file__).parents[1] / 'support'
 
@@ -97,7 +97,7 @@ def test_one_process_downloads_while_the_others_wait(cache, server, tmp_path):
     folder, requests, url = server
     (folder / 'train.py').write_bytes(cache)
     code = (
-        'from timm_3g.cli import _timm_scripts as s\n'
+        'from timm_3g.training import timm_scripts as s\n'
         f's.SHA256 = {scripts.SHA256!r}\n'
         f'print(s.find_script("train.py", url={url!r}).read_bytes() == {cache!r})'
     )
@@ -242,7 +242,7 @@ def test_class_names_are_kept_where_a_file_of_lines_can_keep_them(wanted, tmp_pa
     dataset = SimpleNamespace(reader=SimpleNamespace(class_to_idx=wanted))
     monkeypatch.setattr(timm.data, 'create_dataset', lambda *_, **__: dataset)
     before = timm.data.create_dataset, timm.utils.CheckpointSaver
-    with kept_class_names():
+    with keep_class_names():
         timm.data.create_dataset('', is_training=True)
         timm.utils.CheckpointSaver(None, None, checkpoint_dir=str(tmp_path))
     assert (timm.data.create_dataset, timm.utils.CheckpointSaver) == before
