@@ -9,7 +9,15 @@ import torch
 from conftest import EXACT, assert_agree, features
 
 import timm_3g
-from timm_3g.layers import create_global_pool
+from timm_3g.layers import (
+    BilinearPool2d,
+    CompactBilinearPool2d,
+    CovPool2d,
+    DropCovPool2d,
+    GaussianPool2d,
+    MGGDPool2d,
+    create_global_pool,
+)
 from timm_3g.layers.create_pool import POOLS, TIMM_POOLS
 from timm_3g.mggd import regularized_covariance
 
@@ -349,3 +357,41 @@ def test_bad_arguments(name, kwargs, error, message):
 def test_wrong_features(name, shape):
     with pytest.raises(ValueError, match=rf"'{name}' takes features \(B, 12, H, W\); got \({', '.join(map(str, shape))}\)"):
         build(name)(torch.zeros(shape))
+
+
+# Layers built directly ------------------------------------------------------------------------------------------------
+
+DIRECT = [BilinearPool2d, CompactBilinearPool2d, CovPool2d, DropCovPool2d, GaussianPool2d, MGGDPool2d]
+
+
+@pytest.mark.parametrize('cls', DIRECT)
+def test_a_layer_takes_in_features_first_and_does_not_reduce(cls):
+    pool, x = cls(DIM).eval(), features(channels=DIM)
+    assert pool(x).shape == (2, pool.out_features)
+    assert (pool.in_features, pool.dim, type(pool.reduce)) == (DIM, DIM, torch.nn.Identity)
+    assert cls(12, DIM).reduce.conv.weight.shape == (DIM, 12, 1, 1)
+    assert repr(pool).startswith(f'{cls.__name__}(\n  {DIM} -> {DIM} -> {pool.out_features}')
+    with pytest.raises(ValueError, match=rf'^{cls.__name__} takes features \(B, {DIM}, H, W\)'):
+        pool(features(channels=DIM + 1))
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_the_registry_names_the_layer(name):
+    pool = build(name)
+    assert pool.pool_type == name and type(pool).pool_type == ''
+    assert repr(pool).startswith(f"{type(pool).__name__}(\n  '{name}', 12 -> {DIM} -> {pool.out_features}")
+
+
+def test_a_plain_covariance_pooling_is_isqrt():
+    x = features(channels=DIM)
+    assert torch.equal(CovPool2d(DIM)(x), build('isqrt', in_features=DIM, reduce_dim=0)(x))
+
+
+def test_number_of_blocks():
+    assert len(CovPool2d(DIM).reweight) == 0
+    assert len(CovPool2d(DIM, reweight='3g').reweight) == 1
+    assert len(CovPool2d(DIM, reweight='urm_v1', num_reweights=2).reweight) == 2
+    with pytest.raises(ValueError, match='num_reweights=3 needs a reweight: one of 3g, urm_v1, urm_v2'):
+        CovPool2d(DIM, num_reweights=3)
+    with pytest.raises(ValueError, match="reweight must be one of 3g, urm_v1, urm_v2, or None; got 'v3'"):
+        CovPool2d(DIM, reweight='v3')

@@ -24,7 +24,7 @@ class BilinearPool2d(SecondOrderPool2d):
     training the BatchNorm needs more than one image.
 
     Args:
-        pool_type, in_features, reduce_dim: see `SecondOrderPool2d`.
+        in_features, reduce_dim: see `SecondOrderPool2d`.
         eps: inside the signed root, > 0; below 1e-5 its gradient at 0 gets out of hand.
         triangle: 'full' for all d^2 entries, or 'lower' / 'upper' for d (d + 1) / 2.
 
@@ -34,16 +34,15 @@ class BilinearPool2d(SecondOrderPool2d):
 
     def __init__(
         self,
-        pool_type: str,
         in_features: int,
-        reduce_dim: int | None = 256,
+        reduce_dim: int | None = None,
         *,
         eps: float = 1e-5,
         triangle: str = 'full',
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(pool_type, in_features, reduce_dim, device=device, dtype=dtype)
+        super().__init__(in_features, reduce_dim, device=device, dtype=dtype)
         if eps <= 0:
             raise ValueError(f'eps of the signed root must be positive (its gradient at 0 is 1 / (2 sqrt(eps))); got {eps}.')
         self.eps = float(eps)

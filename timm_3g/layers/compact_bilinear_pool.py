@@ -25,7 +25,7 @@ class CompactBilinearPool2d(SecondOrderPool2d):
     sketches travel in the state dict. They come from their own generator; the user's random state is not touched.
 
     Args:
-        pool_type, in_features, reduce_dim: see `SecondOrderPool2d`.
+        in_features, reduce_dim: see `SecondOrderPool2d`.
         sketch_dim: length D of the sketch, >= 1.
         eps: inside the signed root, > 0.
         sketch_seed: seed of the sketches.
@@ -42,9 +42,8 @@ class CompactBilinearPool2d(SecondOrderPool2d):
 
     def __init__(
         self,
-        pool_type: str,
         in_features: int,
-        reduce_dim: int | None = 256,
+        reduce_dim: int | None = None,
         *,
         sketch_dim: int = 8192,
         eps: float = 1e-5,
@@ -52,7 +51,7 @@ class CompactBilinearPool2d(SecondOrderPool2d):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(pool_type, in_features, reduce_dim, device=device, dtype=dtype)
+        super().__init__(in_features, reduce_dim, device=device, dtype=dtype)
         if sketch_dim < 1:
             raise ValueError(f'sketch_dim must be at least 1; got {sketch_dim}.')
         if eps <= 0:

@@ -57,10 +57,10 @@ class CovPool2d(SecondOrderPool2d):
     - 'cov': Sigma itself (plain COV of Table 2). Not normalised: entries grow with the square of the activations.
 
     Args:
-        pool_type, in_features, reduce_dim: see `SecondOrderPool2d`.
+        in_features, reduce_dim: see `SecondOrderPool2d`.
         root: 'newton_schulz', 'eigh' or 'none'.
-        reweight: 'none', or a key of REWEIGHTS.
-        num_reweights: T, the number of blocks, >= 0; 0 where reweight is 'none'.
+        reweight: a key of REWEIGHTS, or None for no re-weighting.
+        num_reweights: T, the number of blocks, >= 0. None: one block if reweight is given, else 0.
         reweight_beta: shape parameter of eq. (13)'s power, 0 = off; for reweight '3g' only.
         num_iters: steps of 'newton_schulz'.
         centered: subtract the mean (the authors' code); False: X X^T / N (the 3G paper's text).
@@ -72,13 +72,12 @@ class CovPool2d(SecondOrderPool2d):
 
     def __init__(
         self,
-        pool_type: str,
         in_features: int,
-        reduce_dim: int | None = 256,
+        reduce_dim: int | None = None,
         *,
         root: str = 'newton_schulz',
-        reweight: str = 'none',
-        num_reweights: int = 0,
+        reweight: str | None = None,
+        num_reweights: int | None = None,
         reweight_beta: float = 0.0,
         num_iters: int = 5,
         centered: bool = True,
@@ -88,22 +87,25 @@ class CovPool2d(SecondOrderPool2d):
         dtype: Any = None,
     ) -> None:
         dd = {'device': device, 'dtype': dtype}
-        super().__init__(pool_type, in_features, reduce_dim, **dd)
+        super().__init__(in_features, reduce_dim, **dd)
         if eps < 0:
             raise ValueError(f'eps must not be negative; got {eps}.')
-        if reweight not in ('none', *REWEIGHTS) or (reweight == 'none' and num_reweights > 0):
-            raise ValueError(
-                f"reweight must be one of {', '.join(REWEIGHTS)}, or 'none' without blocks; got {reweight!r} with "
-                f'num_reweights={num_reweights}.'
-            )
+        if reweight is not None and reweight not in REWEIGHTS:
+            raise ValueError(f'reweight must be one of {", ".join(REWEIGHTS)}, or None; got {reweight!r}.')
+        if num_reweights is None:
+            num_reweights = 0 if reweight is None else 1
         if num_reweights < 0:
             raise ValueError(f'num_reweights must be 0 or more; got {num_reweights}.')
+        if reweight is None and num_reweights > 0:
+            raise ValueError(f'num_reweights={num_reweights} needs a reweight: one of {", ".join(REWEIGHTS)}.')
         self.eps = float(eps)
         self.centered = bool(centered)
         self.triangle = triangle
         self.num_reweights = int(num_reweights)
-        block_args = {'beta': reweight_beta} if reweight == '3g' else {}
-        self.reweight = nn.ModuleList(REWEIGHTS[reweight](self.dim, **block_args, **dd) for _ in range(num_reweights))
+        self.reweight = nn.ModuleList()
+        if reweight is not None:
+            block_args = {'beta': reweight_beta} if reweight == '3g' else {}
+            self.reweight.extend(REWEIGHTS[reweight](self.dim, **block_args, **dd) for _ in range(num_reweights))
         self.root = create_root(root, num_iters, self.centered, self.eps)
         self.num_iters = num_iters if root == 'newton_schulz' else 0
         self.onnx_obstacle = self.root.onnx_obstacle

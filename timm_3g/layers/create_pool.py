@@ -128,7 +128,8 @@ def create_global_pool(
     if pool_type in POOLS:
         entry = POOLS[pool_type]
         options = {**entry.options, **{name: checked_option(name, value, known[name]) for name, value in options.items()}}
-        pool: Any = entry.cls(pool_type, in_features, reduce_dim, **entry.fixed, **options, device=device, dtype=dtype)
+        pool: Any = entry.cls(in_features, reduce_dim, **entry.fixed, **options, device=device, dtype=dtype)
+        pool.pool_type = pool_type
         pool.input_fmt = str(input_fmt)
     else:
         pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type), input_fmt=input_fmt)

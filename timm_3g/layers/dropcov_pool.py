@@ -29,7 +29,7 @@ class DropCovPool2d(SecondOrderPool2d):
     runs in eval, where the result is exactly that of 'cov'; it is not a normalised covariance.
 
     Args:
-        pool_type, in_features, reduce_dim: see `SecondOrderPool2d`.
+        in_features, reduce_dim: see `SecondOrderPool2d`.
         triangle: order of the entries.
 
     Raises:
@@ -38,15 +38,14 @@ class DropCovPool2d(SecondOrderPool2d):
 
     def __init__(
         self,
-        pool_type: str,
         in_features: int,
-        reduce_dim: int | None = 256,
+        reduce_dim: int | None = None,
         *,
         triangle: str = 'upper',
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(pool_type, in_features, reduce_dim, device=device, dtype=dtype)
+        super().__init__(in_features, reduce_dim, device=device, dtype=dtype)
         self.triangle = triangle
         self.conv = nn.Conv1d(1, 1, 3, padding=1, bias=False, device=device, dtype=dtype)
         self.rate_scale = 10.0 / math.log2(max(self.dim, 2))

@@ -20,7 +20,7 @@ class GaussianPool2d(SecondOrderPool2d):
     enter one matrix: the vector is not their concatenation.
 
     Args:
-        pool_type, in_features, reduce_dim: see `SecondOrderPool2d`.
+        in_features, reduce_dim: see `SecondOrderPool2d`.
         root: 'newton_schulz', 'eigh', or 'none' for the embedding itself.
         num_iters: steps of 'newton_schulz'.
         triangle: order of the entries.
@@ -31,9 +31,8 @@ class GaussianPool2d(SecondOrderPool2d):
 
     def __init__(
         self,
-        pool_type: str,
         in_features: int,
-        reduce_dim: int | None = 256,
+        reduce_dim: int | None = None,
         *,
         root: str = 'newton_schulz',
         num_iters: int = 5,
@@ -41,7 +40,7 @@ class GaussianPool2d(SecondOrderPool2d):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(pool_type, in_features, reduce_dim, device=device, dtype=dtype)
+        super().__init__(in_features, reduce_dim, device=device, dtype=dtype)
         self.triangle = triangle
         self.root = create_root(root, num_iters, centered=False)
         self.num_iters = num_iters if root == 'newton_schulz' else 0

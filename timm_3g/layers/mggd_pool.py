@@ -26,7 +26,7 @@ class MGGDPool2d(SecondOrderPool2d):
     gradient is the fixed point's. For comparison, not for speed: every step decomposes every image's d x d matrix, in float64.
 
     Args:
-        pool_type, in_features, reduce_dim: see `SecondOrderPool2d`.
+        in_features, reduce_dim: see `SecondOrderPool2d`.
         beta: shape of the generalized Gaussian, > 0; 1/2 is the paper's multivariate Laplace.
         lam: weight of the divergence to the identity, > 0. At 1 the result is the square root of the weighted covariance, and
             needs more positions than channels (N > d). Above 1 any features do, with eigenvalues of (lam - 1) / lam and more;
@@ -43,9 +43,8 @@ class MGGDPool2d(SecondOrderPool2d):
 
     def __init__(
         self,
-        pool_type: str,
         in_features: int,
-        reduce_dim: int | None = 256,
+        reduce_dim: int | None = None,
         *,
         beta: float = 0.5,
         lam: float = 1.1,
@@ -55,7 +54,7 @@ class MGGDPool2d(SecondOrderPool2d):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(pool_type, in_features, reduce_dim, device=device, dtype=dtype)
+        super().__init__(in_features, reduce_dim, device=device, dtype=dtype)
         check_options(beta, lam, weights)
         self.beta = float(beta)
         self.lam = float(lam)

@@ -37,16 +37,16 @@ def _in_onnx_export() -> bool:
     return torch.onnx.is_in_onnx_export()
 
 
-def check_features(x: Tensor, channels: int, input_fmt: str, pool_type: str) -> Tensor:
+def check_features(x: Tensor, channels: int, input_fmt: str, pooling: str) -> Tensor:
     """x, as it is. Raises ValueError unless it is (B, channels, H, W), or what input_fmt says."""
     if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
         return x
-    refuse_other_features(x, channels, input_fmt, pool_type)
+    refuse_other_features(x, channels, input_fmt, pooling)
     return x
 
 
-def refuse_other_features(x: Tensor, channels: int, input_fmt: str, pool_type: str) -> None:
-    """Raise ValueError unless x is what input_fmt says, with this many channels."""
+def refuse_other_features(x: Tensor, channels: int, input_fmt: str, pooling: str) -> None:
+    """Raise ValueError, beginning with `pooling`, unless x has the axes of input_fmt and this many channels."""
     axes = {'NCHW': 'B, {c}, H, W', 'NHWC': 'B, H, W, {c}', 'NCL': 'B, {c}, N', 'NLC': 'B, N, {c}'}
     shape = axes[input_fmt].format(c=channels)
     if x.ndim == shape.count(',') + 1 and x.shape[channel_axis(input_fmt)] == channels:
@@ -54,7 +54,7 @@ def refuse_other_features(x: Tensor, channels: int, input_fmt: str, pool_type: s
     fits = [fmt for fmt in axes if x.ndim == len(fmt) and x.shape[channel_axis(fmt)] == channels]
     remedy = f'They look like {fits[0]}: build the pooling with input_fmt={fits[0]!r}.' if fits else ''
     remedy = remedy or 'Build the pooling with in_features equal to the channels of the backbone.'
-    raise ValueError(f'global_pool={pool_type!r} takes features ({shape}); got {tuple(x.shape)}. {remedy}')
+    raise ValueError(f'{pooling} takes features ({shape}); got {tuple(x.shape)}. {remedy}')
 
 
 def to_nchw(x: Tensor, input_fmt: str) -> Tensor:
@@ -78,22 +78,21 @@ class SecondOrderPool2d(nn.Module):
     (re-weighting, in the caller's precision). `layers/precision.py` says which precision each part runs in.
 
     Args:
-        pool_type: the name in `create_global_pool`'s table.
         in_features: channels of the features, >= 1.
         reduce_dim: channels after the 1x1 reduction; 0 or None: no reduction.
     """
 
+    pool_type: str = ''  # the name in the table; create_global_pool sets it, a layer built directly has none
     out_features: int
     options: dict[str, Any]
     onnx_obstacle: str = ''  # why there is no ONNX export, where there is none
 
-    def __init__(self, pool_type: str, in_features: int, reduce_dim: int | None, **dd: Any) -> None:
+    def __init__(self, in_features: int, reduce_dim: int | None = None, **dd: Any) -> None:
         super().__init__()
         self.input_fmt = 'NCHW'
         if in_features < 1:
             raise ValueError(f'in_features must be at least 1; got {in_features}.')
         reduce_dim = checked_reduce_dim(reduce_dim)
-        self.pool_type = pool_type
         self.in_features = int(in_features)
         self.dim = reduce_dim or self.in_features
         self.reduce = Reduce2d(in_features, reduce_dim, **dd) if reduce_dim else nn.Identity()
@@ -124,7 +123,7 @@ class SecondOrderPool2d(nn.Module):
     @torch.jit.unused
     def _forward(self, x: Tensor) -> Tensor:
         if not torch.jit.is_tracing():  # under jit.trace a comparison of shapes would be a warning, not a check
-            x = check_features(x, self._channels(), self.input_fmt, self.pool_type)
+            x = check_features(x, self._channels(), self.input_fmt, self._name())
         if self.onnx_obstacle and _in_onnx_export():
             self._refuse_onnx()
         if computes_in_half(x, self):
@@ -138,6 +137,10 @@ class SecondOrderPool2d(nn.Module):
         with without_autocast(x):
             return narrowed(self.statistic(at_least_float32(features)), x.dtype)
 
+    def _name(self) -> str:
+        """What errors call this pooling: the option that chose it, or its class."""
+        return f'global_pool={self.pool_type!r}' if self.pool_type else type(self).__name__
+
     def _channels(self) -> int:
         """Channels of the features: those of the reduction's convolution, which structured pruning may have changed."""
         return self.reduce.conv.in_channels if isinstance(self.reduce, Reduce2d) else self.in_features
@@ -145,10 +148,11 @@ class SecondOrderPool2d(nn.Module):
     @torch.jit.unused
     def _refuse_onnx(self) -> None:
         raise ValueError(
-            f'global_pool={self.pool_type!r} has no ONNX export: {self.onnx_obstacle}. Those with Newton-Schulz steps or no '
+            f'{self._name()} has no ONNX export: {self.onnx_obstacle}. Those with Newton-Schulz steps or no '
             f"root have one, and bcnn: 3g, isqrt, g2de with root='newton_schulz', cov, ..."
         )
 
     def extra_repr(self) -> str:
         """pool_type, in -> dim -> out."""
-        return f'{self.pool_type!r}, {self.in_features} -> {self.dim} -> {self.out_features}'
+        name = f'{self.pool_type!r}, ' if self.pool_type else ''
+        return f'{name}{self.in_features} -> {self.dim} -> {self.out_features}'
