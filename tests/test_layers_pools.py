@@ -337,7 +337,7 @@ def test_unknown_name():
         ('avg', {'reduce_dim': -3}, ValueError, 'reduce_dim must be positive, or 0 for no reduction; got -3'),
         ('3g', {'num_reweights': -1}, ValueError, 'num_reweights must be 0 or more; got -1'),
         ('3g', {'eps': -1e-7}, ValueError, 'eps must not be negative; got -1e-07'),
-        ('3g', {'reweight_beta': 2.0}, ValueError, r'reweight_beta must lie in \[0, 1\], 0 being off; got 2.0'),
+        ('3g', {'reweight_beta': 2.0}, ValueError, r'reweight_beta must be in \[0, 1\], 0 for no power; got 2.0'),
         ('isqrt', {'triangle': 'left'}, ValueError, "triangle must be one of lower, upper, full; got 'left'"),
         ('g2de', {'root': 'cholesky'}, ValueError, "root must be one of newton_schulz, eigh, none; got 'cholesky'"),
         ('bcnn', {'eps': 0.0}, ValueError, 'eps of the signed root must be positive'),

@@ -11,9 +11,9 @@ from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from timm_3g.layers import pool_paper
+from timm_3g.layers.create_pool import POOLS
 from timm_3g.models import WEIGHTS
-
-from ._papers import PAPERS
 
 BEGIN = '<!-- timm_3g: begin. `timm-3g card` writes anew what is between these marks; text below the last one is kept. -->'
 END = '<!-- timm_3g: end -->'
@@ -191,5 +191,8 @@ image = transform(picture).unsqueeze(0)"""
 
 
 def _citation(net: Any) -> str:
-    papers = [PAPERS[net.global_pool.pool_type]] if net.global_pool.pool_type in PAPERS else []
-    return '\n'.join(f'```bibtex\n{paper}\n```' for paper in papers) or 'This pooling has no paper of its own.'
+    name = net.global_pool.pool_type
+    if name not in POOLS:
+        return 'This pooling has no paper of its own.'
+    paper = pool_paper(name)
+    return f'[{paper.title}]({paper.url}), {paper.where}.\n\n```bibtex\n{paper.bibtex()}\n```'

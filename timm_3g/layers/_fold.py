@@ -1,14 +1,14 @@
-"""BatchNorm folded into the convolution before it, for inference: what `timm.utils.reparameterize_model` asks modules to do."""
+"""Fold BatchNorms into the convolutions before them, for inference. `timm.utils.reparameterize_model` asks modules to do so."""
 
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_weights
 
 
 def fold_batch_norms(module: nn.Module) -> None:
-    """Give every child conv* the scale and shift of its bn* in eval mode, and put `nn.Identity` in the place of the latter.
+    """Fold every child bn* into the child conv* of the same letter, as in eval mode, and put `nn.Identity` in its place.
 
-    A pair stays as it is unless it is exactly `nn.Conv2d` and `nn.BatchNorm2d`, with running statistics and without forward
-    hooks: a subclass, a frozen, pruned or normalized one may compute something else.
+    A pair is folded only if it is exactly `nn.Conv2d` and `nn.BatchNorm2d` with running statistics and without forward hooks.
+    Any other may compute something else: a subclass, a frozen, pruned or normalized module.
     """
     for name in [name for name, _ in module.named_children() if name.startswith('bn')]:
         conv, bn = getattr(module, name.replace('bn', 'conv', 1), None), getattr(module, name)
