@@ -65,6 +65,10 @@ DEFINITIONS = {
 }
 
 
+def test_every_pooling_has_a_definition():
+    assert set(DEFINITIONS) == set(POOLS), 'a pooling in POOLS needs its line in DEFINITIONS, and no other has one'
+
+
 @pytest.mark.parametrize('name', OURS)
 def test_equals_its_definition(name):
     pool = raw(name)
@@ -134,10 +138,6 @@ def test_bcnn_batch_norm_in_training_and_triangle_by_option():
     assert pool.out_features == DIM * (DIM + 1) // 2
 
 
-D, D1 = DIM * (DIM + 1) // 2, (DIM + 1) * (DIM + 2) // 2
-SIZES = {name: {'g2de': D1, 'bcnn': DIM * DIM, 'cbp': 64}.get(name, D) for name in OURS}
-
-
 @pytest.mark.parametrize('name', timm_3g.list_pools())
 @pytest.mark.parametrize('reduce_dim', [DIM, 0, None])
 def test_contract(name, reduce_dim):
@@ -146,28 +146,38 @@ def test_contract(name, reduce_dim):
     assert y.shape == (2, pool.out_features)
     assert pool.pool_type == name
     if name in POOLS and reduce_dim:
-        assert pool.out_features == SIZES[name]
+        assert pool.out_features == len(DEFINITIONS[name](np.random.default_rng(0).random((DIM, 20)), pool))
         assert f'12 -> {DIM} -> {pool.out_features}' in repr(pool)
     if name in TIMM_POOLS:
         assert pool.out_features == (24 if 'cat' in name else 12) and not list(pool.parameters())
 
 
-def test_the_tables_defaults():
-    """The table, spelt out: triangle, eps, steps, T, and default sizes."""
-    pools = {name: create_global_pool(name, 32, device='meta') for name in OURS}
-    sizes = {'g2de': 257 * 258 // 2, 'bcnn': 65536, 'cbp': 8192}
-    lower = {'3g', '3g_nosqrt', 'urm_v1', 'urm_v2'}
-    for name, pool in pools.items():
-        assert pool.out_features == sizes.get(name, 32896)
-        assert getattr(pool, 'triangle', '-') == {'cbp': '-', 'bcnn': 'full'}.get(name, 'lower' if name in lower else 'upper')
-        assert getattr(pool, 'eps', 0.0) == (1e-7 if name in lower else 1e-5 if name in ('bcnn', 'cbp') else 0.0)
-    assert {n: p.num_iters for n, p in pools.items() if 'num_iters' in p.options} == dict.fromkeys(
-        ['3g', 'urm_v1', 'urm_v2', 'isqrt', 'g2de'], 5
-    )
-    assert {n: p.num_reweights for n, p in pools.items() if getattr(p, 'num_reweights', 0)} == {
-        '3g': 3, '3g_nosqrt': 3, 'urm_v1': 1, 'urm_v2': 1
-    }  # fmt: skip
-    assert pools['3g'].reweight[0].squeeze.conv_f.out_channels == 64
+# What published weights depend on: out_features, triangle, eps, steps and blocks at the table's defaults.
+PINNED = {
+    '3g': (32896, 'lower', 1e-7, 5, 3),
+    '3g_nosqrt': (32896, 'lower', 1e-7, 0, 3),
+    'urm_v1': (32896, 'lower', 1e-7, 5, 1),
+    'urm_v2': (32896, 'lower', 1e-7, 5, 1),
+    'isqrt': (32896, 'upper', 0.0, 5, 0),
+    'mpn': (32896, 'upper', 0.0, 0, 0),
+    'g2de': (33153, 'upper', 0.0, 5, 0),
+    'bcnn': (65536, 'full', 1e-5, 0, 0),
+    'cov': (32896, 'upper', 0.0, 0, 0),
+    'cbp': (8192, None, 1e-5, 0, 0),
+    'dropcov': (32896, 'upper', 0.0, 0, 0),
+    'mggd': (32896, 'upper', 0.0, 0, 0),
+}
+
+
+@pytest.mark.parametrize('name', PINNED)
+def test_the_tables_defaults(name):
+    pool = create_global_pool(name, 32, device='meta')
+    found = [getattr(pool, key, default) for key, default in (('triangle', None), ('eps', 0.0), ('num_iters', 0))]
+    assert (pool.out_features, *found, getattr(pool, 'num_reweights', 0)) == PINNED[name]
+
+
+def test_the_squeeze_has_a_quarter_of_the_channels():
+    assert create_global_pool('3g', 32, device='meta').reweight[0].squeeze.conv_f.out_channels == 64
 
 
 @pytest.mark.parametrize('name', OURS)

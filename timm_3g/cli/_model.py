@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from timm_3g.data import CLASS_NAMES, names_in_order, read_class_map
 from timm_3g.models import (
-    RECORDED,
     check_config,
     checkpoint_filter_fn,
     download_config,
@@ -28,6 +27,7 @@ from timm_3g.models import (
     read_record,
     read_training,
     read_weights,
+    recorded_options,
 )
 
 from ._argument_types import KeyValues, require_file
@@ -139,7 +139,8 @@ def create_loaded(
             raise ValueError(f'The classifier in {checkpoint} must be a matrix; got shape {tuple(classifier.shape)}.')
         num_classes = 0 if classifier is None else len(classifier)
     recorded = read_record(checkpoint, arch)
-    known = {key: value for key, value in recorded.items() if key in RECORDED}
+    recordable = recorded_options()
+    known = {key: value for key, value in recorded.items() if key in recordable}
     overlay: dict[str, Any] = {} if bears_tag(model, checkpoint, num_classes) else dict.fromkeys(OF_TAG)
     overlay |= {'file': None, 'num_classes': num_classes}  # the number is what the filter compares the classifier's rows with
     overlay |= _described(checkpoint, arch, num_classes)

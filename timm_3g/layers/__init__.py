@@ -3,9 +3,9 @@
 from .bilinear_pool import BilinearPool2d as BilinearPool2d
 from .compact_bilinear_pool import CompactBilinearPool2d as CompactBilinearPool2d
 from .cov_pool import CovPool2d as CovPool2d
-from .create_pool import POOL_OPTIONS as POOL_OPTIONS
 from .create_pool import create_global_pool as create_global_pool
 from .create_pool import list_pools as list_pools
+from .create_pool import pool_options as pool_options
 from .create_pool import pool_paper as pool_paper
 from .dropcov_pool import DropCovPool2d as DropCovPool2d
 from .gaussian_pool import GaussianPool2d as GaussianPool2d

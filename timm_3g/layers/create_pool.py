@@ -66,9 +66,6 @@ POOLS: dict[str, PoolEntry] = {
 # timm's own, with timm's meaning: no reduction. '' is timm's "no pooling, 4-D features" and stays out of the list.
 TIMM_POOLS = ('avg', 'max', 'avgmax', 'catavgmax', 'fast', 'fastavg', 'fastmax', 'fastavgmax', 'fastcatavgmax')
 
-POOL_OPTIONS: frozenset[str] = frozenset(name for entry in POOLS.values() for name in entry.options)
-
-
 FORMATS = ('NCHW', 'NHWC', 'NLC', 'NCL')
 
 
@@ -85,6 +82,15 @@ def list_pools() -> list[str]:
     ['3g', '3g_nosqrt', 'urm_v1']
     """
     return [*POOLS, *TIMM_POOLS]
+
+
+def pool_options() -> set[str]:
+    """The names of the options of all second-order poolings together.
+
+    >>> 'num_iters' in pool_options(), 'in_features' in pool_options()
+    (True, False)
+    """
+    return {name for entry in POOLS.values() for name in entry.options}
 
 
 def pool_paper(name: str) -> Paper:

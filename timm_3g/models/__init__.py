@@ -9,8 +9,8 @@ from ._fetched import cache_root as cache_root
 from ._fetched import fetched_file as fetched_file
 from ._fetched import fetched_folder as fetched_folder
 from ._formats import our_names as our_names
-from ._function import RECORDED as RECORDED
 from ._function import is_ours as is_ours
+from ._function import recorded_options as recorded_options
 from ._head import SecondOrderHead as SecondOrderHead
 from ._hub import NETWORK_ERRORS as NETWORK_ERRORS
 from ._hub import download_config as download_config

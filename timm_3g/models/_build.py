@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from timm.models import build_model_with_cfg, resolve_pretrained_cfg
 from torch import Tensor, nn
 
-from timm_3g.layers import POOL_OPTIONS
+from timm_3g.layers import pool_options
 
 from ._checkpoint import checkpoint_filter_fn
 from ._description import check_description
-from ._function import RECORDED, checked_options, defaults_of
+from ._function import checked_options, defaults_of, recorded_options
 from ._known_files import known_file, options_of_tag
 from ._source import FROM_CONFIG, find_weights
 
@@ -66,7 +66,9 @@ def build_with_filter(cls: type[Model], variant: str, pretrained: bool, **kwargs
 
 def _arguments_of(cls: type[nn.Module]) -> list[str]:
     """What the class and timm's below it take, and the options of the poolings."""
-    return sorted(RECORDED.union(*(signature(base).parameters for base in cls.__mro__ if base.__module__ != 'builtins')))
+    return sorted(
+        recorded_options().union(*(signature(base).parameters for base in cls.__mro__ if base.__module__ != 'builtins'))
+    )
 
 
 def _settled(variant: str, kwargs: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
@@ -81,6 +83,6 @@ def _drop_foreign_pool_args(kwargs: dict[str, Any]) -> None:
     """Where the caller names another pooling than config.json, drop the options that config.json recorded for its own."""
     recorded = kwargs.get('pretrained_model_args') or {}
     if 'global_pool' in recorded and kwargs.get('global_pool', recorded['global_pool']) != recorded['global_pool']:
-        for name in POOL_OPTIONS & recorded.keys():
+        for name in pool_options() & recorded.keys():
             if kwargs.get(name) == recorded[name]:
                 kwargs.pop(name)
