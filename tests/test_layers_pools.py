@@ -123,7 +123,7 @@ def test_mggd_without_enough_rank():
     x[0, 0, 0, 0] = torch.nan
     x[2, 1] = 0.1  # whose mean over 28 is rounded
     pool = raw('mggd', lam=1.0)
-    with pytest.raises(ValueError, match=r'1 of 4 sets of samples, the first at index \(2,\), have a singular covariance'):
+    with pytest.raises(ValueError, match=r'a singular covariance in 1 of 4 sets of samples, the first at index \(2,\)'):
         pool(x)
     assert torch.isfinite(pool(x[[1, 3]])).all()
 

@@ -3,6 +3,8 @@
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_weights
 
+from timm_3g.compat import has_forward_hooks
+
 
 def fold_batch_norms(module: nn.Module) -> None:
     """Fold every child bn* into the child conv* of the same letter, as in eval mode, and put `nn.Identity` in its place.
@@ -14,7 +16,7 @@ def fold_batch_norms(module: nn.Module) -> None:
         conv, bn = getattr(module, name.replace('bn', 'conv', 1), None), getattr(module, name)
         if type(conv) is not nn.Conv2d or type(bn) is not nn.BatchNorm2d or bn.running_mean is None or bn.running_var is None:
             continue
-        if conv._forward_pre_hooks or conv._forward_hooks or bn._forward_pre_hooks or bn._forward_hooks:
+        if has_forward_hooks(conv) or has_forward_hooks(bn):
             continue
         conv.weight, conv.bias = fuse_conv_bn_weights(
             conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias

@@ -28,12 +28,12 @@ def centred_samples(x: Tensor, loc: Tensor | float | None) -> tuple[Tensor, Tens
     fine = x64.abs().amax((-2, -1)) < limit  # a NaN is not
     if not bool(fine.all()):
         raise ValueError(
-            f'x must be finite, and the sum of its squares too; {which(~fine)} NaN, infinite or too large entries. Remove or '
-            f'rescale them.'
+            f'x must be finite, and so must the sum of its squares. It has NaN, infinite or too large entries'
+            f'{sets_with(~fine)}. Remove or rescale them.'
         )
     centre = x64.mean(-2) if loc is None else torch.as_tensor(loc, dtype=x64.dtype, device=x.device)
     if not bool((centre.abs() < limit).all()):
-        raise ValueError(f'loc must be finite, and its square too; got {loc}.')
+        raise ValueError(f'loc must be finite, and so must its square; got {loc}.')
     centre = broadcast('loc', centre, (*x.shape[:-2], x.shape[-1]))
     return subtract(x64, centre.unsqueeze(-2)), centre.to(x.dtype)
 
@@ -67,15 +67,15 @@ def refuse_singular(singular: Tensor) -> None:
     """Raise ValueError if one of the batch (...) is True."""
     if bool(singular.any()):
         raise ValueError(
-            f'x must not lie in a subspace (constant, duplicated or linearly dependent channels, too few different samples, '
-            f'one that outweighs all); {which(singular)} a singular covariance. Leave channels out, or take an estimator that '
-            f'needs no rank: regularized_covariance or the pooling with lam > 1.'
+            f'x has a singular covariance{sets_with(singular)}: its samples lie in a subspace. Channels may be constant, '
+            f'duplicated or linearly dependent, samples too few, or one may outweigh all others. Remove channels, or use an '
+            f'estimator that needs no full rank: regularized_covariance or the pooling with lam > 1.'
         )
 
 
-def which(bad: Tensor) -> str:
-    """'2 of 8 sets of samples, the first at index (3,), have' for a mask of the batch."""
+def sets_with(bad: Tensor) -> str:
+    """' in 2 of 8 sets of samples, the first at index (3,)' for a mask of the batch, and '' for a single set."""
     if bad.numel() == 1:
-        return 'it has'
+        return ''
     first = tuple(torch.nonzero(bad)[0].tolist())
-    return f'{int(bad.sum())} of {bad.numel()} sets of samples, the first at index {first}, have'
+    return f' in {int(bad.sum())} of {bad.numel()} sets of samples, the first at index {first}'

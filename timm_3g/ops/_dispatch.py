@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from timm_3g.compat import transforms_active
+
 
 def is_symbolic(x: Tensor) -> bool:
     """Whether torch.fx is tracing: x has no value, dtype or device yet."""
@@ -13,7 +15,7 @@ def is_symbolic(x: Tensor) -> bool:
 
 def in_transform() -> bool:
     """Whether a transform of torch.func (grad, vmap, jvp, ...) is at work. torch has no public name for this question."""
-    return torch._C._are_functorch_transforms_active()
+    return transforms_active()
 
 
 def is_ordinary(x: Tensor) -> bool:

@@ -44,6 +44,15 @@ def sqrtm_newton_schulz(cov: Tensor, num_iters: int = 5) -> Tensor:
     return y * trace.sqrt()
 
 
+def slope_at_zero(num_iters: int) -> float:
+    """f'(0) = (3/2)^num_iters, f(l) being what the steps make of an eigenvalue l.
+
+    Every step multiplies f by (3 - l_k) / 2, where l_k is the product z y of the step. For an eigenvalue near 0 that factor is
+    3/2. It is the largest growth of an eigenvalue, and so that of an error in it.
+    """
+    return 1.5**num_iters
+
+
 def sqrtm_eigh(cov: Tensor) -> Tensor:
     """Matrix square root by eigendecomposition, with small eigenvalues floored.
 

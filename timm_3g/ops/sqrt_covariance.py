@@ -23,7 +23,7 @@ from . import _root_eigh, _root_products
 from ._dispatch import is_ordinary, without_autocast
 from ._gram import SMALLEST_SCALE, normalize
 from .covariance import covariance
-from .matrix_sqrt import sqrtm_newton_schulz
+from .matrix_sqrt import slope_at_zero, sqrtm_newton_schulz
 
 # Up to so many threads, and where a gradient is wanted, eigh is the faster form on a CPU: it takes one matrix after the other
 # and gains little from threads, while products of a batch use all. docs/speed.md has the measurements.
@@ -120,7 +120,7 @@ def _forward(x: Tensor, num_iters: int, centered: bool, eps: float, differentiab
             thin = n < d and (eps == 0.0 or _negligible(shift, num_iters))
             inner, matrices = form.forward(x_hat, shift, thin, num_iters)
             if thin and eps > 0.0:
-                inner.diagonal(dim1=1, dim2=2).add_(1.5**num_iters * shift.squeeze(2))
+                inner.diagonal(dim1=1, dim2=2).add_(slope_at_zero(num_iters) * shift.squeeze(2))
             torch.mul(inner, scale, out=root[images])
             if differentiable:
                 kept.append(_Kept(images, form, thin, matrices))
@@ -138,8 +138,8 @@ def _backward(grad: Tensor, x: Tensor, num_iters: int, centered: bool, eps: floa
             half, inner, shift_grad = form.backward(g, x_hat, shift, thin, num_iters, matrices)
             if thin and eps > 0.0:
                 trace = g.diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1)
-                inner += 1.5**num_iters * shift * trace
-                shift_grad += 1.5**num_iters * trace
+                inner += slope_at_zero(num_iters) * shift * trace
+                shift_grad += slope_at_zero(num_iters) * trace
             # The root is sqrt(t) f; t enters as sqrt(t), through X_hat ~ 1 / sqrt(t) and through shift = eps / t.
             scale_grad = inner - 2.0 * (half * x_hat).sum((1, 2), keepdim=True) - 2.0 * shift * shift_grad
             scale_grad.masked_fill_(scale <= SMALLEST_SCALE, 0.0)
@@ -152,7 +152,7 @@ def _negligible(shift: Tensor, num_iters: int) -> bool:
     """Whether the N x N form is exact to 1e-5, relative, in spite of eps. Float64 is for exactness: never there."""
     if shift.dtype != torch.float32 or _recording_a_graph(shift):  # a CUDA graph cannot depend on data
         return False
-    return bool(8.0 * 1.5**num_iters * shift.max() <= 1e-5)  # False for NaN
+    return bool(8.0 * slope_at_zero(num_iters) * shift.max() <= 1e-5)  # False for NaN
 
 
 def _recording_a_graph(x: Tensor) -> bool:
