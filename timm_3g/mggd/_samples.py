@@ -1,4 +1,4 @@
-"""What both estimators ask of their samples."""
+"""Checks and preparations of samples that both estimators share."""
 
 import torch
 from torch import Tensor
@@ -39,7 +39,19 @@ def centred_samples(x: Tensor, loc: Tensor | float | None) -> tuple[Tensor, Tens
 
 
 def subtract(x: Tensor, centre: Tensor) -> Tensor:
-    """x - centre, (..., N, d), with exact zeros where a channel differs from its centre by nothing but rounding."""
+    """x - centre, with exact zeros for channels that differ from their centre by rounding alone.
+
+    Args:
+        x: (..., N, d).
+        centre: broadcastable to x.
+
+    Returns:
+        (..., N, d), in the dtype of x. A constant channel keeps its gradient.
+
+    >>> x = torch.tensor([[0.1, 1.0], [0.1, 2.0], [0.1, 3.0]])
+    >>> subtract(x, x.mean(0)).abs().amax(0)
+    tensor([0., 1.])
+    """
     difference = x - centre
     rel = 1.2e-7 if x.dtype == torch.float32 else 2.2e-16  # finfo is unknown to TorchScript
     noise = 8 * rel * x.abs().amax(-2, keepdim=True)
@@ -48,7 +60,7 @@ def subtract(x: Tensor, centre: Tensor) -> Tensor:
 
 
 def broadcast(name: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """value expanded to the shape. Raises ValueError where that cannot be."""
+    """value expanded to the shape. Raises ValueError if that is impossible."""
     try:
         return value.expand(shape)
     except RuntimeError:
@@ -56,7 +68,7 @@ def broadcast(name: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def full_rank(cov: Tensor) -> Tensor:
-    """(B,), bool: which of the covariances (B, d, d) are regular to rounding, whatever the scales of their channels."""
+    """(B,), bool: whether covariances (B, d, d) are regular to rounding, regardless of the scales of their channels."""
     deviation = cov.diagonal(dim1=-2, dim2=-1).sqrt()
     safe = torch.where(deviation > 0, deviation, 1.0)
     correlation = cov / (safe.unsqueeze(-1) * safe.unsqueeze(-2))

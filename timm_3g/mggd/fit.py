@@ -14,13 +14,17 @@ from .distribution import MultivariateGeneralizedGaussian
 
 @dataclass(frozen=True)
 class FitRecord:
-    """How a fit ended, element by element of the batch.
+    """How a fit ended, for each element of the batch.
 
     Attributes:
-        steps: (...), int64, steps tried; one that lowers the likelihood is taken back.
-        residual: (...), float64: the larger of |S - I|_F / sqrt(d), S the update of the scatter relative to it, and of Newton's
-            step in log(shape), if shape is estimated. 0 is a stationary point of the likelihood.
-        converged: (...), bool: residual <= tol.
+        steps: (...), int64, number of steps tried. A step that lowers the likelihood is taken back.
+        residual: (...), float64, the larger of two numbers: |S - I|_F / sqrt(d), S being the update of the scatter relative to
+            it, and Newton's step in log(shape) if the shape is estimated. It is 0 at a stationary point of the likelihood.
+        converged: (...), bool, residual <= tol.
+
+    >>> _, record = fit_mggd(torch.randn(500, 2))
+    >>> record.steps.shape, bool(record.converged), bool(record.residual < 1e-8)
+    (torch.Size([]), True, True)
     """
 
     steps: Tensor
@@ -41,39 +45,48 @@ def fit_mggd(
         Sigma <- sum_n (d u_n^(b-1) / sum_j u_j^b) x_n x_n^T,   u_n = x_n^T Sigma^-1 x_n,   tr Sigma = d
         delta  = (b / (d N) sum_n u_n^b)^(1/b),                 b <- Newton-Raphson on its own equation
 
+    Every step works on samples whitened by the current scatter, so the estimate is equivariant under linear maps. With shape 1
+    it is the sample covariance. The plain fixed point overshoots for shapes above about 2. For shapes above 1 the step is
+    therefore (1 - g) Sigma + g Sigma_new with g = (d + 2) / (d + 2b), which cancels the error to first order for many samples.
+    The step is shorter where the likelihood falls or the steps oscillate.
+
     Source: Pascal, Bombrun, Tourneret, Berthoumieu, "Parameter Estimation for Multivariate Generalized Gaussian Distributions",
-    IEEE TSP 61(23), 2013; eqs. (3) and (4) of the 3G paper, its delta summed over all samples. Every step works on samples
-    whitened by the scatter so far, so that the estimate is equivariant under linear maps of the samples; with shape 1 it is the
-    sample covariance. The plain fixed point overshoots for shapes above about 2. So for shapes above 1 the step is
-    (1 - g) Sigma + g Sigma_new with g = (d + 2) / (d + 2b), which cancels the error to first order for many samples; and it
-    is shorter where the likelihood falls or the steps still go to and fro.
+    IEEE Transactions on Signal Processing 61(23), 2013, https://arxiv.org/abs/1302.6498
+    These are eqs. (3) and (4) of the 3G paper, with delta summed over all samples.
 
     Args:
-        x: (..., N, d), float32 or float64; all sets are fitted together, in float64.
-        shape: known shape, a number or (...); None: estimated.
-        loc: known location, a number or (..., d), e.g. 0; None: the sample mean. (The mean is consistent, but not the
-            location of largest likelihood, which for shapes below 1 is drawn to single samples. For shapes below about 0.2
-            it is too far off: the shape comes out too large, 0.17 for 0.05 at d = 1, N = 2000. Give loc there.)
-        max_steps: at most.
+        x: (..., N, d), float32 or float64. All sets are fitted together, in float64.
+        shape: known shape, a number or (...). None to estimate it.
+        loc: known location, a number or (..., d). None for the sample mean. The mean is consistent, but not the location of
+            largest likelihood, which is drawn to single samples for shapes below 1. For shapes below about 0.2 the mean is too
+            far off, and the estimated shape too large: 0.17 for 0.05 at d = 1, N = 2000. Give loc there.
+        max_steps: largest number of steps.
         tol: largest residual of a converged fit.
 
     Returns:
-        The distribution, in the dtype of x, scatter with trace d, without gradient; and a `FitRecord`. (A batch of
-        distributions takes values with the batch last: `law.log_prob(x.movedim(-2, 0))`.) The estimated shape is
-        biased upwards where N is not much larger than d: 0.75 instead of 0.5 at d = 64, N = 196 (median of 256 sets). The
-        maximum is the one reached from the shape that the kurtosis tells; of few samples, N = 24 in d = 2, the likelihood can
-        have a higher one at a very large shape, which is a uniform law on an ellipsoid.
+        The distribution, in the dtype of x, its scatter with trace d, without gradient. And a `FitRecord`. A batch of
+        distributions takes values with the batch last: `distribution.log_prob(x.movedim(-2, 0))`. The estimated shape is biased
+        upwards where N is not much larger than d: 0.75 instead of 0.5 at d = 64, N = 196 (median of 256 sets). The maximum is
+        the one reached from the shape that matches the kurtosis. For few samples, such as N = 24 in d = 2, a very large shape
+        can have a higher likelihood: a uniform distribution on an ellipsoid.
 
     Raises:
         TypeError: x is neither float32 nor float64.
-        ValueError: entries that are not finite; too few samples (N < d, N <= d with unknown shape, one more for an estimated
-            mean); samples in a subspace, e.g. constant; a sample at loc while the shape is unknown, which makes the likelihood
-            unbounded for shape -> 0; a scatter or scale that the dtype of x cannot hold; an argument out of range.
+        ValueError: entries that are not finite. Too few samples: N < d, N <= d with unknown shape, one more for an estimated
+        mean.
+            Samples in a subspace, such as constant ones. A sample at loc with unknown shape, which makes the likelihood
+            unbounded as shape -> 0. A scatter or scale that the dtype of x cannot hold. An argument out of range.
 
     Warns:
-        RuntimeWarning: some fits did not converge. If their shape stands at 1/64 or 64, the likelihood has no maximum, as often
-            where samples are few: of 100 Gaussian sets each, 90 at d = 8, N = 24; 62 at N = 32; 10 at N = 48; none at N = 64;
-            99 at d = 64, N = 196; none at N = 392.
+        RuntimeWarning: some fits did not converge. If their shape is 1/64 or 64, the likelihood has no maximum. That is common
+        for
+            few samples. Of 100 Gaussian sets each: 90 at d = 8, N = 24. 62 at N = 32. 10 at N = 48. None at N = 64. 99 at d =
+            64, N = 196. None at N = 392.
+
+    >>> laplace = MultivariateGeneralizedGaussian(torch.zeros(2), torch.eye(2), shape=0.5)
+    >>> fitted, record = fit_mggd(laplace.sample((5000,)))
+    >>> round(float(fitted.shape), 1), bool(record.converged)
+    (0.5, True)
     """
     if max_steps < 1 or not tol > 0:
         raise ValueError(f'max_steps must be at least 1 and tol positive; got {max_steps} and {tol}.')
@@ -119,7 +132,19 @@ def fit_mggd(
 
 @torch.no_grad()
 def can_fit(x: Tensor) -> Tensor:
-    """(B,), bool: for which sets of samples x (B, N, d) `fit_mggd(x)` is defined, location and shape unknown."""
+    """Whether `fit_mggd(x)` is defined for each set of samples, with unknown location and shape.
+
+    Args:
+        x: (B, N, d), float32 or float64.
+
+    Returns:
+        (B,), bool.
+
+    >>> x = torch.randn(2, 50, 3)
+    >>> x[1, :, 0] = 7.0  # a constant channel
+    >>> can_fit(x)
+    tensor([ True, False])
+    """
     samples, _ = centred_samples(torch.where(torch.isfinite(x), x, 0.0), None)
     enough = x.shape[1] >= x.shape[2] + 2
     finite = torch.isfinite(x).flatten(1).all(1)

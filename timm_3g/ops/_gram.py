@@ -1,4 +1,4 @@
-"""Features, centred and divided by the root of the trace: what both forms of the root start from."""
+"""Features, centered and divided by the root of the trace: the start of both forms of the root."""
 
 import torch
 from torch import Tensor
