@@ -1,4 +1,4 @@
-"""Fold BatchNorms into the convolutions before them, for inference. `timm.utils.reparameterize_model` asks modules to do so."""
+"""Fold BatchNorms into the convolutions before them, for inference. `timm.utils.reparameterize_model` uses it."""
 
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_weights

@@ -56,7 +56,7 @@ class CompactBilinearPool2d(SecondOrderPool2d):
     s1: Tensor
     h2: Tensor
     s2: Tensor
-    onnx_obstacle = 'the signed root of a sketch jumps at 0, so another order of summation gives other entries'
+    onnx_obstacle = 'the signed root of a sketch jumps at 0, so another order of summation changes its entries'
 
     def __init__(
         self,

@@ -51,7 +51,7 @@ class MGGDPool2d(SecondOrderPool2d):
     torch.Size([2, 10])
     """
 
-    onnx_obstacle = 'it iterates as long as an image needs, and eigh has no ONNX operator'
+    onnx_obstacle = 'its number of steps depends on the image, and eigh has no ONNX operator'
 
     def __init__(
         self,

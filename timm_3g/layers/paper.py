@@ -13,7 +13,7 @@ class Paper:
         venue: the proceedings, with the usual abbreviation in parentheses.
         year: of the conference.
         url: https address of the paper.
-        where: what of the paper defines the pooling: equations, tables or the name of a step.
+        where: the part of the paper that defines the pooling: equations, tables or the name of a step.
         key: BibTeX key.
         pages: in the proceedings, e.g. '5080-5088', or '' where they are not known.
 

@@ -108,7 +108,7 @@ class SecondOrderPool2d(nn.Module):
     torch.Size([2, 64])
     """
 
-    pool_type: str = ''  # the name in the table; create_global_pool sets it, a layer built directly has none
+    pool_type: str = ''  # the name in the table, set by create_global_pool
     out_features: int
     options: dict[str, Any]
     onnx_obstacle: str = ''  # the reason, if there is no ONNX export

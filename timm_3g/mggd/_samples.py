@@ -5,10 +5,9 @@ from torch import Tensor
 
 
 def centred_samples(x: Tensor, loc: Tensor | float | None) -> tuple[Tensor, Tensor]:
-    """Samples minus their location, in float64; and the location, (..., d), in the dtype of x. Both with gradient.
+    """Samples minus their location in float64, and the location (..., d) in the dtype of x. Both with gradient.
 
-    float64 because the weights are powers of distances to an inverse matrix; Apple's mps devices, which have none, compute in
-    float32.
+    The weights are powers of distances to an inverse matrix and need float64. Apple's mps devices have none and use float32.
 
     Args:
         x: (..., N, d), float32 or float64.

@@ -26,8 +26,8 @@ def profile(log_u: Tensor, shape: Tensor, dim: int) -> Profile:
 
         f(b) = (d/2) S2/S1 - k (psi(k) + log 2 + log(b S1 / (d N))) - 1,   k = d / (2 b)
 
-    is the derivative of the loss by log(b); the roots of f are the stationary points of the likelihood. Newton's step in log(b)
-    is -f / (b f'(b)), held within a factor of 3; where the loss is not convex it goes downhill by that factor.
+    is the derivative of the loss by log(b). The roots of f are the stationary points of the likelihood. Newton's step in log(b)
+    is -f / (b f'(b)), held within a factor of 3. Where the loss is not convex it goes downhill by that factor.
     """
     k = dim / (2 * shape)
     power = shape.unsqueeze(-1) * log_u
@@ -45,7 +45,7 @@ def profile(log_u: Tensor, shape: Tensor, dim: int) -> Profile:
 
 
 def shape_by_kurtosis(kurtosis: Tensor, dim: int) -> Tensor:
-    """The shape whose Mardia kurtosis E[u^2], u by the covariance, is the given one; by bisection within the bounds.
+    """The shape with this Mardia kurtosis E[u^2], u by the covariance, found by bisection within the bounds.
 
     E[u^2] = d^2 Gamma(k) Gamma(k + 2/b) / Gamma(k + 1/b)^2,   decreasing in b
     """

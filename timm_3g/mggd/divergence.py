@@ -33,7 +33,9 @@ def kl_mggd_mggd(p: MultivariateGeneralizedGaussian, q: MultivariateGeneralizedG
             'proportional scatter. Estimate it: p.log_prob(x) - q.log_prob(x), averaged over x = p.rsample((n,)).'
         )
     if torch.is_grad_enabled() and q.shape.requires_grad and not bool(radial.all()):
-        raise NotImplementedError('KL(p || q) at q.shape = 1 has no closed derivative with respect to q.shape; detach it.')
+        raise NotImplementedError(
+            'KL(p || q) at q.shape = 1 has no closed-form derivative with respect to q.shape. Detach q.shape.'
+        )
     spread = (ratio * p.scale / q.scale).pow(q.shape) * p.radial_moment(q.shape)
     shift = torch.where(gaussian, q.squared_distance(p.loc) / q.scale, 0.0)
     return -p.entropy() - q.log_normalizer + 0.5 * (spread + shift)

@@ -92,7 +92,7 @@ def inverse_root(eigenvalues: Tensor, num_iters: int) -> Tensor:
 
 
 def divided_differences(eigenvalues: Tensor, num_iters: int) -> Tensor:
-    """(z(l_i) - z(l_j)) / (l_i - l_j), (B, n, n); on the diagonal the derivative of z."""
+    """(z(l_i) - z(l_j)) / (l_i - l_j), (B, n, n), and the derivative of z on the diagonal."""
     m, z = eigenvalues, torch.ones_like(eigenvalues)
     dm, dz = torch.ones_like(m.unsqueeze(2) * m.unsqueeze(1)), torch.zeros_like(m).unsqueeze(2)
     for step in range(num_iters):

@@ -54,7 +54,7 @@ def _trace(mat: Tensor) -> Tensor:
 
 
 def inverse_root(m: Tensor, num_iters: int) -> tuple[Tensor, list[Tensor]]:
-    """Z after num_iters steps from M = m, and the later M of every second step, which `derivative` asks for.
+    """Z after num_iters steps from M = m, and the later M of every second step, which `derivative` needs.
 
     Args:
         m: (B, n, n), symmetric, eigenvalues in [0, 1].

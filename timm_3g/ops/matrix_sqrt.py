@@ -52,10 +52,9 @@ def sqrtm_newton_schulz(cov: Tensor, num_iters: int = 5) -> Tensor:
 
 
 def slope_at_zero(num_iters: int) -> float:
-    """f'(0) = (3/2)^num_iters, f(l) being what the steps make of an eigenvalue l.
+    """f'(0) = (3/2)^num_iters, where f maps an eigenvalue of A to the result of num_iters Newton-Schulz steps.
 
-    Every step multiplies f by (3 - l_k) / 2, where l_k is the product z y of the step. For an eigenvalue near 0 that factor is
-    3/2. It is the largest growth of an eigenvalue, and so that of an error in it.
+    Each step multiplies the value by T = (3 - z y) / 2, which is 3/2 for an eigenvalue close to 0. No eigenvalue grows more.
     """
     return 1.5**num_iters
 

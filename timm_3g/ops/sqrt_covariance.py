@@ -145,7 +145,7 @@ def _backward(grad: Tensor, x: Tensor, num_iters: int, centered: bool, eps: floa
                 trace = g.diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1)
                 inner += slope_at_zero(num_iters) * shift * trace
                 shift_grad += slope_at_zero(num_iters) * trace
-            # The root is sqrt(t) f; t enters as sqrt(t), through X_hat ~ 1 / sqrt(t) and through shift = eps / t.
+            # The root is sqrt(t) f. t enters as sqrt(t), through X_hat ~ 1 / sqrt(t) and through shift = eps / t.
             scale_grad = inner - 2.0 * (half * x_hat).sum((1, 2), keepdim=True) - 2.0 * shift * shift_grad
             scale_grad.masked_fill_(scale <= SMALLEST_SCALE, 0.0)
             # If the features were centred, its rows have mean 0 by themselves, since those of X_hat have.
@@ -200,7 +200,7 @@ class _SqrtCovariance(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         x, *tensors = ctx.saved_tensors
         num_iters, centered, eps = ctx.args
-        if torch.is_grad_enabled():  # create_graph=True: the gradient is to be differentiated in its turn
+        if torch.is_grad_enabled():  # create_graph=True: the gradient will be differentiated too
             root = _plain(x, num_iters, centered, eps)
             return torch.autograd.grad(root, x, grad, create_graph=True)[0], None, None, None
         rest = iter(tensors)
