@@ -8,8 +8,8 @@ from .fetched import fetched_file as fetched_file
 from .fetched import fetched_folder as fetched_folder
 from .filter import checkpoint_filter_fn as checkpoint_filter_fn
 from .formats import our_names as our_names
-from .function import RECORDED as RECORDED
 from .function import is_ours as is_ours
+from .function import recorded_options as recorded_options
 from .hub import NETWORK_ERRORS as NETWORK_ERRORS
 from .hub import download_config as download_config
 from .hub import explain as explain

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from timm_3g.checkpoints import Weights, checkpoint_filter_fn
 from timm_3g.checkpoints.description import check_description
-from timm_3g.checkpoints.function import RECORDED, checked_options, defaults_of
+from timm_3g.checkpoints.function import checked_options, defaults_of, recorded_options
 from timm_3g.checkpoints.known_files import options_of_tag
 from timm_3g.checkpoints.source import FROM_CONFIG, find_weights
-from timm_3g.layers import POOL_OPTIONS
+from timm_3g.layers import pool_options
 
 Model = TypeVar('Model', bound=nn.Module)
 
@@ -78,7 +78,9 @@ def _build(cls: type[Model], arch: str, pretrained: bool, filter_fn: Any, kwargs
 
 def _arguments_of(cls: type[nn.Module]) -> list[str]:
     """What the class and timm's below it take, and the options of the poolings."""
-    return sorted(RECORDED.union(*(signature(base).parameters for base in cls.__mro__ if base.__module__ != 'builtins')))
+    return sorted(
+        recorded_options().union(*(signature(base).parameters for base in cls.__mro__ if base.__module__ != 'builtins'))
+    )
 
 
 def _settled(arch: str, kwargs: Mapping[str, Any], weights: Weights | None) -> dict[str, Any]:
@@ -93,6 +95,6 @@ def _drop_foreign_pool_args(kwargs: dict[str, Any]) -> None:
     """Where the caller names another pooling than config.json, drop the options that config.json recorded for its own."""
     recorded = kwargs.get('pretrained_model_args') or {}
     if 'global_pool' in recorded and kwargs.get('global_pool', recorded['global_pool']) != recorded['global_pool']:
-        for name in POOL_OPTIONS & recorded.keys():
+        for name in pool_options() & recorded.keys():
             if kwargs.get(name) == recorded[name]:
                 kwargs.pop(name)

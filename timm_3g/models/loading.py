@@ -11,7 +11,6 @@ from timm.models import load_checkpoint, parse_model_name, resolve_pretrained_cf
 from torch import nn
 
 from timm_3g.checkpoints import (
-    RECORDED,
     Weights,
     check_config,
     checkpoint_filter_fn,
@@ -20,6 +19,7 @@ from timm_3g.checkpoints import (
     is_tag,
     open_weights,
     our_names,
+    recorded_options,
 )
 from timm_3g.data import CLASS_NAMES, names_in_order, read_class_map
 from timm_3g.utils.files import require_file
@@ -113,7 +113,8 @@ def _create_ours(model: str, weights: Weights, num_classes: int | None, given: M
             raise ValueError(f'The classifier in {weights.file} must be a matrix; got shape {tuple(classifier.shape)}.')
         num_classes = 0 if classifier is None else len(classifier)
     recorded = weights.record.function(arch)
-    known = {key: value for key, value in recorded.items() if key in RECORDED}
+    recordable = recorded_options()
+    known = {key: value for key, value in recorded.items() if key in recordable}
     overlay: dict[str, Any] = {} if bears_tag(model, weights, num_classes) else dict.fromkeys(OF_TAG)
     overlay |= {'file': None, 'num_classes': num_classes}  # the number is what the filter compares the classifier's rows with
     overlay |= _described(weights, arch, num_classes)

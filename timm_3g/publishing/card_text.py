@@ -10,9 +10,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from timm_3g.checkpoints import WEIGHTS
+from timm_3g.layers import pool_paper
+from timm_3g.layers.create_pool import POOLS
 
 from .marks import BEGIN, END, PROSE
-from .papers import PAPERS
 
 NO_LICENCE = 'The authors granted no licence with these weights. Ask them before you redistribute the weights.'
 
@@ -190,5 +191,8 @@ image = transform(picture).unsqueeze(0)"""
 
 
 def _citation(net: Any) -> str:
-    papers = [PAPERS[net.global_pool.pool_type]] if net.global_pool.pool_type in PAPERS else []
-    return '\n'.join(f'```bibtex\n{paper}\n```' for paper in papers) or 'This pooling has no paper of its own.'
+    name = net.global_pool.pool_type
+    if name not in POOLS:
+        return 'This pooling has no paper of its own.'
+    paper = pool_paper(name)
+    return f'[{paper.title}]({paper.url}), {paper.where}.\n\n```bibtex\n{paper.bibtex()}\n```'

@@ -18,7 +18,7 @@ from timm.optim import create_optimizer_v2, get_optimizer_class
 from timm_3g.checkpoints import open_weights
 from timm_3g.compat import parser_options
 from timm_3g.data import require_data, require_split
-from timm_3g.layers import POOL_OPTIONS
+from timm_3g.layers import pool_options
 from timm_3g.models import SecondOrderHead
 from timm_3g.models.loading import require_model
 
@@ -136,7 +136,7 @@ def model_options(model: str, given: Mapping[str, Any]) -> set[str]:
     with torch.device('meta'):
         net = timm.create_model(model)
         names = _parameters(timm.models.build_model_with_cfg, timm.create_model, *type(net).__mro__)
-        names |= POOL_OPTIONS if isinstance(net, SecondOrderHead) else set()
+        names |= pool_options() if isinstance(net, SecondOrderHead) else set()
         for key in given.keys() - names:
             try:
                 timm.create_model(model, **{key: given[key]})
