@@ -1,8 +1,10 @@
-"""A folder that commit 6eff44d exported loads, and gives the logits that it gave then.
+"""A folder that commit 6eff44d exported, and a checkpoint that its `timm-3g train` wrote, load and give the logits of then.
 
-The folder lacks model.safetensors: its header is kept as text, and its tensors are those of a formula.
+The folder lacks model.safetensors: its header is kept as text, and its tensors are those of a formula. Of the checkpoint the
+arguments are kept, and its tensors are the same.
 """
 
+import argparse
 import json
 import shutil
 from pathlib import Path
@@ -15,6 +17,7 @@ from safetensors.torch import load_file
 
 from timm_3g.__main__ import main
 from timm_3g.checkpoints import open_weights, sha256_of
+from timm_3g.models.loading import create_loaded
 
 KEPT = Path(__file__).parent / 'exported_by_6eff44d'
 
@@ -24,7 +27,8 @@ def folder(tmp_path_factory):
     """The whole folder, with model.safetensors as it was written, byte for byte."""
     folder = Path(shutil.copytree(KEPT, tmp_path_factory.mktemp('old') / 'resnet10_mini_3g.toy'))
     text = (folder / 'header.json').read_bytes().rstrip()
-    (folder / 'header.json').unlink()
+    for name in ('header.json', 'train_args.json'):
+        (folder / name).unlink()
     text += b' ' * (-len(text) % 8)
     entries = {name: entry for name, entry in json.loads(text).items() if name != '__metadata__'}
     weights = formula_weights({name: tuple(entry['shape']) for name, entry in entries.items()})
@@ -49,6 +53,19 @@ def test_it_loads_and_gives_the_logits_of_then(folder):
         torch.testing.assert_close(model(golden['input']), golden['logits'], rtol=1e-4, atol=1e-4)
     assert list(model.pretrained_cfg['label_names']) == ['cat', 'dog']
     assert model.global_pool.options['num_iters'] == 3 and model.reduce_dim == 8
+
+
+def test_a_checkpoint_of_train_loads_by_its_arguments(folder, tmp_path):
+    args = argparse.Namespace(**json.loads((KEPT / 'train_args.json').read_text()))
+    state = load_file(folder / 'model.safetensors')
+    kept = {'epoch': 0, 'arch': args.model, 'state_dict': state, 'version': 2, 'args': args, 'metric': 50.0}
+    torch.save(kept, tmp_path / 'last.pth.tar')
+    weights = open_weights(tmp_path / 'last.pth.tar')
+    assert weights.record.key == 'resnet10_mini_3g' and weights.record.training['epoch'] == 0
+    model, golden = create_loaded(weights.record.key, weights=weights).eval(), load_file(folder / 'golden.safetensors')
+    with torch.no_grad():
+        torch.testing.assert_close(model(golden['input']), golden['logits'], rtol=1e-4, atol=1e-4)
+    assert model.pretrained_cfg['input_size'][-1] == 32 and model.num_classes == 2
 
 
 def test_it_can_be_published(folder, capsys):

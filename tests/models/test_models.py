@@ -14,7 +14,10 @@ from timm.models._manipulate import reinit_non_persistent_buffers
 from timm.utils import freeze, unfreeze
 
 import timm_3g
+from timm_3g.checkpoints import is_ours
+from timm_3g.checkpoints.function import defaults_of
 from timm_3g.layers.create_pool import POOLS, TIMM_POOLS
+from timm_3g.models import SecondOrderHead
 
 BACKBONES = [SMALL, LITE]
 HEADS = [*((SMALL, pool) for pool in POOLS), (LITE, '3g')]  # every pooling, and every class of models
@@ -36,15 +39,22 @@ def test_parameter_and_key_counts(depth):
 
 
 def test_the_registry():
-    family = {f'resnet{d}_3g' for d in (18, 23, 34, 50, 101, 152)} | {SMALL, LITE}
-    isqrt = {f'resnet{d}_isqrt' for d in (18, 34, 50, 101)}
-    rest = {f'resnet{d}_{pool}' for d in (50, 101) for pool in ('mpn', 'g2de', 'bcnn', 'cov')}
-    assert set(MODELS) == family | isqrt | rest
+    """Every architecture is named after its pooling, has our head, a default cfg of its own, and the options it is known by."""
+    assert {'resnet50_3g', 'resnet101_isqrt', SMALL, LITE} <= set(MODELS) and all(map(is_ours, MODELS))
     for name in MODELS:
         model = timm.create_model(name, device='meta')
         pool, classifier = model.global_pool, model.pretrained_cfg['classifier']
-        assert pool.pool_type == name.rsplit('_', 1)[1] and pool.dim == (64 if name == SMALL else 256)
+        assert isinstance(model, SecondOrderHead) and model.pretrained_cfg['architecture'] == name
+        known = defaults_of(name)
+        assert pool.pool_type == name.rsplit('_', 1)[1] == known['global_pool'] and pool.dim == known['reduce_dim']
+        assert known.items() <= model._model_args.items() and {m.eps for m in batch_norms(model)} == {known['bn_eps']}
         assert model.classifier_name == classifier and model.get_classifier() is getattr(model, classifier)
+        assert model.get_submodule(model.pretrained_cfg['first_conv']).in_channels == 3
+        assert timm.list_models(f'{name}.*', include_tags=True)
+
+
+def batch_norms(model):
+    return [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
 
 
 def test_the_small_member():

@@ -39,7 +39,12 @@ def description(record: Record, arch: str) -> dict[str, Any]:
 
 
 def check_config(folder: Path) -> None:
-    """Raise ValueError where timm could not read config.json of a folder: fields of another type than it expects."""
+    """Raise ValueError where timm could not read config.json of a folder: fields of another type than it expects.
+
+    A folder without config.json passes.
+
+    >>> check_config(Path('no such folder'))
+    """
     file = folder / WEIGHTS
     record = Record(file, {}, read_config(file), {})
     config = record.config

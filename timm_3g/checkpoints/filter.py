@@ -1,8 +1,8 @@
-"""Which checkpoints load, how their names become ours, and what is refused. Formats: `_formats.py`.
+"""Which checkpoints load, how their names become ours, and what is refused. Formats: `formats.py`.
 
 timm reads the file, strips 'module.', and calls `checkpoint_filter_fn`. Shapes alone prove little here: the two triangles have
 equal length, and eps, steps and root leave no trace in a state dict. So what a format implies, or config.json or train.py
-records (`_record.py`), is compared with the model, and a mismatch is an error.
+records (`record.py`), is compared with the model, and a mismatch is an error.
 """
 
 import logging
@@ -113,6 +113,12 @@ def checkpoint_filter_fn(
     Raises:
         ValueError: not tensors; another number of classes than declared; weights of another network, pooling, order, eps or
             number of steps. Nothing else: timm answers a TypeError by calling again.
+
+    >>> import timm, timm_3g
+    >>> model = timm.create_model('resnet10_mini_3g.cifar10')
+    >>> weights = checkpoint_filter_fn(model.state_dict(), model)
+    >>> weights.keys() == model.state_dict().keys()
+    True
     """
     if isinstance(state_dict, Mapping) and isinstance(state_dict.get('state_dict'), Mapping):
         state_dict = state_dict['state_dict']

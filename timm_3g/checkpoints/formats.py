@@ -28,11 +28,8 @@ _ATMP = {
 # What a training framework puts before every name: the attribute that holds the network.
 WRAPPERS = ('model.', 'net.', 'network.')
 
-# What names of a network begin with, in our names or those below. Beside a wrapper, all others are of its loss and metrics.
-_NETWORK = re.compile(
-    r'(conv1|bn1|layer\d|conv_stem|blocks|conv_head|bn2|fc|classifier|global_pool|features|representation|layer_reduce|AtMp\d)',
-    re.IGNORECASE,
-)
+# What names of a network begin with, in our names or timm's. Beside a wrapper, all others are of its loss and metrics.
+_NETWORK = re.compile(r'(conv1|bn1|layer\d|conv_stem|blocks|conv_head|bn2|fc|classifier|global_pool|features)', re.IGNORECASE)
 
 
 def _rename(key: str) -> str:
@@ -63,13 +60,21 @@ def _rename_main(key: str) -> str:
 
 @dataclass(frozen=True)
 class CheckpointFormat:
-    """Foreign names: a pattern that tells them, and the options that weights under these names were trained with."""
+    """Foreign names: a pattern that tells them, and the options that weights under these names were trained with.
+
+    Attributes:
+        mark: matches the beginning of a name that no other format has.
+        options: what settles the function of weights in this format: global_pool and options of the pooling.
+        counts_blocks: there are as many re-weighting blocks as the mark has groups of names.
+        rename: a foreign name to ours. Names that it does not know stay as they are.
+        usual: of the options, those that files in this format have had otherwise.
+    """
 
     mark: re.Pattern[str]
     options: dict[str, Any]
-    counts_blocks: bool = False  # as many re-weighting blocks as the mark has groups of names
+    counts_blocks: bool = False
     rename: Callable[[str], str] = _rename
-    usual: frozenset[str] = frozenset()  # of the options, those that files in this format have had otherwise
+    usual: frozenset[str] = frozenset()
 
 
 # The first format whose mark matches a key is taken. All are the state dicts of the authors' own codes.
@@ -103,11 +108,19 @@ def format_of(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any], fr
     return '', {}, frozenset()
 
 
+def _is_of_network(name: str) -> bool:
+    return bool(_NETWORK.match(name)) or any(form.mark.match(name) for form in FORMATS.values())
+
+
 def our_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under our names, wrappers and masks of torch.nn.utils.prune resolved.
 
     Raises:
         ValueError: two of one name.
+
+    >>> import torch
+    >>> list(our_names({'module.AtMp1.map1.weight': torch.zeros(1), 'module.fc.bias': torch.zeros(1)}))
+    ['global_pool.reweight.0.conv_a.weight', 'fc.bias']
     """
     plain = unwrapped(state_dict)
     rename = FORMATS[form].rename if (form := format_of(plain)[0]) else _rename
@@ -141,6 +154,6 @@ def unwrapped(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for wrapper in WRAPPERS:
         inside = {name.removeprefix(wrapper): state_dict[key] for key, name in names.items() if name.startswith(wrapper)}
         beside = [name for name in names.values() if not name.startswith(wrapper)]
-        if inside and (not beside or (any(map(_NETWORK.match, inside)) and not any(map(_NETWORK.match, beside)))):
+        if inside and (not beside or (any(map(_is_of_network, inside)) and not any(map(_is_of_network, beside)))):
             return unwrapped(inside)
     return {name: state_dict[key] for key, name in names.items()}

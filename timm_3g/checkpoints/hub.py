@@ -36,7 +36,11 @@ _REASONS: dict[type[Exception], str] = {
 
 
 def hub_owner() -> str:
-    """User or organisation on the Hub: $TIMM_3G_HUB_OWNER, else OWNER; '' for none."""
+    """User or organisation on the Hub: $TIMM_3G_HUB_OWNER, else OWNER. '' for none.
+
+    >>> isinstance(hub_owner(), str)
+    True
+    """
     return os.environ.get(ENV, OWNER)
 
 
@@ -61,8 +65,8 @@ def _repository(hub_id: str) -> dict[str, str]:
 def download(hub_id: str, cache_dir: str | Path | None = None) -> Path:
     """model.safetensors of `ORG/NAME[@revision]` in the Hub's cache, with the config.json of the same commit beside it.
 
-    What is cached needs one request, or none if the revision is a full commit hash or the network is away. Where something is
-    missing, one request without retries settles at once whether there is anything to wait for.
+    A cached file needs one request, or none if the revision is a full commit hash or the network is away. If something is
+    missing, one request without retries settles whether there is anything to download.
 
     Raises:
         RuntimeError: there is nothing to load, and why: no such repository, revision or file, no access, or no network.
@@ -92,7 +96,11 @@ def download_config(hub_id: str, cache_dir: str | Path | None = None) -> Path:
 
 
 def explain(error: BaseException) -> str:
-    """One line on what the Hub's client raised, without a full stop."""
+    """One line on what the Hub's client raised, without a full stop.
+
+    >>> explain(OSError('The disk is full.'))
+    'The disk is full'
+    """
     known = next((text for kind, text in _REASONS.items() if isinstance(error, kind)), None)
     if known:
         return known

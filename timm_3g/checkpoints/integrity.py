@@ -126,7 +126,9 @@ def check_sha256(record: 'Record', expected: tuple[str, str, str], found: str) -
 def check_name_digits(file: Path) -> None:
     """Raise ValueError where a file's name states first digits of a SHA-256 (torch hub's NAME-<8 hex>.pth) that it has not.
 
-    To be called before the file is opened as anything but bytes.
+    To be called before the file is opened as anything but bytes. Nothing happens where there is no such file.
+
+    >>> check_name_digits(Path('resnet50-0676ba61.pth'))
     """
     if file.is_file():
         check_digits(file, file.name, sha256_of(file))

@@ -11,7 +11,10 @@ _MOST = 4  # names in a message
 
 
 def require_sound(net: nn.Module) -> None:
-    """Raise ValueError where weights or statistics are NaN or infinite, or a variance is negative."""
+    """Raise ValueError where weights or statistics are NaN or infinite, or a variance is negative.
+
+    >>> require_sound(nn.BatchNorm2d(4))
+    """
     statistics = {name: value for name, value in net.named_buffers() if name.endswith(('running_mean', 'running_var'))}
     wrong = [
         name
@@ -27,7 +30,12 @@ def require_sound(net: nn.Module) -> None:
 
 
 def require_pixels(cfg: Mapping[str, Any]) -> None:
-    """Raise ValueError where mean, std, crop_pct or crop_mode of a pretrained_cfg are none that images can be prepared with."""
+    """Raise ValueError where mean, std, crop_pct or crop_mode of a pretrained_cfg are none that images can be prepared with.
+
+    >>> require_pixels({'mean': (0.5, 0.5, 0.5), 'std': (0.2, 0.0, 0.2)})
+    Traceback (most recent call last):
+    ValueError: std must be finite and positive; got [0.2, 0.0, 0.2].
+    """
     if cfg.get('crop_mode') not in (None, '', *CROP_MODES):
         raise ValueError(f'crop_mode must be one of {", ".join(CROP_MODES)}; got {cfg["crop_mode"]!r:.80}.')
     for name, positive in (('mean', False), ('std', True), ('crop_pct', True), ('test_crop_pct', True)):

@@ -93,7 +93,12 @@ def _locate(name: str, cfg: PretrainedCfg, cache_dir: str | Path | None) -> Path
 
 
 def is_tag(name: str) -> bool:
-    """Whether `<arch>.<tag>` is in timm's registry."""
+    """Whether `<arch>.<tag>` is in timm's registry.
+
+    >>> import timm_3g
+    >>> is_tag('resnet50_3g.orig_in1k'), is_tag('resnet50_3g.birds')
+    (True, False)
+    """
     return name in timm.list_models(f'{split_model_name_tag(name)[0]}.*', include_tags=True)
 
 

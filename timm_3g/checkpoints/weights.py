@@ -33,6 +33,11 @@ class Weights:
 
     Attributes:
         record: what the file and config.json beside it say, apart from the tensors.
+
+    >>> import timm, timm_3g
+    >>> weights = open_weights(timm.get_pretrained_cfg('resnet10_mini_3g.cifar10').file)
+    >>> weights.description('resnet10_mini_3g')['input_size'], weights.record.function('resnet10_mini_3g')['num_iters']
+    ((3, 32, 32), 5)
     """
 
     record: Record

@@ -1,4 +1,4 @@
-"""timm models, one architecture per file. Importing this package registers them. They import checkpoints and layers."""
+"""timm models, one architecture per file. Importing this package registers them. A new backbone: a file, and an import here."""
 
 from timm_3g.checkpoints import checkpoint_filter_fn as checkpoint_filter_fn
 

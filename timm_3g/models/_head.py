@@ -23,6 +23,12 @@ class SecondOrderHead(nn.Module):
     The model is built with num_classes=0 and global_pool='', then calls `_set_head`. It has timm's `num_features` (channels of
     the unpooled features) and `drop_rate`. `classifier_name` is what timm calls its Linear, as 'classifier' in its cfg, and
     `classify` hands it to `layers.classify`: by name, because TorchScript has no getattr.
+
+    >>> import timm, torch, timm_3g
+    >>> model = timm.create_model('resnet18_3g', num_classes=10)
+    >>> model.reset_classifier(5, 'isqrt')
+    >>> isinstance(model, SecondOrderHead), model.global_pool.pool_type, model(torch.randn(2, 3, 64, 64)).shape
+    (True, 'isqrt', torch.Size([2, 5]))
     """
 
     classifier_name = 'fc'

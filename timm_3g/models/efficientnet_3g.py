@@ -61,6 +61,11 @@ class EfficientNet3G(SecondOrderHead, EfficientNet):
     Raises:
         ValueError: output_stride other than 32, unknown global_pool, an option out of range.
         TypeError: an argument that neither the EfficientNet nor the pooling has.
+
+    >>> import timm, torch
+    >>> model = timm.create_model('tf_efficientnet_lite0_3g', num_classes=10, reduce_dim=64).eval()
+    >>> model.forward_features(torch.randn(2, 3, 64, 64)).shape
+    torch.Size([2, 1280, 2, 2])
     """
 
     classifier_name = 'classifier'

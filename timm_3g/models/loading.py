@@ -1,4 +1,4 @@
-"""A model with the weights that a command was asked for. What validate, predict and export share."""
+"""A model with the weights that were asked for, and names for its classes. What validate, predict and export share."""
 
 import difflib
 from collections.abc import Mapping
@@ -124,10 +124,15 @@ def _create_ours(model: str, weights: Weights, num_classes: int | None, given: M
 
 
 def bears_tag(model: str, weights: Weights, num_classes: int) -> bool:
-    """Whether weights are those that the tag in `model` is of, as far as can be told.
+    """Whether weights are those of the tag in `model`, by all that is recorded with them.
 
     A tag must be named and have as many classes, and neither a run of train.py nor transformers may have made them, nor may
     their config.json name another tag. Where it is not theirs, nor are the registry's licence, labels and origin.
+
+    >>> import timm_3g
+    >>> weights = open_weights(timm.get_pretrained_cfg('resnet10_mini_3g.cifar10').file)
+    >>> bears_tag('resnet10_mini_3g.cifar10', weights, 10), bears_tag('resnet10_mini_3g', weights, 10)
+    (True, False)
     """
     arch, tag = split_model_name_tag(model)
     if not tag or num_classes != resolve_pretrained_cfg(model).num_classes or weights.record.training:
@@ -149,7 +154,13 @@ def _described(weights: Weights, arch: str, num_classes: int) -> dict[str, Any]:
 
 
 def require_model(name: str, local: bool = False) -> None:
-    """Raise ValueError unless timm's registry has the name, with its tag. `hf-hub:` and `local-dir:` pass where not `local`."""
+    """Raise ValueError unless timm's registry has the name, with its tag. `hf-hub:` and `local-dir:` pass where not `local`.
+
+    >>> import timm_3g
+    >>> require_model('resnet50_3g.birds')
+    Traceback (most recent call last):
+    ValueError: 'resnet50_3g.birds' names no weights: resnet50_3g has no tag 'birds'. Its tags: orig_in1k, orig_places365.
+    """
     arch, tag = split_model_name_tag(name)
     if ':' in name and not local:
         return
@@ -184,7 +195,11 @@ def _check_classifier(net: Any, model: str, num_classes: int | None) -> None:
 
 
 def require_classifier(model: Any) -> None:
-    """Raise ValueError where a model gives features, which are no logits."""
+    """Raise ValueError where a model has no classifier, so that it gives features instead of logits.
+
+    >>> import timm_3g
+    >>> require_classifier(timm.create_model('resnet18_3g', num_classes=10))
+    """
     if model.num_classes < 1:
         raise ValueError(f'This model has {model.num_classes} classes: what it gives are features, not logits. Give others.')
 
@@ -195,6 +210,9 @@ def class_names(model: Any, class_map: str = '') -> list[str]:
     Raises:
         FileNotFoundError: no such file.
         ValueError: see `read_class_map` and `names_in_order`; another number of names than the model has classes.
+
+    >>> class_names(create_loaded('resnet10_mini_3g.cifar10'))[:3]
+    ['airplane', 'automobile', 'bird']
     """
     cfg, number = model.pretrained_cfg, model.num_classes
     if class_map:

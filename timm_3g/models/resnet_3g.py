@@ -53,6 +53,11 @@ class ResNet3G(SecondOrderHead, ResNet):
     Raises:
         ValueError: output_stride other than 32, unknown global_pool, an option out of range.
         TypeError: an argument that neither the ResNet nor the pooling has.
+
+    >>> import timm, torch
+    >>> model = timm.create_model('resnet18_3g', num_classes=10, reduce_dim=64).eval()
+    >>> model(torch.randn(2, 3, 64, 64)).shape, model.head_hidden_size
+    (torch.Size([2, 10]), 2080)
     """
 
     if TYPE_CHECKING:  # TorchScript would read it
