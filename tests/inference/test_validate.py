@@ -97,12 +97,14 @@ def test_figures_are_those_of_counting_by_hand(crops, job, tmp_path):
     assert row['torch'] == torch.__version__ and row['timm'] == timm.__version__ and float(row['seconds']) > 0
 
 
-def test_crops_are_averaged_as_logits_not_as_probabilities():
-    """Logits (10, 0), (0, 4), (0, 4): their mean is for class 0, the mean of the probabilities for class 1."""
-    images = torch.tensor([[10.0, 0.0], [0.0, 4.0], [0.0, 4.0]]).view(1, 3, 2, 1, 1)
+def test_crops_are_averaged_as_logits():
+    """Of the logits of the first image, the mean is for class 0 and the mean of the probabilities for class 1. Of the second,
+    the mean is for class 1 and the maximum for class 0."""
+    crops = torch.tensor([[[10.0, 0.0], [0.0, 4.0], [0.0, 4.0]], [[3.0, 0.0], [0.0, 2.0], [0.0, 2.0]]])
+    images = crops.view(2, 3, 2, 1, 1)
     options = ValidateOptions('any', 'any', device='cpu')
-    counts = evaluate(torch.nn.Flatten(), [(images, torch.tensor([0]))], options, show=False)
-    assert counts == Counts(images=1, top1=1, top5=1)
+    counts = evaluate(torch.nn.Flatten(), [(images, torch.tensor([0, 1]))], options, show=False)
+    assert counts == Counts(images=2, top1=2, top5=2)
 
 
 @pytest.mark.parametrize(
