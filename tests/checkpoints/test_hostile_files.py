@@ -134,9 +134,9 @@ def test_results_that_are_no_csv(tmp_path):
     file = tmp_path / 'r.csv'
     for content in (b'x' * 200_000, b'\xff\xfe'):
         file.write_bytes(content)
-        with pytest.raises(ValueError, match='is no CSV of results'):
+        with pytest.raises(ValueError, match='is not a CSV of results'):
             read_rows(file)
-        with pytest.raises(ValueError, match='is no CSV of results'):
+        with pytest.raises(ValueError, match='is not a CSV of results'):
             append_row(file, None)
         assert file.read_bytes() == content
 

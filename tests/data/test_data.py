@@ -169,7 +169,9 @@ def test_a_split_that_is_not_there_is_an_error(tmp_path):
     image_folder(tmp_path, {'train': 1, 'val': 1}, classes=1)
     require_split(str(tmp_path), 'train')
     require_split(str(tmp_path), 'validation')  # timm finds `val`
-    with pytest.raises(ValueError, match=r"has no split 'tset'; timm would take all its images, .* It has: train, val"):
+    with pytest.raises(
+        ValueError, match=r"has no split 'tset' and timm would use the images of every split. Its folders: train, val"
+    ):
         require_split(str(tmp_path), 'tset')
 
 
@@ -203,13 +205,13 @@ def test_a_foreign_wrapper_is_not_taken_for_ours(before, after, monkeypatch):
         ('a.txt', b'\n', 'is empty'),
         ('a.txt', b'\xef\xbb\xbfx\ny\n', 'begins with a byte order mark'),
         ('a.txt', b'\xff\xfex\0', 'must be UTF-8'),
-        ('a.json', b'{}', "must be a .txt with one name a line, or a .pkl of a dict; got '.json'"),
+        ('a.json', b'{}', "must be a .txt with one name per line, or a .pkl of a dict; got '.json'"),
         ('a.pkl', pickle.dumps(print), 'must be a pickled dict of built-in types'),
         ('a.pkl', b'', 'must be a pickled dict of built-in types'),
         ('a.pkl', pickle.dumps(['x']), 'must be a pickled dict of built-in types'),
-        ('a.pkl', pickle.dumps({}), 'must map names to indices from 0 on'),
-        ('a.pkl', pickle.dumps({'x': -1}), 'must map names to indices from 0 on'),
-        ('a.pkl', pickle.dumps({'x': '0'}), 'must map names to indices from 0 on'),
+        ('a.pkl', pickle.dumps({}), 'must map names to indices, which start at 0'),
+        ('a.pkl', pickle.dumps({'x': -1}), 'must map names to indices, which start at 0'),
+        ('a.pkl', pickle.dumps({'x': '0'}), 'must map names to indices, which start at 0'),
     ],
 )
 def test_class_maps_that_are_refused(name, content, message, tmp_path):

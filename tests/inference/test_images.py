@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from timm_3g.inference.images import Images, find_images
-from timm_3g.inference.photograph import UPRIGHT, read_photograph
+from timm_3g.inference import Images, find_images, read_photograph
+from timm_3g.inference.photograph import UPRIGHT
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 RAMP = np.arange(35, dtype=np.uint8).reshape(5, 7) * 7
@@ -128,7 +128,7 @@ def test_what_is_skipped_in_folders_is_said(tmp_path, capsys):
         (tmp_path / name).touch()
     assert find_images([str(tmp_path)]) == [tmp_path / 'a.png']
     out, err = capsys.readouterr()
-    assert err.startswith('Not read in the folders: 1 .txt, 2 .webp, 1 without a suffix.') and err.count('\n') == 1 and not out
+    assert err.startswith('Skipped in folders: 1 .txt, 2 .webp, 1 without a suffix.') and err.count('\n') == 1 and not out
     os.remove(tmp_path / 'a.png')
-    with pytest.raises(FileNotFoundError, match=r'no folder with images.*What is there: 1 .txt, 2 .webp'):
+    with pytest.raises(FileNotFoundError, match=r'a folder with images.*The folder has: 1 .txt, 2 .webp'):
         find_images([str(tmp_path)])

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +16,26 @@ from timm.data import create_transform, resolve_data_config
 from timm.models import save_for_hf
 
 from timm_3g.__main__ import main
-from timm_3g.cli.predict import class_names, find_images
+from timm_3g.inference import find_images
 from timm_3g.layers import record_weights
+from timm_3g.models.loading import class_names
 
 NAMES = ['lemon', 'lime', 'orange']
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A model in a folder that `local-dir:` reads, with label names, and images beside it."""
+@pytest.fixture(scope='module')
+def template(tmp_path_factory):
+    root = tmp_path_factory.mktemp('predict')
     torch.manual_seed(3)
     model = timm.create_model(SMALL, num_classes=3)
-    save_for_hf(model, str(tmp_path / 'model'), model_config={'label_names': NAMES}, safe_serialization=True)
-    image_folder(tmp_path / 'images', {'a': 2, 'b': 1})
-    return tmp_path
+    save_for_hf(model, str(root / 'model'), model_config={'label_names': NAMES}, safe_serialization=True)
+    return image_folder(root / 'images', {'a': 2, 'b': 1}).parent
+
+
+@pytest.fixture
+def folder(template, tmp_path):
+    """A model in a folder that `local-dir:` reads, with label names, and images beside it. A copy for each test."""
+    return shutil.copytree(template, tmp_path, dirs_exist_ok=True)
 
 
 def by_hand(folder, file):
@@ -78,7 +85,7 @@ def test_a_pipe_or_a_device_is_no_image(folder, capsys, make):
     make(folder / 'odd.png')
     assert predict(folder, folder / 'odd.png', folder / 'images' / 'b') == 1
     out, err = capsys.readouterr()
-    assert 'cannot be read: ValueError: it is no regular file' in out and out.count('orange') == 3 and err.count('\n') == 1
+    assert 'cannot be read: ValueError: it is not a regular file' in out and out.count('orange') == 3 and err.count('\n') == 1
 
 
 @pytest.mark.parametrize(
@@ -122,7 +129,7 @@ def test_find_images(tmp_path):
     assert find_images([str(second), str(tmp_path / '**' / '*.[pJ]*')])[:2] == [second, first]
     (tmp_path / 'odd[1].png').write_bytes(first.read_bytes())  # a file before a pattern
     assert find_images([str(tmp_path / 'odd[1].png')]) == [tmp_path / 'odd[1].png']
-    with pytest.raises(FileNotFoundError, match=r"gone.png' is no file, no folder with images, and no pattern"):
+    with pytest.raises(FileNotFoundError, match=r"gone.png' is not a file, a folder with images, or a pattern"):
         find_images([str(tmp_path / 'gone.png')])
 
 
@@ -137,12 +144,12 @@ def test_class_names(tmp_path):
     assert class_names(timm.create_model(SMALL, num_classes=3, device='meta'), str(tmp_path / 'names.txt')) == NAMES
 
 
-def test_explain_writes_a_picture_an_image(folder, capsys):
+def test_explain_writes_one_picture_per_image(folder, capsys):
     pictures = folder / 'pictures'
-    assert predict(folder, folder / 'images' / 'a', folder / 'images' / 'b' / 'class0', '--explain', pictures) == 0
-    names = sorted(f.name for f in pictures.iterdir())
-    assert len(names) == 7 and names[:2] == ['0.explain-2.png', '0.explain-4.png'] and '0.explain.png' in names
-    with Image.open(pictures / names[0]) as image:
+    images = [folder / 'images' / name / 'class0' for name in 'ab']
+    assert predict(folder, *images, '--explain', pictures) == 0
+    assert sorted(f.name for f in pictures.iterdir()) == ['0.explain-2.png', '0.explain.png', '1.explain.png']
+    with Image.open(pictures / '0.explain-2.png') as image:
         assert image.size[0] > 4 * image.size[1], 'input, three maps and their product in a row'
 
 
@@ -154,7 +161,10 @@ def test_explain_never_overwrites_an_image(folder, capsys):
     (images / '1.explain.png').write_bytes((images / '1.png').read_bytes())
     before = {f: f.read_bytes() for f in images.iterdir()}
     assert predict(folder, images, '--explain', images) == 1
-    assert '1.explain.png is one of the images, or stands for two; give another --explain folder' in capsys.readouterr().err
+    assert (
+        '1.explain.png would overwrite one of the images, or be written twice. Choose another explain folder'
+        in capsys.readouterr().err
+    )
     assert {f: f.read_bytes() for f in images.iterdir()} == before
 
 
@@ -183,7 +193,7 @@ def test_explain_needs_a_reweighting(folder, capsys):
     save_for_hf(model, str(folder / 'isqrt'))
     arguments = ['predict', str(file), '--model', f'local-dir:{folder / "isqrt"}', '--explain', str(folder / 'out')]
     assert main(arguments) == 1
-    assert "this model has none. global_pool '3g' has" in capsys.readouterr().err
+    assert "this model has none. Models with global_pool '3g' have" in capsys.readouterr().err
     assert not list(Path(folder / 'out').glob('*'))
 
 
@@ -288,10 +298,10 @@ def test_numbers_that_no_image_can_be_prepared_with(folder, capsys, option):
         (['--mean', 'nan'], 'mean must be finite; got [nan]'),
         (['--std', '0'], 'std must be finite and positive; got [0.0]'),
         (['--img-size', '100000'], 'Images would be resized to 100000 x 100000 pixels'),
-        (['--input-size', '3', '32', '4000000'], 'At least 1 and at most 89,478,485 pixels are possible'),
+        (['--input-size', '3', '32', '4000000'], 'The limits are 1 and 89,478,485 pixels'),
         (['--crop-pct', '1e-9'], 'Images would be resized to'),
         (['--crop-pct', '1e9'], 'Images would be resized to 0 x 0 pixels'),
-        (['--interpolation', 'foo'], "Unknown interpolation 'foo'. There are nearest, bilinear"),
+        (['--interpolation', 'foo'], "Unknown interpolation 'foo'. Choose one of nearest, bilinear"),
         (['--input-size', '3', '0', '32'], 'The input size must be three positive integers'),
         (['--model-kwargs', 'features_only=True'], 'features_only=True makes a model without a classifier'),
         (['--num-classes', '5'], 'have 3 classes; with --num-classes 5 the classifier would be random'),
@@ -325,7 +335,7 @@ def test_explain_keeps_what_it_did_not_write_and_takes_long_names(folder, capsys
     (pictures / '0.explain.png').write_bytes(file.read_bytes())
     before = (pictures / '0.explain.png').read_bytes()
     assert predict(folder, file, '--explain', pictures) == 1
-    assert '0.explain.png is there, and is no picture of an earlier run' in capsys.readouterr().err
+    assert '0.explain.png exists and is not a picture of an earlier run' in capsys.readouterr().err
     assert (pictures / '0.explain.png').read_bytes() == before
     long = file.with_name('L' * 245 + '.png')
     long.write_bytes(file.read_bytes())

@@ -1,4 +1,4 @@
-"""Image transforms that the papers need and timm lacks. Beside the tiers: imports torch, torchvision and timm, none of ours."""
+"""Image transforms that the papers need and timm lacks, files of class names, and data sets divided among processes."""
 
 from .augment import ColorPCA as ColorPCA
 from .augment import RandomShorterSide as RandomShorterSide

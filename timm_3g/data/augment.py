@@ -1,7 +1,7 @@
-"""Training augmentations of the papers that no flag of timm gives: scale by the shorter side, and colour along PCA axes.
+"""Training augmentations of the papers that timm lacks: scale by the shorter side, and colour along PCA axes.
 
-`install_augmentations` teaches them to timm's own factory, under names in timm's grammar, so that timm's unmodified train.py
-takes them: `--train-crop-mode shorter-side --scale 256 512` and `--aa pca-std0.1`.
+`install_augmentations` adds them to timm's factory, so that timm's unmodified train.py takes
+`--train-crop-mode shorter-side --scale 256 512` and `--aa pca-std0.1`.
 """
 
 import inspect
@@ -33,16 +33,19 @@ IMAGENET_AXES = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140]
 
 
 class RandomShorterSide:
-    """Resize so that the shorter side is a whole number drawn uniformly from [low, high] pixels; the aspect ratio stays.
+    """Resize so that the shorter side is an integer drawn uniformly from [low, high] pixels. The aspect ratio is kept.
 
     Source: Simonyan and Zisserman, ICLR 2015, section 3.1 (training scale S in [256, 512]); He et al., CVPR 2016, section 3.4.
 
     Args:
-        low, high: range of the shorter side in pixels, both ends possible.
+        low, high: range of the shorter side in pixels, both ends included.
         interpolation: timm's name, or 'random' (bilinear or bicubic).
 
     Raises:
-        ValueError: not 1 <= low <= high.
+        ValueError: unless 1 <= low <= high.
+
+    >>> RandomShorterSide(48, 48)(Image.new('RGB', (32, 64))).size
+    (48, 96)
     """
 
     def __init__(self, low: int, high: int, interpolation: str = 'bilinear') -> None:
@@ -52,7 +55,7 @@ class RandomShorterSide:
         self.interpolation = interpolation
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """A PIL image to a PIL image."""
+        """Resize a PIL image."""
         name = random.choice(['bilinear', 'bicubic']) if self.interpolation == 'random' else self.interpolation
         side = random.randint(self.low, self.high)
         scale = side / min(image.size)
@@ -64,16 +67,21 @@ class RandomShorterSide:
 
 
 class ColorPCA:
-    """Add one colour to the whole image: a normal draw along each principal axis of ImageNet's colours.
+    """Add one random colour to the whole image, drawn along the principal axes of ImageNet's colours.
 
     Source: Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012, section
-    4.1. The colour is sum_i a_i l_i v_i, a_i ~ N(0, std), with l_i and v_i the eigenvalues and eigenvectors above.
+    4.1. The colour is sum_i a_i l_i v_i with a_i ~ N(0, std^2), l_i the eigenvalues and v_i the eigenvectors above.
 
     Args:
-        std: standard deviation of a_i; 0.1 in the paper.
+        std: standard deviation of a_i, 0.1 in the paper.
 
     Raises:
         ValueError: negative std.
+
+    >>> random.seed(0)
+    >>> grey = Image.new('RGB', (2, 2), (128, 128, 128))
+    >>> ColorPCA(1.0)(grey).getpixel((0, 0))
+    (93, 98, 102)
     """
 
     def __init__(self, std: float = 0.1) -> None:
@@ -82,7 +90,7 @@ class ColorPCA:
         self.std = std
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """A PIL image in RGB to the same, values clipped to [0, 255]; an image in another mode as it is."""
+        """Add the colour to a PIL image in RGB, clipped to [0, 255]. Images in other modes are returned unchanged."""
         if image.mode != 'RGB':
             return image
         draws = np.array([random.gauss(0.0, self.std) for _ in range(3)])
@@ -94,14 +102,21 @@ class ColorPCA:
 
 
 def install_augmentations() -> None:
-    """Let timm's factory of training transforms know CROP_MODE and 'pca-std...'; every other setting stays as it was.
+    """Add CROP_MODE and 'pca-std...' to timm's factory of training transforms. Every other setting works as before.
 
     Calling it again changes nothing. In the installed factory:
 
     - train_crop_mode='shorter-side': `RandomShorterSide(*scale)`, then a random crop of img_size.
-    - auto_augment='pca-stdS': `ColorPCA(S)` after the flips, in place of colour jitter, as any auto_augment.
+    - auto_augment='pca-stdS': `ColorPCA(S)` after the flips, instead of colour jitter, as any auto_augment.
 
-    --no-aug switches both off, as timm does with its own.
+    --no-aug disables both, as it disables those of timm.
+
+    >>> from timm.data import create_transform
+    >>> timms = transforms_factory.transforms_imagenet_train
+    >>> install_augmentations()
+    >>> create_transform(224, is_training=True, train_crop_mode='shorter-side', scale=(256, 512)).transforms[0]
+    RandomShorterSide(256, 512, interpolation='bilinear')
+    >>> transforms_factory.transforms_imagenet_train = timms  # to undo it
     """
     original = transforms_factory.transforms_imagenet_train
     if _is_installed(original):

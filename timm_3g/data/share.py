@@ -1,7 +1,7 @@
-"""A data set divided among processes so that every image counts once, for evaluation.
+"""A data set divided among processes, for an evaluation in which every image counts once.
 
-timm's sampler and its streaming readers repeat images until all processes have equally many; here process `rank` of `world`
-takes the items rank, rank + world, ... and none twice.
+timm's sampler and its streaming readers repeat images until all processes have equally many. Here process `rank` of `world`
+takes the items rank, rank + world, and so on, none of them twice.
 """
 
 import itertools
@@ -13,14 +13,18 @@ from torch.utils.data import Dataset
 
 
 class Share(Dataset):
-    """Every world-th item of a data set, from item rank on. Setting `transform` sets that of the data set itself."""
+    """Every world-th item of a data set, starting with item rank. Setting `transform` sets that of the data set.
+
+    >>> list(Share(['a', 'b', 'c', 'd', 'e'], rank=1, world=2))
+    ['b', 'd']
+    """
 
     def __init__(self, dataset: Any, rank: int, world: int) -> None:
         self.dataset, self.indices = dataset, range(rank, len(dataset), world)
 
     @property
     def transform(self) -> Any:
-        """The data set's own."""
+        """That of the data set."""
         return self.dataset.transform
 
     @transform.setter
@@ -35,12 +39,17 @@ class Share(Dataset):
 
 
 class ShareReader:
-    """Every world-th sample that one of timm's streaming readers gives in a loader's worker; the streams must be equal in all
-    processes: as many workers, no shuffling."""
+    """Every world-th sample of one of timm's streaming readers in a loader's worker.
+
+    The streams of all processes must be equal: the same number of workers, no shuffling.
+
+    >>> list(ShareReader(['a', 'b', 'c', 'd', 'e'], rank=1, world=2))
+    ['b', 'd']
+    """
 
     def __init__(self, reader: Any, rank: int, world: int) -> None:
         self.reader, self.rank, self.world = reader, rank, world
-        # The readers divide by rank themselves, and pad, as soon as there is a process group.
+        # With a process group, the readers divide by rank themselves, and pad.
         for name, alone in (('dist_rank', 0), ('dist_num_replicas', 1)):
             if hasattr(reader, name):
                 setattr(reader, name, alone)
@@ -58,7 +67,11 @@ class ShareReader:
 
 
 def share(dataset: Any, rank: int, world: int) -> Any:
-    """The share of one process of any data set that timm makes; the data set itself where world is 1."""
+    """The share of one process of any data set of timm. The data set itself if world is 1.
+
+    >>> [len(share(range(5), rank, 2)) for rank in (0, 1)]
+    [3, 2]
+    """
     if world == 1:
         return dataset
     if isinstance(dataset, IterableImageDataset):

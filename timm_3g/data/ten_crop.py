@@ -1,4 +1,4 @@
-"""Ten crops of one image, for evaluation: timm's transforms give one."""
+"""Ten crops of one image for evaluation. timm's transforms have one."""
 
 import torch
 from PIL import Image
@@ -7,11 +7,14 @@ from torchvision import transforms
 
 
 class TenCrop:
-    """Four corners and the centre, and their mirror images: (10, C, size, size) in this order, after `then` on each crop.
+    """Four corners and the centre, then their mirror images.
 
     Args:
         size: height and width of a crop.
-        then: what turns a PIL crop into a tensor (C, H, W).
+        then: from a PIL crop to a tensor (C, H, W).
+
+    >>> TenCrop((4, 4), transforms.Compose([transforms.PILToTensor()]))(Image.new('RGB', (8, 6))).shape
+    torch.Size([10, 3, 4, 4])
     """
 
     def __init__(self, size: tuple[int, int], then: transforms.Compose) -> None:
@@ -19,7 +22,7 @@ class TenCrop:
         self.then = then
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """A PIL image no smaller than a crop to (10, C, H, W).
+        """Crop a PIL image: (10, C, H, W).
 
         Raises:
             ValueError: the image is smaller than a crop.
@@ -31,10 +34,14 @@ class TenCrop:
 
 
 def to_ten_crop(transform: transforms.Compose) -> transforms.Compose:
-    """timm's transform for evaluation with ten crops where it has the central one; resizing and what follows stay timm's.
+    """Replace the central crop of timm's transform for evaluation by ten crops. The other steps are kept.
 
     Raises:
-        ValueError: no central crop in it (crop_mode 'border').
+        ValueError: a transform without a central crop (crop_mode 'border').
+
+    >>> from timm.data import create_transform
+    >>> [type(step).__name__ for step in to_ten_crop(create_transform(24)).transforms]
+    ['Resize', 'TenCrop']
     """
     steps = list(transform.transforms)
     for i, step in enumerate(steps):

@@ -1,4 +1,4 @@
-"""What `timm-3g figure1` looks at: activations of some modules, and what goes into and on in a second-order pooling."""
+"""Activations of modules of a model, and what happens inside its second-order pooling."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,18 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from timm_3g.layers import Reduce2d, SecondOrderPool2d, record_weights
+from timm_3g.utils.options import OptionError
 
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """Of M images, float32, on the CPU.
+    """Activations of M images: float32 on the CPU.
 
     Attributes:
         files: the images.
         layers: name of a module -> (M, C, N), its output.
-        reduced: (M, d, N), what the re-weighting and the covariance get; empty where there is no second-order pooling.
-        maps: (M, T, N), the learned weights w of the T blocks.
-        spectrum: (M, k), float64, ascending: eigenvalues of the matrix whose triangle the pooling gives; k = 0 if it is none.
+        reduced: (M, d, N), the input of re-weighting and covariance. (M, 0, 0) without a second-order pooling.
+        maps: (M, T, N), the re-weighting maps w of the T blocks. T = 0 without re-weighting.
+        spectrum: (M, k), float64, ascending: eigenvalues of the matrix whose triangle the pooling returns. k = 0 if it returns
+            no triangle.
     """
 
     files: Sequence[Path]
@@ -32,7 +34,12 @@ class Activations:
 
 
 def default_layers(model: nn.Module) -> list[str]:
-    """Around the last non-linearity in front of the pooling: its input, where that is a module's output, and its output."""
+    """The modules before and after the last non-linearity before the pooling. 'forward_features' for a model of another kind.
+
+    >>> import timm, timm_3g
+    >>> default_layers(timm.create_model('resnet10_mini_3g'))
+    ['global_pool.reduce.bn', 'global_pool.reduce']
+    """
     pool = getattr(model, 'global_pool', None)
     if isinstance(pool, SecondOrderPool2d) and isinstance(pool.reduce, Reduce2d):
         return ['global_pool.reduce.bn', 'global_pool.reduce']
@@ -40,14 +47,32 @@ def default_layers(model: nn.Module) -> list[str]:
 
 
 class Recorder:
-    """A context in which forward passes of the model leave their activations here."""
+    """A context in which forward passes of the model record their activations.
+
+    Args:
+        model: a model of timm.
+        layers: names of modules, and 'forward_features' for the input of the pooling.
+
+    Raises:
+        ValueError: no such module; on entry, a model without a global pooling.
+
+    >>> import timm, timm_3g
+    >>> model = timm.create_model('resnet10_mini_3g', reduce_dim=8).eval()
+    >>> with torch.no_grad(), Recorder(model, ['layer4']) as recorder:
+    ...     _ = model(torch.zeros(2, 3, 32, 32))
+    >>> found = recorder.activations([Path('a.png'), Path('b.png')])
+    >>> found.layers['layer4'].shape, found.reduced.shape, found.maps.shape, found.spectrum.shape
+    (torch.Size([2, 128, 64]), torch.Size([2, 8, 64]), torch.Size([2, 3, 64]), torch.Size([2, 8]))
+    """
 
     def __init__(self, model: Any, layers: Sequence[str]) -> None:
         known = dict(model.named_modules())
         unknown = [name for name in layers if not name or (name not in known and name != 'forward_features')]
         if unknown:
             near = [name for name in known if name and '.' not in name]
-            raise ValueError(f'--layers {unknown[0]!r} is no module of the model. Modules at its top: {", ".join(near)}.')
+            raise OptionError(
+                'layers', f'must name modules of the model; got {unknown[0]!r}. Its top modules are {", ".join(near)}.'
+            )
         self.model = model
         self.kept: dict[str, list[Tensor]] = {name: [] for name in layers}
         self.reduced: list[Tensor] = []
@@ -58,14 +83,14 @@ class Recorder:
         modules = dict(self.model.named_modules())
         pool = getattr(self.model, 'global_pool', None)
         triangle: Any = getattr(pool, 'to_vec', None)
-        with ExitStack() as stack:  # nothing stays behind if one of these fails
+        with ExitStack() as stack:  # if one of these fails, all hooks are removed
             for name in self.kept:
                 if name != 'forward_features':
                     stack.callback(modules[name].register_forward_hook(self._keeper(self.kept[name], name)).remove)
             if isinstance(pool, SecondOrderPool2d):
                 stack.callback(pool.register_forward_pre_hook(self._before_pool).remove)
                 stack.callback(pool.reduce.register_forward_hook(self._keeper(self.reduced, 'global_pool.reduce')).remove)
-                self.live = stack.enter_context(record_weights(pool))
+                self.live_maps = stack.enter_context(record_weights(pool))
                 stack.callback(pool.register_forward_hook(self._after_pool).remove)
                 if triangle is not None:
                     stack.callback(triangle.register_forward_pre_hook(self._before_triangle).remove)
@@ -83,11 +108,11 @@ class Recorder:
             rows = sum(map(len, kept))
             if rows != count:
                 raise ValueError(
-                    f'{name} must run once in a forward pass; it ran {rows / count:g} times. Name others by --layers.'
+                    f'The layer {name} must run once per forward pass; it ran {rows / count:g} times. Choose other layers.'
                 )
 
     def activations(self, files: Sequence[Path]) -> Activations:
-        """What was kept, images in order."""
+        """Everything recorded, images in order."""
         layers = {name: torch.cat(kept) for name, kept in self.kept.items()}
         count = len(files)
         reduced = torch.cat(self.reduced) if self.reduced else torch.zeros(count, 0, 0)
@@ -96,13 +121,13 @@ class Recorder:
         return Activations(files, layers, reduced, maps, spectrum)
 
     def _last_map(self) -> nn.Module:
-        """The module that timm pools with."""
+        """timm's global pooling."""
         for name in ('global_pool', 'head.global_pool'):
             try:
                 return self.model.get_submodule(name)
             except AttributeError:
                 continue
-        raise ValueError('the model has no global_pool to look in front of; name modules by --layers.')
+        raise ValueError('The model has no global_pool, whose input would be recorded. Choose layers.')
 
     def _keeper(self, kept: list[Tensor], name: str) -> Any:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -115,17 +140,17 @@ class Recorder:
             self.kept['forward_features'].append(_positions(inputs[0], 'forward_features'))
 
     def _after_pool(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if self.live:
-            self.maps.append(torch.cat(self.live, 1).flatten(2).float().cpu())
-            self.live.clear()
+        if self.live_maps:
+            self.maps.append(torch.cat(self.live_maps, 1).flatten(2).float().cpu())
+            self.live_maps.clear()
 
     def _before_triangle(self, module: nn.Module, inputs: Any) -> None:
         self.spectrum.append(torch.linalg.eigvalsh(inputs[0].detach().cpu().double()))
 
 
 def _positions(output: Any, name: str) -> Tensor:
-    """(B, C, H, W) to (B, C, N). Cloned: an activation behind may work in place."""
+    """(B, C, H, W) to (B, C, N). Cloned, since the next activation may work in place."""
     if not isinstance(output, Tensor) or output.ndim != 4:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(f'{name} must give maps (B, C, H, W) to look at its channels; got {shape}. Name others by --layers.')
+        raise ValueError(f'The layer {name} must return feature maps (B, C, H, W); got {shape}. Choose other layers.')
     return output.detach().flatten(2).float().cpu().clone()

@@ -1,31 +1,35 @@
-"""Figure 1 of the paper, made measurable: is a generalized Gaussian a better law of activations than a Gaussian?"""
+"""Figure 1 of the paper as a measurement: does a generalized Gaussian describe activations better than a Gaussian?"""
 
-import argparse
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING
 
+import scipy.stats
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from timm_3g.mggd import MultivariateGeneralizedGaussian, can_fit, fit_mggd
-from timm_3g.utils.files import save_figure
+from timm_3g.utils.options import OptionError
 
 from .activations import Activations
+from .finding import Finding, Row
 from .heldout import Comparison, compare, gaussian_like
-from .report import table, write_csv
+from .options import Figure1Options
+from .tables import aligned
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def measure_densities(found: Activations, args: argparse.Namespace) -> list[str]:
-    """Held-out log-likelihood of activations: generalized Gaussian against Gaussian.
+def measure_densities(found: Activations, options: Figure1Options) -> Finding:
+    """Held-out log-likelihood of activations under both distributions.
 
-    Channels: all positions of all images, folds by image (by position for one image). Images: each channel of each image, and
-    random groups of --dim channels, folds by position, every other one; and the same of `gaussian_like` noise. channels.csv,
-    images.csv, densities.png.
+    - `channels`: one set of samples per channel, all positions of all images. The two folds are even and odd images (even and
+      odd positions of a single image).
+    - `images`: one row per image, over its channels, then over random groups of `dim` channels. The two folds are even and odd
+      positions. The control rows are the same for noise that `gaussian_like` makes.
     """
-    shown = _shown(found, args)
-    channel_rows: list[dict[str, Any]] = []
-    image_rows: list[dict[str, Any]] = []
+    channel_rows: list[Row] = []
+    image_rows: list[Row] = []
     lines: list[list[str]] = []
     notes: list[str] = []
     for layer, x in found.layers.items():
@@ -36,33 +40,30 @@ def measure_densities(found: Activations, args: argparse.Namespace) -> list[str]
         if zeros > 0.01:
             notes.append(f'{layer}: {100 * zeros:.1f} % of the values are exactly 0 (ReLU): no density fits such an atom.')
         noise = gaussian_like(x)
-        for d in dict.fromkeys((1, min(args.dim, x.shape[1]))):
+        for d in dict.fromkeys((1, min(options.dim, x.shape[1]))):
             if x.shape[2] // 2 < d + 2:
-                notes.append(f'{layer}: {x.shape[2]} positions are too few for fits in {d} dimensions; give a smaller --dim.')
+                notes.append(f'{layer}: {x.shape[2]} positions are too few for fits in {d} dimensions. Choose a smaller dim.')
                 continue
             for control, values in enumerate((x, noise)):
-                images = _images(found, layer, values, d, args.groups, control)
+                images = _images(found, layer, values, d, options.groups, control)
                 image_rows += images
                 lines.append([f'{layer}: {"control" if control else "images"} (d = {d})', *_summary(images)])
-    write_csv(channel_rows, args.output / 'channels.csv')
-    write_csv(image_rows, args.output / 'images.csv')
-    _draw(found, args, shown)
     header = ['', 'fitted', 'no max.', 'sets won', 'images won', 'gain', '5 %', '95 %', 'shape', 'shape < 1']
-    return [*table(header, lines), *notes, *_LEGEND]
+    return Finding({'channels': channel_rows, 'images': image_rows}, [*aligned(header, lines), *notes, *_LEGEND])
 
 
 _LEGEND = [
-    'fitted: sets of samples that are not degenerate. no max.: of these, not converged in one of the halves, as a rule',
-    'because the likelihood grows up to a bound of the shape; they count. sets won: where the generalized Gaussian has the',
-    'higher held-out log-likelihood. gain: nats a sample; of an image the median over its sets; median, 5 and 95 % over images',
-    '(channels). images won: images (channels) whose gain is positive. shape: median of beta; 1 is Gaussian, less is',
-    'long-tailed. control: Gaussian noise with the covariances over positions and channels of each image, in its place: what',
-    'these figures are where the law is Gaussian.',
+    'fitted: sets of samples that are not degenerate. no max.: those of them that did not converge in one of the folds,',
+    'usually because the likelihood grows up to a bound of the shape. They count. sets won: sets for which the generalized',
+    'Gaussian has the higher held-out log-likelihood. gain: nats per sample, of an image the median over its sets. Shown are',
+    'its median, 5 and 95 % over images (channels). images won: images (channels) with a positive gain. shape: median of',
+    'beta. 1 is Gaussian, less is long-tailed. control: the same for Gaussian noise with the covariances over positions and',
+    'channels of each image. It shows these figures for a Gaussian distribution.',
 ]
 
 
-def _summary(rows: list[dict[str, Any]]) -> list[str]:
-    """Of channels.csv's rows, or of images.csv's."""
+def _summary(rows: list[Row]) -> list[str]:
+    """One line about rows of channels.csv or images.csv."""
     sets, fitted = sum(row['sets'] for row in rows), sum(row['fitted'] for row in rows)
     gains = torch.tensor([row['gain'] for row in rows], dtype=torch.float64)
     shapes = torch.tensor([row['shape'] for row in rows], dtype=torch.float64)
@@ -85,12 +86,12 @@ def _summary(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _nats(gain: float) -> str:
-    """Three digits; beside its ellipsoid, a law at the bound of the shape has a density of e^-1e30: no figure to read."""
+    """Three digits. Outside its ellipsoid, a distribution at the bound of the shape has a density of e^-1e30."""
     return f'{gain:+.3g}' if abs(gain) < 1000 else '<-1000' if gain < 0 else '>+1000'
 
 
-def _channels(layer: str, x: Tensor) -> list[dict[str, Any]]:
-    """A row a channel: x (M, C, N)."""
+def _channels(layer: str, x: Tensor) -> list[Row]:
+    """One row per channel of x (M, C, N)."""
     if len(x) > 1:
         half = len(x) // 2
         a, b = (part.movedim(1, 0).flatten(1).unsqueeze(-1) for part in (x[0::2][:half], x[1::2][:half]))
@@ -100,7 +101,9 @@ def _channels(layer: str, x: Tensor) -> list[dict[str, Any]]:
     result = compare(a, b, f'{layer}, channels')
     flat = x.movedim(1, 0).flatten(1).double()
     mean, std = flat.mean(1), flat.std(1, correction=0)
-    kurtosis = ((flat - mean[:, None]) / std[:, None]).pow(4).mean(1) - 3
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', RuntimeWarning)  # of constant channels
+        kurtosis = scipy.stats.kurtosis(flat.numpy(), axis=1)
     return [
         {
             'layer': layer,
@@ -123,8 +126,8 @@ def _channels(layer: str, x: Tensor) -> list[dict[str, Any]]:
     ]
 
 
-def _images(found: Activations, layer: str, x: Tensor, dim: int, groups: int, control: int) -> list[dict[str, Any]]:
-    """A row an image: x (M, C, N); every channel by itself, or the same random groups of `dim` channels in every image."""
+def _images(found: Activations, layer: str, x: Tensor, dim: int, groups: int, control: int) -> list[Row]:
+    """One row per image of x (M, C, N): each channel alone, or the same random groups of `dim` channels in every image."""
     generator = torch.Generator().manual_seed(0)
     channels, num = x.shape[1:]
     if dim == 1:
@@ -152,23 +155,38 @@ def _images(found: Activations, layer: str, x: Tensor, dim: int, groups: int, co
     ]
 
 
-def _shown(found: Activations, args: argparse.Namespace) -> dict[str, list[int]]:
-    """Layer -> channels to draw. Raises ValueError where --channels has others than the layer."""
-    shown: dict[str, list[int]] = {}
+def require_channels(found: Activations, options: Figure1Options) -> None:
+    """Raise ValueError if a channel to draw does not exist in every layer.
+
+    >>> x = torch.zeros(1, 4, 9)
+    >>> found = Activations([], {'layer1': x}, x, x, x)
+    >>> require_channels(found, Figure1Options('any', [], channels=[4]))
+    Traceback (most recent call last):
+    timm_3g.utils.options.OptionError: channels must lie in 0 to 3 for layer1; got 4.
+    """
     for layer, x in found.layers.items():
-        count = x.shape[1]
-        shown[layer] = args.channels or [i * count // min(8, count) for i in range(min(8, count))]
-        wrong = [c for c in shown[layer] if not 0 <= c < count]
+        wrong = [c for c in options.channels or () if not 0 <= c < x.shape[1]]
         if wrong:
-            raise ValueError(f'--channels must lie in 0 to {count - 1} for {layer}; got {wrong[0]}.')
-    return shown
+            raise OptionError('channels', f'must lie in 0 to {x.shape[1] - 1} for {layer}; got {wrong[0]}.')
 
 
-def _draw(found: Activations, args: argparse.Namespace, shown: dict[str, list[int]]) -> None:
-    """densities.png: a row a layer, a histogram a channel with both fitted laws, logarithmic so that tails are seen."""
+def _shown(found: Activations, options: Figure1Options) -> dict[str, list[int]]:
+    """Layer -> channels to draw."""
+    counts = {layer: x.shape[1] for layer, x in found.layers.items()}
+    return {
+        layer: list(options.channels or [i * count // min(8, count) for i in range(min(8, count))])
+        for layer, count in counts.items()
+    }
+
+
+def draw_densities(found: Activations, finding: Finding, options: Figure1Options) -> 'Figure':
+    """One row per layer, one panel per channel: a histogram with both fitted distributions, logarithmic to show the tails."""
+    from matplotlib.figure import Figure  # an extra
+
+    shown = _shown(found, options)
     columns = max(map(len, shown.values()))
     figure = Figure(figsize=(max(7, 3 * columns), 2.8 * len(shown) + 0.5), layout='constrained')
-    figure.suptitle(f'{args.model}: activations (histogram), Gaussian (dashed), generalized Gaussian (solid)', fontsize=10)
+    figure.suptitle(f'{options.name}: activations (histogram), Gaussian (dashed), generalized Gaussian (solid)', fontsize=10)
     grid = figure.subplots(len(shown), columns, squeeze=False)
     for axes_row, (layer, channels) in zip(grid, shown.items(), strict=True):
         for axes in axes_row:
@@ -182,16 +200,16 @@ def _draw(found: Activations, args: argparse.Namespace, shown: dict[str, list[in
             if bool(can_fit(values.view(1, -1, 1)).all()):
                 grid_points = torch.linspace(float(values.min()), float(values.max()), 400, dtype=torch.float64)
                 for shape, style in ((1.0, 'C0--'), (None, 'C3-')):
-                    law = _law(values, shape)
-                    axes.plot(grid_points, law.log_prob(grid_points.unsqueeze(-1)).exp(), style, linewidth=1.2)
-                title += f': shape {float(law.shape):.2f}'
+                    fitted = _fit(values, shape)
+                    axes.plot(grid_points, fitted.log_prob(grid_points.unsqueeze(-1)).exp(), style, linewidth=1.2)
+                title += f': shape {float(fitted.shape):.2f}'
             axes.set_ylim(low, high)
             axes.set_title(title, fontsize=7)
             axes.tick_params(labelsize=6)
-    save_figure(figure, args.output / 'densities.png')
+    return figure
 
 
-def _law(values: Tensor, shape: float | None) -> MultivariateGeneralizedGaussian:
+def _fit(values: Tensor, shape: float | None) -> MultivariateGeneralizedGaussian:
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', RuntimeWarning)  # drawn as far as it got
+        warnings.simplefilter('ignore', RuntimeWarning)  # a fit that did not converge is drawn as it is
         return fit_mggd(values.double().unsqueeze(-1), shape)[0]

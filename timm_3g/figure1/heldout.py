@@ -1,4 +1,4 @@
-"""Which law predicts the held-out half of some samples better, for many sets at once; and noise to compare that with."""
+"""Which distribution predicts the held-out half of samples better, for many sets at once, and noise as a control."""
 
 import sys
 import warnings
@@ -10,26 +10,42 @@ from tqdm import tqdm
 
 from timm_3g.mggd import can_fit, fit_mggd, subtract
 
-# Sets of samples are fitted together up to so many numbers, 8 MB in float64 for each of a dozen copies.
+# Numbers in the sets of samples that are fitted together: 8 MB in float64 for each of a dozen copies.
 _NUMBERS_AT_A_TIME = 1_000_000
 
 
 class Comparison(NamedTuple):
-    """Two-fold held-out comparison of sets of samples, all (S,)."""
+    """Two-fold held-out comparison of S sets of samples. All tensors are (S,).
 
-    gaussian: Tensor  # nats a sample
+    Attributes:
+        gaussian, generalized: mean held-out log-likelihood in nats per sample, float64. NaN where not fitted.
+        shape: geometric mean of the two folds' shapes, float64. NaN where not fitted.
+        fitted: bool, whether neither fold is degenerate.
+        converged: bool, whether both fits converged. Otherwise the likelihood usually has no maximum in the shape.
+    """
+
+    gaussian: Tensor
     generalized: Tensor
-    shape: Tensor  # geometric mean of the two folds
-    fitted: Tensor  # not degenerate
-    converged: Tensor  # in both folds; if not, as a rule the likelihood has no maximum in the shape
+    shape: Tensor
+    fitted: Tensor
+    converged: Tensor
 
 
 def compare(a: Tensor, b: Tensor, label: str = 'comparison') -> Comparison:
-    """Fit both laws to a and weigh them on b, and the other way round: two folds (S, n, d) of each of S sets.
+    """Fit a Gaussian and a generalized Gaussian to a, compute the log-likelihood of b, and the other way round.
 
-    A set is left out (fitted is False, its figures NaN) where a fold is degenerate, so that no law has a fit. A fit whose
-    likelihood grows up to a bound of the shape stays in, with that shape: without it the generalized Gaussian would be spared
-    its failures.
+    A set with a degenerate fold is left out: `fitted` is False, its figures are NaN. A fit whose likelihood grows up to a bound
+    of the shape is kept with that shape. Without such fits, the failures of the generalized Gaussian would not count.
+
+    Args:
+        a, b: two folds (S, n, d) of each of S sets of samples.
+        label: of the progress bar.
+
+    >>> _ = torch.manual_seed(0)
+    >>> laplace = torch.distributions.Laplace(0.0, 1.0).sample((2, 1, 2000, 1))
+    >>> found = compare(*laplace)
+    >>> bool(found.generalized > found.gaussian), round(float(found.shape), 1)  # 0.5 is Laplace
+    (True, 0.5)
     """
     parts = []
     size = max(1, _NUMBERS_AT_A_TIME // a[0].numel())
@@ -51,12 +67,13 @@ def _compare(a: Tensor, b: Tensor) -> Comparison:
         for train, test in (folds, folds[::-1]):
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore', RuntimeWarning)  # see above
-                law, record = fit_mggd(train)
+                long_tailed, record = fit_mggd(train)
             normal, _ = fit_mggd(train, 1.0)
             gaussian, generalized = (
-                total + 0.5 * of.log_prob(test.movedim(1, 0)).mean(0) for total, of in ((gaussian, normal), (generalized, law))
+                total + 0.5 * of.log_prob(test.movedim(1, 0)).mean(0)
+                for total, of in ((gaussian, normal), (generalized, long_tailed))
             )
-            log_shape = log_shape + 0.5 * law.shape.log()
+            log_shape = log_shape + 0.5 * long_tailed.shape.log()
             converged = converged & record.converged
         out.converged[fitted] = converged
         out.gaussian[fitted], out.generalized[fitted], out.shape[fitted] = gaussian, generalized, log_shape.exp()
@@ -64,11 +81,21 @@ def _compare(a: Tensor, b: Tensor) -> Comparison:
 
 
 def gaussian_like(x: Tensor) -> Tensor:
-    """Gaussian noise (M, C, N) with, image by image, the covariances of x over positions and channels; the same for one x.
+    """Gaussian noise with, image by image, the covariances of x over positions and channels. The same noise for the same x.
 
-    White noise, one for all channels of an image, convolved with x minus its mean, around the N positions: E[y_n y_n+k^T] is
-    the mean of x_m x_m+k^T over m. Neighbours in a map are alike, so that a fit to every other position is a good fit to the
-    others, whatever their law; what that does to a Gaussian is seen in this noise, and not in a white one.
+    White noise, the same for all channels of an image, is convolved with x minus its mean, circularly over the N positions:
+    E[y_n y_n+k^T] is the mean over m of x_m x_m+k^T. Neighbours in a map are similar. A fit to every other position is
+    therefore a good fit to the others, whatever their distribution. This noise shows that effect for a Gaussian.
+
+    Args:
+        x: (M, C, N).
+
+    Returns:
+        (M, C, N), of the dtype of x.
+
+    >>> x = torch.arange(24.0).view(1, 2, 12)
+    >>> gaussian_like(x).shape, torch.equal(gaussian_like(x), gaussian_like(x))
+    (torch.Size([1, 2, 12]), True)
     """
     count, _, num = x.shape
     noise = torch.randn(count, 1, num, generator=torch.Generator().manual_seed(0))

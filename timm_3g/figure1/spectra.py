@@ -1,36 +1,61 @@
 """Eigenvalues of the covariance of the features, before and after what the head does to it."""
 
-import argparse
 import sys
 from functools import lru_cache
-from typing import Any
+from itertools import groupby
+from typing import TYPE_CHECKING
 
+import scipy.stats
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
 from timm_3g.mggd import regularized_covariance
 from timm_3g.ops import covariance
-from timm_3g.utils.files import save_figure
+from timm_3g.utils.options import OptionError
 
 from .activations import Activations
-from .report import table, write_csv
+from .finding import Finding, Row
+from .options import Figure1Options
+from .tables import aligned
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _IMAGES_AT_A_TIME = 8
 
 
 def reweighted(found: Activations) -> Tensor:
-    """(M, d, N): the features times the product of the learned weights."""
+    """(M, d, N): the features times the product of the re-weighting maps.
+
+    >>> x, maps = torch.full((1, 2, 3), 4.0), torch.full((1, 2, 3), 0.5)
+    >>> reweighted(Activations([], {}, x, maps, x)).unique()
+    tensor([1.])
+    """
     return found.reduced * found.maps.prod(1, keepdim=True) if found.maps.shape[1] else found.reduced
 
 
-@lru_cache(maxsize=1)  # two parts want it, and nothing else takes so long
-def estimate(found: Activations, beta: float, lam: float) -> Tensor:
-    """The exact estimator of the features, centred: (M, d, d), float64."""
+def require_estimator(found: Activations, options: Figure1Options) -> None:
+    """Raise ValueError if the exact estimator does not exist.
+
+    >>> x = torch.zeros(1, 4, 4)
+    >>> require_estimator(Activations([], {}, x, x, x), Figure1Options('any', [], lam=1.0))
+    Traceback (most recent call last):
+    timm_3g.utils.options.OptionError: lam must be above 1 with no more positions (4) than channels (4); got 1.
+    """
     dim, num = found.reduced.shape[1:]
-    if lam <= 1 and num <= dim:
-        raise ValueError(f'--lam must be above 1 where there are no more positions ({num}) than channels ({dim}); got {lam:g}.')
+    if options.lam <= 1 and num <= dim:
+        raise OptionError('lam', f'must be above 1 with no more positions ({num}) than channels ({dim}); got {options.lam:g}.')
+
+
+@lru_cache(maxsize=1)  # two parts need it, and nothing else takes so long
+def exact_estimator(found: Activations, beta: float, lam: float) -> Tensor:
+    """The exact estimator of the centred features: (M, d, d), float64. See `regularized_covariance`.
+
+    >>> x = torch.randn(2, 3, 20)
+    >>> exact_estimator(Activations([], {}, x, x[:, :0], x), beta=0.5, lam=1.1).shape
+    torch.Size([2, 3, 3])
+    """
     with tqdm(total=len(found.files), desc='exact estimator', unit='image', leave=False, file=sys.stderr, delay=1) as bar:
         parts = []
         for part in found.reduced.split(_IMAGES_AT_A_TIME):
@@ -39,49 +64,52 @@ def estimate(found: Activations, beta: float, lam: float) -> Tensor:
     return torch.cat(parts)
 
 
-def measure_spectra(found: Activations, args: argparse.Namespace) -> list[str]:
-    """Eigenvalues over their sum, mean over images: covariance, its root, the model's own root, the exact estimator.
+def measure_spectra(found: Activations, options: Figure1Options) -> Finding:
+    """Eigenvalues over their sum, mean and standard deviation over images.
 
-    Images whose matrix is zero have none. Effective rank: exp of the entropy of the eigenvalues over their sum. spectra.csv,
-    spectra.png.
+    Images whose matrix is zero are left out. The effective rank is exp of the entropy of the eigenvalues over their sum.
     """
     values = torch.linalg.eigvalsh(covariance(found.reduced.double())).clamp(min=0)
+    estimator = exact_estimator(found, options.beta, options.lam)
     spectra = {
         'covariance': values,
         'its exact root': values.sqrt(),
-        f'exact estimator, beta {args.beta:g}, lambda {args.lam:g}': torch.linalg.eigvalsh(
-            estimate(found, args.beta, args.lam)
-        ),
+        f'exact estimator, beta {options.beta:g}, lambda {options.lam:g}': torch.linalg.eigvalsh(estimator),
     }
     if found.maps.shape[1]:
         spectra['covariance, re-weighted'] = torch.linalg.eigvalsh(covariance(reweighted(found).double()))
     if found.spectrum.shape[1]:
         spectra["the model's own matrix"] = found.spectrum
-    for name, values in spectra.items():
-        values = values.clamp(min=0).flip(-1)
-        some = values[values.sum(-1) > 0]  # a map of zeros has no shares
-        spectra[name] = some / some.sum(-1, keepdim=True)
-    rows: list[dict[str, Any]] = [
-        {'matrix': name, 'index': i + 1, 'mean': float(column.mean()), 'std': float(column.std(correction=0))}
-        for name, values in spectra.items()
-        for i, column in enumerate(values.T)
-    ]
-    write_csv(rows, args.output / 'spectra.csv')
-    _draw(spectra, args)
+    rows: list[Row] = []
     lines = []
     for name, values in spectra.items():
-        rank = torch.special.entr(values).sum(-1).exp()
-        first = [f'{100 * float(values[:, :k].sum(-1).mean()):.1f} %' for k in (1, 10)]
-        lines.append([name, *first, f'{float(rank.mean()):.1f} of {values.shape[1]}', str(len(values))])
-    return table(['', 'largest', 'ten largest', 'effective rank', 'images'], lines)
+        shares = _shares(values)
+        for i, column in enumerate(shares.T, start=1):
+            rows.append({'matrix': name, 'index': i, 'mean': float(column.mean()), 'std': float(column.std(correction=0))})
+        rank = torch.from_numpy(scipy.stats.entropy(shares.numpy(), axis=1)).exp().mean()
+        first = [f'{100 * float(shares[:, :k].sum(-1).mean()):.1f} %' for k in (1, 10)]
+        lines.append([name, *first, f'{float(rank):.1f} of {shares.shape[1]}', str(len(shares))])
+    return Finding({'spectra': rows}, aligned(['', 'largest', 'ten largest', 'effective rank', 'images'], lines))
 
 
-def _draw(spectra: dict[str, Tensor], args: argparse.Namespace) -> None:
+def _shares(values: Tensor) -> Tensor:
+    """Eigenvalues (M, k), ascending, to their shares of the sum, descending, of the images whose sum is positive."""
+    values = values.clamp(min=0).flip(-1)
+    positive = values[values.sum(-1) > 0]
+    return positive / positive.sum(-1, keepdim=True)
+
+
+def draw_spectra(found: Activations, finding: Finding, options: Figure1Options) -> 'Figure':
+    """Mean shares against their index, one line per matrix."""
+    from matplotlib.figure import Figure  # an extra
+
     figure = Figure(figsize=(7, 4.5), layout='constrained')
     axes = figure.subplots()
-    for name, values in spectra.items():
-        axes.plot(range(1, values.shape[1] + 1), values.mean(0).clamp(min=1e-12), label=name)
-    axes.set(yscale='log', ylim=(1e-8, 1), xlabel='eigenvalue', ylabel='share of the sum, mean over images', title=args.model)
+    for name, rows in groupby(finding.tables['spectra'], key=lambda row: row['matrix']):
+        means = [max(row['mean'], 1e-12) for row in rows]
+        axes.plot(range(1, len(means) + 1), means, label=name)
+    axes.set(yscale='log', ylim=(1e-8, 1), xlabel='eigenvalue', ylabel='share of the sum, mean over images')
+    axes.set_title(options.name)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    save_figure(figure, args.output / 'spectra.png')
+    return figure

@@ -1,6 +1,5 @@
 """The images that `validate` evaluates: data set, share of a process, crops."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -10,60 +9,74 @@ from timm.data import create_dataset, create_loader
 from timm_3g.data import CLASS_NAMES, read_class_map, share, to_ten_crop
 
 from .data_config import workers_of
+from .images import image_mode
 from .photograph import forget_postscript
+from .processes import Processes
+from .validate_options import DEFAULT_SPLIT, ValidateOptions
 
 
-def make_loader(args: argparse.Namespace, config: dict[str, Any], device: torch.device, rank: int, world: int) -> Any:
-    """Batches of this process' images and labels, by the options of `validate`."""
-    if args.dataset_download and rank > 0:  # the first process downloads, the others wait and find it
+def make_loader(options: ValidateOptions, config: dict[str, Any], processes: Processes) -> Any:
+    """Batches of the images and labels of one process. From then on, Pillow opens no PostScript.
+
+    Class names beside the checkpoint determine the indices of a folder that has only some of the classes.
+
+    Args:
+        config: see `data_config`.
+
+    Returns:
+        timm's loader, of images (B, C, H, W), with ten crops (B, 10, C, H, W), and class indices (B,).
+    """
+    rank, world, device = processes
+    if options.dataset_download and rank > 0:  # the first process downloads, the others wait
         torch.distributed.barrier()
     forget_postscript()
-    dataset: Any = _dataset(args, config, args.class_map)
-    if not args.class_map and not args.dataset and args.checkpoint and _in_other_order(dataset, args.checkpoint):
-        dataset = _dataset(args, config, str(args.checkpoint.with_name(CLASS_NAMES)))
-    if args.dataset_download and rank == 0 and world > 1:
+    dataset: Any = _dataset(options, config, str(options.class_map))
+    if not options.class_map and not options.dataset and options.checkpoint:
+        beside = Path(options.checkpoint).with_name(CLASS_NAMES)
+        if beside.is_file() and _differs(dataset, beside):
+            dataset = _dataset(options, config, str(beside))
+    if options.dataset_download and rank == 0 and world > 1:
         torch.distributed.barrier()
     dataset = share(dataset, rank, world)
     loader = create_loader(
         dataset,
         input_size=config['input_size'],
-        batch_size=args.batch_size,
-        use_prefetcher=not args.no_prefetcher,
+        batch_size=options.batch_size,
+        use_prefetcher=options.prefetcher,
         interpolation=config['interpolation'],
         mean=config['mean'],
         std=config['std'],
-        num_workers=workers_of(args),
+        num_workers=workers_of(options),
         crop_pct=config['crop_pct'],
         crop_mode=config['crop_mode'],
-        pin_memory=args.pin_mem,
+        pin_memory=options.pin_mem,
         device=device,
     )
-    if args.crops == 10:  # what timm built, but for the crop
+    if options.crops == 10:  # timm's transform, except for the crop
         dataset.transform = to_ten_crop(dataset.transform)
     return loader
 
 
-def _dataset(args: argparse.Namespace, config: dict[str, Any], class_map: str) -> Any:
+def _dataset(options: ValidateOptions, config: dict[str, Any], class_map: str) -> Any:
     return create_dataset(
-        name=args.dataset,
-        root=args.data_dir,
-        split=args.split,
-        download=args.dataset_download,
+        name=options.dataset,
+        root=str(options.data_dir) if options.data_dir else None,
+        split=options.split or DEFAULT_SPLIT,
+        download=options.dataset_download,
         class_map=class_map,
-        num_samples=args.num_samples,
-        input_key=args.input_key,
-        input_img_mode=args.input_img_mode or ('RGB' if config['input_size'][0] == 3 else 'L'),
-        target_key=args.target_key,
-        trust_remote_code=args.dataset_trust_remote_code,
-        seed=args.seed,
+        num_samples=options.num_samples,
+        input_key=options.input_key,
+        input_img_mode=options.input_img_mode or image_mode(config),
+        target_key=options.target_key,
+        trust_remote_code=options.dataset_trust_remote_code,
+        seed=options.seed,
     )
 
 
-def _in_other_order(dataset: Any, checkpoint: Path) -> bool:
-    """Whether the class names kept beside a checkpoint give the classes of these folders other indices than their order."""
-    beside = checkpoint.with_name(CLASS_NAMES)
+def _differs(dataset: Any, class_map: Path) -> bool:
+    """Whether a class map knows all folders of the data set and gives some of them another index than their order."""
     found = getattr(getattr(dataset, 'reader', None), 'class_to_idx', None)
-    if not found or not beside.is_file():
+    if not found:
         return False
-    kept = read_class_map(beside)
+    kept = read_class_map(class_map)
     return found.keys() <= kept.keys() and any(kept[name] != index for name, index in found.items())

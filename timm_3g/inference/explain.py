@@ -1,9 +1,8 @@
-"""Pictures of the re-weighting: the input, each map w over it, and their product."""
+"""Pictures of the re-weighting maps: the input, each map w over it, and their product."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -12,20 +11,26 @@ from torch import Tensor
 
 from timm_3g.utils.files import SOFTWARE, require_writable_folder, save_figure
 
-FLAT = 0.05
-LONGEST = 200  # bytes of a name, so that what is added fits into the 255 of a file system
+FLAT = 0.05  # range of the colour scale at least
+LONGEST = 200  # bytes of a file's stem: names of 255 are the limit of file systems
 
 
 class Explainer:
-    """Writes one PNG an image into a folder: NAME.explain.png, with a number where names repeat.
+    """Writes one PNG per image into a folder: NAME.explain.png, with a number where names repeat.
 
     Args:
-        folder: made if it is not there.
+        folder: created if missing.
         files: all images of the run, in order.
         mean, std: what the pixels were normalised with.
 
     Raises:
+        OSError: the folder cannot be written.
         ValueError: a picture would overwrite one of the images, or a file that no earlier run wrote.
+
+    >>> import tempfile
+    >>> explainer = Explainer(Path(tempfile.mkdtemp()), [Path('cat.jpg')], mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    >>> explainer.draw(0, torch.zeros(3, 32, 32), torch.rand(3, 8, 8), 'cat 98.0 %').name
+    'cat.explain.png'
     """
 
     def __init__(self, folder: Path, files: Sequence[Path], mean: Sequence[float], std: Sequence[float]) -> None:
@@ -38,24 +43,36 @@ class Explainer:
             output = folder / f'{stem}.explain.png'
             output = folder / f'{stem}.explain-{i}.png' if output in self.outputs else output
             if output.resolve() in taken or output in self.outputs:
-                raise ValueError(f'{output} is one of the images, or stands for two; give another --explain folder.')
+                raise ValueError(
+                    f'{output} would overwrite one of the images, or be written twice. Choose another explain folder.'
+                )
             if os.path.lexists(output) and not _is_ours(output):
-                raise ValueError(f'{output} is there, and is no picture of an earlier run; give another --explain folder.')
+                raise ValueError(f'{output} exists and is not a picture of an earlier run. Choose another explain folder.')
             self.outputs.append(output)
         self.mean = torch.tensor(mean).view(-1, 1, 1)
         self.std = torch.tensor(std).view(-1, 1, 1)
 
-    def draw(self, i: int, image: Tensor, maps: Tensor, top: dict[str, Any]) -> Path:
-        """image (C, H, W) as the network got it, maps (T, h, w) in [0, 1]. Returns the file.
+    def draw(self, i: int, image: Tensor, maps: Tensor, title: str) -> Path:
+        """Draw the picture of file i.
 
-        A map is drawn at its own resolution, one flat cell a position, with its own colour scale, which spans FLAT at
-        least: the weights of a block often differ by little, and such a map should look flat. The range is written above.
+        Each map is drawn at its own resolution, one cell per position, with its own colour scale. The scale spans FLAT at
+        least, so that a map that varies little looks flat. The range of the map is written above it.
+
+        Args:
+            image: (C, H, W), as the model got it.
+            maps: (T, h, w) in [0, 1].
+            title: above the input.
+
+        Returns:
+            The file.
 
         Raises:
             ValueError: no maps: a pooling without re-weighting.
         """
         if len(maps) == 0:
-            raise ValueError("--explain shows re-weighting maps, and this model has none. global_pool '3g' has (T >= 1).")
+            raise ValueError(
+                "explain draws re-weighting maps, and this model has none. Models with global_pool '3g' have them."
+            )
         pixels = (image * self.std + self.mean).clamp(0, 1).permute(1, 2, 0).numpy()
         grey = pixels.mean(2)
         panels = [(f'block {t}: w', w) for t, w in enumerate(maps, start=1)]
@@ -63,13 +80,13 @@ class Explainer:
         figure = Figure(figsize=(3.0 * (len(panels) + 1), 3.6), layout='constrained')
         axes = figure.subplots(1, len(panels) + 1)
         axes[0].imshow(pixels if pixels.shape[2] == 3 else grey, cmap='gray', interpolation='nearest')
-        axes[0].set_title(f'{top["class"]} {100 * top["probability"]:.1f} %', fontsize=9)
+        axes[0].set_title(title, fontsize=9)
         height, width = grey.shape
-        for axis, (title, weight) in zip(axes[1:], panels, strict=True):
-            low, high = float(weight.min()), float(weight.max())
+        for axis, (name, shown_map) in zip(axes[1:], panels, strict=True):
+            low, high = float(shown_map.min()), float(shown_map.max())
             axis.imshow(grey, cmap='gray', interpolation='nearest')
             shown = axis.imshow(
-                weight.numpy(),
+                shown_map.numpy(),
                 cmap='viridis',
                 alpha=0.65,
                 interpolation='nearest',
@@ -77,7 +94,7 @@ class Explainer:
                 vmin=min(low, high - FLAT),
                 vmax=high,
             )
-            axis.set_title(f'{title}\n{low:.3f} to {high:.3f}', fontsize=9)
+            axis.set_title(f'{name}\n{low:.3f} to {high:.3f}', fontsize=9)
             figure.colorbar(shown, ax=axis, shrink=0.75).ax.ticklabel_format(useOffset=False)
         for axis in axes:
             axis.set_axis_off()

@@ -1,34 +1,47 @@
-"""Images that a command line names, and how they are read."""
+"""Images named by files, folders and patterns, and how they are read."""
 
 import glob
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from timm.data import create_transform
 from timm.data.readers.img_extensions import is_img_extension
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from timm_3g.utils.terminal import one_line, printable
 
+from .data_config import workers_of
+from .options import ModelOptions
 from .photograph import read_photograph
 
 
-def find_images(patterns: Sequence[str]) -> list[Path]:
-    """Files as they are, images below folders, matches of globs: each once, in the order given, sorted within a pattern.
+def find_images(patterns: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Files as they are, images below folders, and matches of glob patterns.
 
-    Links to folders are followed, and a folder is searched once, so that a circle of links ends. What folders hold beside
-    images is counted by suffix on stderr.
+    Links to folders are followed. Each folder is searched once, so that circular links end. Files in folders that are not
+    images are counted by suffix on stderr.
+
+    Returns:
+        Each file once, in the order of the patterns, sorted within a pattern.
 
     Raises:
-        FileNotFoundError: a pattern that gives no file.
+        FileNotFoundError: a pattern that matches no file.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ('b.png', 'a.jpg'):
+    ...     (folder / name).touch()
+    >>> [file.name for file in find_images(folder)], [file.name for file in find_images([folder / '*.png'])]
+    (['a.jpg', 'b.png'], ['b.png'])
     """
     found: dict[Path, None] = {}
     skipped: Counter[str] = Counter()
-    for pattern in patterns:
+    for pattern in map(str, [patterns] if isinstance(patterns, str | Path) else patterns):
         path = Path(pattern)
         files: list[Path] = []
         for match in [path] if path.exists() else sorted({Path(match) for match in _glob(pattern)}):
@@ -39,11 +52,11 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
                 skipped.update(f.suffix.lower() or 'without a suffix' for f in below if not is_img_extension(f.suffix.lower()))
             files.extend(inside)
         if not files:
-            held = f' What is there: {_listed(skipped)}.' if skipped else ''
-            raise FileNotFoundError(f'{pattern!r} is no file, no folder with images, and no pattern that matches any.{held}')
+            held = f' The folder has: {_listed(skipped)}.' if skipped else ''
+            raise FileNotFoundError(f'{pattern!r} is not a file, a folder with images, or a pattern that matches a file.{held}')
         found.update(dict.fromkeys(files))
     if skipped:
-        print(f'Not read in the folders: {_listed(skipped)}. Name such files or a pattern to read them.', file=sys.stderr)
+        print(f'Skipped in folders: {_listed(skipped)}. Name these files or a pattern to read them.', file=sys.stderr)
     return list(found)
 
 
@@ -56,7 +69,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """The folder and all below it, each once: first those that stand there, then those that links lead to."""
+    """The folder and all folders below it, each once: first real folders, then linked ones."""
     pending, seen = [root], set()
     for start in pending:
         for here, names, _ in os.walk(start):
@@ -71,7 +84,7 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _glob(pattern: str) -> Iterator[str]:
-    """As glob.glob(recursive=True), but `**` enters a folder once: glob runs around a circle of links."""
+    """As glob.glob(recursive=True), but `**` enters each folder once: glob would follow circular links."""
     parts = pattern.split(os.sep)
     if '**' not in parts:
         yield from glob.glob(pattern)
@@ -86,8 +99,35 @@ def _glob(pattern: str) -> Iterator[str]:
                 yield from _glob(os.path.join(glob.escape(str(folder)) if start or folder != root else '', after))
 
 
+class ReadImage(NamedTuple):
+    """One image as the model gets it.
+
+    Attributes:
+        number: position of the file.
+        pixels: (C, H, W), or None if the file cannot be read.
+        error: why it cannot be read, else ''.
+    """
+
+    number: int
+    pixels: Tensor | None
+    error: str
+
+
 class Images(Dataset):
-    """(index, transformed image or None, why it could not be read) of each file. How it is read: see `read_photograph`."""
+    """A data set of image files. An item is a `ReadImage`: a damaged file gives its error instead of raising it.
+
+    Args:
+        files: the images, see `find_images`.
+        transform: from a PIL image to a tensor.
+        mode: 'RGB' or 'L', see `read_photograph`.
+
+    >>> import tempfile
+    >>> from torchvision.transforms.functional import to_tensor
+    >>> file = Path(tempfile.mkdtemp(), 'damaged.png')
+    >>> _ = file.write_text('not an image')
+    >>> Images([file], to_tensor, 'RGB')[0].error.split(':')[0]
+    'UnidentifiedImageError'
+    """
 
     def __init__(self, files: Sequence[Path], transform: Any, mode: str) -> None:
         self.files, self.transform, self.mode = files, transform, mode
@@ -95,8 +135,26 @@ class Images(Dataset):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, i: int) -> tuple[int, Tensor | None, str]:
+    def __getitem__(self, i: int) -> ReadImage:
         try:
-            return i, self.transform(read_photograph(self.files[i], self.mode)), ''
-        except Exception as error:  # whatever Pillow's many decoders raise over a damaged file
-            return i, None, one_line(f'{type(error).__name__}: {error}')
+            return ReadImage(i, self.transform(read_photograph(self.files[i], self.mode)), '')
+        except Exception as error:  # the many exceptions of Pillow's decoders over a damaged file
+            return ReadImage(i, None, one_line(f'{type(error).__name__}: {error}'))
+
+
+def image_mode(config: dict[str, Any]) -> str:
+    """The PIL mode of images with as many channels as the model's input: 'RGB' for three, else 'L'.
+
+    >>> image_mode({'input_size': (1, 32, 32)})
+    'L'
+    """
+    return 'RGB' if config['input_size'][0] == 3 else 'L'
+
+
+def read_batches(
+    files: Sequence[Path], config: dict[str, Any], options: ModelOptions, batch_size: int
+) -> Iterable[list[ReadImage]]:
+    """The images in batches, in order, each prepared for the model. `config`: see `data_config`."""
+    images = Images(files, create_transform(**config, is_training=False), image_mode(config))
+    workers = workers_of(options, len(files) // batch_size)  # none for a handful
+    return DataLoader(images, batch_size, num_workers=workers, collate_fn=list)

@@ -1,7 +1,7 @@
-"""The model that a command evaluates, and its logits in the precision that the options name."""
+"""The model that options name, and its output in the precision that they name."""
 
-import argparse
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -9,29 +9,45 @@ from torch import Tensor, nn
 from timm_3g.checkpoints import require_sound
 from timm_3g.models.loading import create_loaded
 
-from .data_config import check_options
+from .options import AMP_DTYPES, ModelOptions
 
 
-def model_of(args: argparse.Namespace) -> nn.Module:
-    """The model in eval mode on args.device, by the options of `add_model_options`, which are checked first."""
-    check_options(args)
-    model = create_loaded(
-        args.model,
-        args.checkpoint,
-        num_classes=args.num_classes,
-        use_ema=args.use_ema,
-        options={'in_chans': args.input_size and args.input_size[0], 'global_pool': args.gp, **args.model_kwargs},
-    )
+def load_model(options: ModelOptions) -> nn.Module:
+    """The model with its weights, in eval mode, on the device and in the memory layout that the options name.
+
+    Raises:
+        FileNotFoundError, ValueError, RuntimeError: no such model or weights file, weights that do not belong to the model,
+            or weights that are not finite.
+
+    >>> load_model(ModelOptions('resnet10_mini_3g.cifar10', device='cpu')).num_classes
+    10
+    """
+    model = options.model
+    if isinstance(model, str):
+        in_chans = options.input_size[0] if options.input_size else None
+        model = create_loaded(
+            model,
+            Path(options.checkpoint) if options.checkpoint else None,
+            num_classes=options.num_classes,
+            use_ema=options.use_ema,
+            options={'in_chans': in_chans, 'global_pool': options.gp, **options.model_kwargs},
+        ).eval()
     require_sound(model)
-    model = model.to(args.device).eval()
-    return model.to(memory_format=torch.channels_last) if args.channels_last else model  # type: ignore[call-overload]
+    model = model.to(options.torch_device)
+    return model.to(memory_format=torch.channels_last) if options.channels_last else model  # type: ignore[call-overload]
 
 
-def forward(model: nn.Module, images: Tensor, args: argparse.Namespace) -> Tensor:
-    """Logits of images (B, C, H, W) in the precision and memory layout that the options name."""
-    images = images.to(args.device)
-    if args.channels_last:
+def forward(model: nn.Module, images: Tensor, options: ModelOptions) -> Tensor:
+    """Logits (B, classes) of images (B, C, H, W), on the device, in the precision and memory layout that the options name.
+
+    >>> options = ModelOptions('resnet10_mini_3g.cifar10', device='cpu')
+    >>> with torch.inference_mode():
+    ...     forward(load_model(options), torch.zeros(2, 3, 32, 32), options).shape
+    torch.Size([2, 10])
+    """
+    device = options.torch_device
+    images = images.to(device)
+    if options.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
-    dtype = torch.bfloat16 if args.amp_dtype == 'bfloat16' else torch.float16
-    with torch.autocast(torch.device(args.device).type, dtype) if args.amp else nullcontext():
+    with torch.autocast(device.type, AMP_DTYPES[options.amp_dtype]) if options.amp else nullcontext():
         return model(images)

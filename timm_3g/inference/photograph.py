@@ -1,18 +1,18 @@
-"""One image file as a person sees it: upright, and in eight bits."""
+"""One image file as a viewer shows it: upright, and in eight bits."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-# What Pillow decodes by itself. PostScript is left out: for it, Pillow starts Ghostscript, and a file's name proves nothing.
+# What Pillow decodes by itself. PostScript is not among them: Pillow would start Ghostscript for it, whatever the file's name.
 FORMATS = (
     'AVIF', 'BMP', 'DDS', 'DIB', 'GIF', 'ICO', 'JPEG', 'JPEG2000', 'MPO', 'PCX', 'PNG', 'PPM', 'PSD', 'QOI', 'SGI', 'TGA',
     'TIFF', 'WEBP', 'XBM', 'XPM',
 )  # fmt: skip
 
-# The EXIF tag, and what undoes each of its values. ImageOps.exif_transpose also writes the block anew, which fails where the
-# block is broken, and the image would be lost with it.
+# The EXIF tag, and what undoes each of its values. ImageOps.exif_transpose also rewrites the block, which fails for a broken
+# block.
 ORIENTATION = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -29,18 +29,28 @@ BITS_PER_SAMPLE = 258
 
 
 def read_photograph(file: Path, mode: str) -> Image.Image:
-    """The image in `mode` ('RGB' or 'L'), turned as its EXIF orientation says, 16-bit and float grey scaled to eight bits.
+    """Read an image, rotate it by its EXIF orientation, and scale 16-bit and float grey to eight bits.
 
     Transparency is dropped, as timm drops it: a transparent pixel has the colour that the file stores for it.
 
+    Args:
+        mode: 'RGB' or 'L'.
+
     Raises:
-        Exception: whatever Pillow's decoders raise over a damaged file; UnidentifiedImageError for a format not in FORMATS.
+        Exception: the exceptions of Pillow's decoders over a damaged file, UnidentifiedImageError for a format not in FORMATS.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp(), 'grey.png')
+    >>> Image.fromarray(np.full((2, 3), 65535, dtype=np.uint16)).save(file)
+    >>> image = read_photograph(file, 'RGB')
+    >>> image.size, image.getpixel((0, 0))
+    ((3, 2), (255, 255, 255))
     """
     Image.init()
-    if file.exists() and not file.is_file():  # a pipe gives nothing until somebody writes into it
-        raise ValueError('it is no regular file.')
+    if file.exists() and not file.is_file():  # reading a pipe would wait for a writer
+        raise ValueError('it is not a regular file.')
     with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
-        image.load()  # TIFF is turned by Pillow here; a PNG may have its EXIF block behind its pixels
+        image.load()  # Pillow rotates TIFF here; a PNG may have its EXIF block after its pixels
         turned = _upright(image)
         if turned.mode[0] in 'IF':  # I, I;16, I;16B, F
             turned = _eight_bits(turned, image)
@@ -50,9 +60,9 @@ def read_photograph(file: Path, mode: str) -> Image.Image:
 
 
 def forget_postscript() -> None:
-    """For the rest of the process, Pillow opens no PostScript, whoever asks: timm's readers take what it opens."""
+    """Stop Pillow from opening PostScript for the rest of the process. timm's readers open any format that Pillow knows."""
     Image.init()
-    if 'EPS' in Image.ID:  # what Pillow tries where it is told no formats
+    if 'EPS' in Image.ID:  # the formats that Pillow tries by default
         Image.ID.remove('EPS')
 
 
@@ -65,8 +75,8 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, source: Image.Image) -> Image.Image:
-    """Grey in 'L'. Files of 16 bits have a range of their own. 32-bit and float pixels have none: what lies in [0, 1] (float),
-    [0, 255] or [0, 65535] (integer) is taken for that, anything else is stretched from its least to its greatest value."""
+    """Grey in 'L'. 16-bit files define their range. 32-bit and float files do not: pixels in [0, 1] (float), [0, 255] or
+    [0, 65535] (integer) are scaled from that range, others from their least to their greatest value."""
     pixels = np.asarray(image).astype(np.float64)
     if not np.isfinite(pixels).all():
         raise ValueError('it has pixels that are NaN or infinite.')

@@ -1,4 +1,4 @@
-"""One row of results, and the CSV that rows are collected in."""
+"""What an evaluation found, and the CSV that collects such results."""
 
 import csv
 import io
@@ -10,9 +10,24 @@ from timm_3g.utils.files import write_text
 from timm_3g.utils.lock import locked
 
 
-@dataclass
-class Result:
-    """What `validate` found: accuracy in percent, counts, and everything that settles them. The columns of the CSV."""
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy, counts, and the settings that determine them. The fields are the columns of the CSV.
+
+    Attributes:
+        date: in UTC, ISO 8601.
+        model, tag, checkpoint: name of the model, and where its weights are from.
+        data, split: what it was evaluated on.
+        images: number of images.
+        top1, top1_err, top5, top5_err: accuracy and error in percent, four decimals.
+        top1_count, top5_count: number of images whose label is the first, or among the first five classes.
+        param_count: number of parameters.
+        img_size, crops, crop_pct, crop_mode, interpolation: how images were prepared. img_size is the width in pixels.
+        precision: 'float32', or the dtype of autocast.
+        processes, device: where it ran.
+        torch, timm, timm_3g: versions.
+        seconds: of evaluation, without loading the model.
+    """
 
     date: str
     model: str
@@ -42,37 +57,49 @@ class Result:
     seconds: float
 
 
-COLUMNS = [field.name for field in fields(Result)]
+COLUMNS = [field.name for field in fields(Evaluation)]
 
 
 def read_rows(file: Path) -> str:
-    """The text of such a CSV, or '' where there is none yet.
+    """The text of such a CSV, or '' if the file does not exist.
 
     Raises:
-        ValueError: a file with other columns, or that is no CSV.
+        ValueError: a file with other columns, or not a CSV.
+
+    >>> read_rows(Path('missing.csv'))
+    ''
     """
     try:
         text = file.read_text(encoding='utf-8') if file.exists() else ''
         header = next(csv.reader(io.StringIO(text)), [])
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f'{file} is no CSV of results: {error}. Move it, or name another --results-file.') from error
+        raise ValueError(f'{file} is not a CSV of results: {error}. Move it, or choose another results file.') from error
     if header and header != COLUMNS:
-        raise ValueError(f'{file} has other columns than this version writes; move it, or name another --results-file.')
+        raise ValueError(f'{file} has other columns than this version writes. Move it, or choose another results file.')
     return text
 
 
-def append_row(file: Path, result: Result) -> None:
-    """Add a row: the file is whole at any moment, and rows that others add at the same time are kept.
+def append_row(file: Path, result: Evaluation) -> None:
+    """Add a row. The file is complete at any moment, and rows that other processes add at the same time are kept.
 
     Raises:
-        ValueError: a file with other columns.
+        OSError: the file cannot be written.
+        ValueError: a file with other columns, or not a CSV.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp(), 'results.csv')
+    >>> append_row(file, Evaluation(*COLUMNS[:-1], seconds=1.5))
+    >>> file.read_text().splitlines()[1][-8:]
+    'm_3g,1.5'
     """
-    file = Path(os.path.realpath(file))  # who comes by a link takes the same lock
+    file = Path(os.path.realpath(file))  # one lock for a file and links to it
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(file):
         before = read_rows(file)
         text = io.StringIO()
-        text.write(before if before.endswith('\n') or not before else f'{before}\n')  # an editor may have taken the last one
+        text.write(
+            before if before.endswith('\n') or not before else f'{before}\n'
+        )  # an editor may have removed the last line end
         writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
         if not text.tell():
             writer.writeheader()

@@ -11,6 +11,33 @@ Options = TypeVar('Options')
 Result = TypeVar('Result')
 
 
+class OptionError(ValueError):
+    """An option whose value is invalid. The command line names it in its own spelling.
+
+    Args:
+        option: the name of the field.
+        rule: the rest of the message: the rule, what was received, the remedy.
+
+    >>> raise OptionError('batch_size', 'must be at least 1; got 0.')
+    Traceback (most recent call last):
+    timm_3g.utils.options.OptionError: batch_size must be at least 1; got 0.
+    """
+
+    def __init__(self, option: str, rule: str) -> None:
+        super().__init__(f'{option} {rule}')
+        self.option, self.rule = option, rule
+
+
+def require_at_least(least: int, **options: int | None) -> None:
+    """Raise OptionError for the first of the options that is less than `least`. None passes.
+
+    >>> require_at_least(1, batch_size=8, num_samples=None)
+    """
+    for name, value in options.items():
+        if value is not None and value < least:
+            raise OptionError(name, f'must be at least {least}; got {value}.')
+
+
 def takes_fields_of(cls: type[Options]) -> Callable[[Callable[[Options], Result]], Callable[..., Result]]:
     """A decorator for a function of one options object: callers may pass the object, or its fields.
 
