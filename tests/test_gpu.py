@@ -92,8 +92,8 @@ def test_memory_of_a_step(gpu):
 
 
 def test_fit_and_robust_covariance(gpu):
-    law = MultivariateGeneralizedGaussian(torch.zeros(8, device=gpu), torch.eye(8, device=gpu), 0.5)
-    x = law.rsample((16, 196)).requires_grad_()
+    distribution = MultivariateGeneralizedGaussian(torch.zeros(8, device=gpu), torch.eye(8, device=gpu), 0.5)
+    x = distribution.rsample((16, 196)).requires_grad_()
     on_cpu = x.detach().cpu().double().requires_grad_()
     (fitted, record), (wanted, _) = fit_mggd(x), fit_mggd(on_cpu)
     assert bool(record.converged.all()) and fitted.shape.is_cuda and fitted.shape.dtype == torch.float32

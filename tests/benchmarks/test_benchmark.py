@@ -5,7 +5,6 @@ import io
 import math
 import subprocess
 from contextlib import redirect_stdout
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +14,14 @@ import torch
 from common import EXACT, FLOAT32, SMALL, features
 
 from timm_3g import create_global_pool
-from timm_3g.__main__ import main
-from timm_3g.benchmarks.fit import plain_fixed_point
-from timm_3g.benchmarks.growth import fit_growth, predict
-from timm_3g.benchmarks.head import kept_bytes
-from timm_3g.benchmarks.precision import is_real, products_in
-from timm_3g.benchmarks.report import Report, describe
+from timm_3g.benchmarks import SECTIONS, BenchmarkOptions, Case, Report, benchmark
+from timm_3g.benchmarks.machine import describe
+from timm_3g.benchmarks.options import device_of
 from timm_3g.benchmarks.rounding import RoundedProducts, round_bf16, round_fp16, round_tf32, tf32_products
+from timm_3g.benchmarks.sections.fit import plain_fixed_point
+from timm_3g.benchmarks.sections.growth import fit_growth, predict
+from timm_3g.benchmarks.sections.memory import kept_bytes
+from timm_3g.benchmarks.sections.precision import is_real, products_in
 from timm_3g.benchmarks.textbook import (
     TextbookPool2d,
     TextbookReweighting,
@@ -30,9 +30,9 @@ from timm_3g.benchmarks.textbook import (
     has_textbook_reweighting,
     textbook,
 )
-from timm_3g.benchmarks.timing import Timing, attempt, busy_core, paired
-from timm_3g.cli import benchmark
+from timm_3g.benchmarks.timing import Timing, attempt, busy_core, is_out_of_memory, paired
 from timm_3g.mggd import fit_mggd
+from timm_3g_cli import main
 
 CPU = torch.device('cpu')
 TRIANGLES = {'lower': reference.lower, 'upper': reference.upper}
@@ -230,13 +230,19 @@ def test_kept_bytes():
 def test_growth_is_fitted():
     sizes = [(64, 196), (128, 196), (256, 196), (512, 196), (256, 49), (256, 784)]
 
-    def law(a, b, c):
-        return {(d, n): a * min(d, n) ** 3 + b * d * n * min(d, n) + c * d * d for d, n in sizes}
+    def times(a, b, c, e):
+        return {(d, n): a * min(d, n) ** 3 + b * d * n * min(d, n) + c * d * d + e for d, n in sizes}
 
-    for prices in ((2e-12, 3e-12, 4e-9), (1e-9, 0.0, 0.0), (0.0, 1e-9, 0.0), (1e-12, 0.0, 1e-8)):
-        assert fit_growth(law(*prices)) == pytest.approx(prices, rel=1e-9, abs=1e-18)
-        assert predict(law(*prices), prices) == law(*prices)
-    assert fit_growth(law(2e-12, 3e-12, 0.0), terms=2) == pytest.approx((2e-12, 3e-12), rel=1e-9)
+    for prices in (
+        (2e-12, 3e-12, 4e-9, 5e-5),
+        (1e-9, 0.0, 0.0, 0.0),
+        (0.0, 1e-9, 0.0, 0.0),
+        (1e-12, 0.0, 1e-8, 0.0),
+        (0.0, 0.0, 0.0, 1e-3),
+    ):
+        assert fit_growth(times(*prices)) == pytest.approx(prices, rel=1e-9, abs=1e-18)
+        assert predict(times(*prices), prices) == times(*prices)
+    assert fit_growth(times(2e-12, 3e-12, 0.0, 0.0), terms=2) == pytest.approx((2e-12, 3e-12), rel=1e-9)
     # Follows no term, least the steps: still none has a negative price.
     assert min(fit_growth({size: 1.0 / size[0] for size in sizes})) >= 0.0
 
@@ -324,11 +330,11 @@ def test_the_machine_is_described(whole):
         assert word in out.partition('head:')[0]
     assert {row['threads'] for row in read(folder)} == {'1'}
     assert all(row[column] for row in read(folder) for column in ('date', 'device', 'cpu', 'cores', 'torch', 'command'))
-    pictures = [f'{section}.png' for section in benchmark.SECTIONS]
+    pictures = [f'{section}.png' for section in SECTIONS]
     assert sorted(p.name for p in folder.iterdir()) == sorted(['benchmark.csv', *pictures])
 
 
-@pytest.mark.parametrize('section', benchmark.SECTIONS)
+@pytest.mark.parametrize('section', SECTIONS)
 def test_section_leaves_a_table_figures_and_a_picture(section, whole):
     folder, out = whole
     assert f'\n{section}: ' in out
@@ -437,10 +443,10 @@ def test_a_compiler_that_fails_is_said(tmp_path, monkeypatch, capsys):
 
 
 def test_table_shows_what_differs():
-    report = Report(describe(CPU, 'on'), Path('nowhere'), ['head'])
-    report.add('head', 'batch=2 dim=6', 'ours', 'forward', 'median', 1.23456, 'ms')
-    report.add('head', 'batch=8 dim=6', 'ours', 'forward', 'median', 123456.0, 'ms')
-    report.fail('head', 'batch=8 dim=6', 'textbook', 'forward', 'out of memory')
+    report = Report(describe(CPU, 'on'))
+    report.add('head', Case.of(batch=2, dim=6), 'ours', 'forward', 'median', 1.23456, 'ms')
+    report.add('head', Case.of(batch=8, dim=6), 'ours', 'forward', 'median', 123456.0, 'ms')
+    report.fail('head', Case.of(batch=8, dim=6), 'textbook', 'forward', 'out of memory')
     assert report.table('head').splitlines() == [
         'all: dim=6',
         'case     phase    form      median, ms           note',
@@ -449,6 +455,54 @@ def test_table_shows_what_differs():
         'batch=8  forward  textbook              out of memory',
     ]
     assert report.table('memory') == ''
+
+
+def test_from_python(tmp_path, monkeypatch):
+    """The same function takes options or their fields, returns the rows, and writes no files unless told."""
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    sizes = {
+        'sections': ('memory', 'head'),
+        'device': 'cpu',
+        'dim': 4,
+        'size': 2,
+        'batch_size': [2],
+        'runs': 1,
+        'seconds': 0.01,
+    }
+    for report in (
+        benchmark(**sizes, on_progress=lambda report: seen.append(list(report.notes))),
+        benchmark(BenchmarkOptions(**sizes)),
+    ):
+        assert {row.section for row in report.rows} == set(report.notes) == {'memory', 'head'}
+        assert {row.case['batch'] for row in report.rows} == {2} and report.rows[0].case['dim'] == 4
+        assert report.text('memory').startswith('memory: Memory per sample of covariance')
+    assert seen == [[], ['memory'], ['memory', 'head']]
+    assert not list(tmp_path.iterdir())
+    for options, message in (
+        ({'batch_size': [8, -1]}, '^batch_size must be positive; got -1'),
+        ({'sections': ['heads']}, "^sections must be of head, .*; got 'heads'"),
+        ({'pool': 'avg', 'sections': []}, '^pool must be a second-order pooling'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            benchmark(**options)
+
+
+def test_a_gpu_has_its_index(monkeypatch):
+    """Some of torch's functions refuse a GPU without one."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setattr(torch.cuda, 'current_device', lambda: 1)
+    assert [device_of(name) for name in (None, 'cuda', 'cuda:0')] == [torch.device('cuda', i) for i in (1, 1, 0)]
+    with pytest.raises(ValueError, match='device cuda:2 does not exist: there are 2, from cuda:0'):
+        device_of('cuda:2')
+
+
+def test_out_of_memory_by_every_name():
+    for message in ('CUDA error: out of memory', "can't allocate memory", 'CUBLAS_STATUS_ALLOC_FAILED'):
+        assert is_out_of_memory(RuntimeError(message))
+    assert is_out_of_memory(MemoryError()) and is_out_of_memory(torch.OutOfMemoryError())
+    assert not is_out_of_memory(RuntimeError('CUDA error: an illegal memory access'))
 
 
 @pytest.mark.parametrize(
@@ -482,7 +536,7 @@ def test_bad_options(options, message, tmp_path, capsys):
 def test_a_gpu_that_is_not_there(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     assert main(['benchmark', '--device', 'cuda']) == 1
-    assert '--device cuda needs a GPU, and torch sees none here. Take --device cpu.' in capsys.readouterr().err
+    assert '--device cuda needs a GPU, and torch finds none here. Use cpu.' in capsys.readouterr().err
 
 
 def test_everything_on_a_gpu(gpu, tmp_path):

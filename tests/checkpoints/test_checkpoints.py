@@ -11,8 +11,8 @@ import torch
 from common import LITE, SMALL
 from safetensors.torch import save_file
 
-from timm_3g.cli.export import export
 from timm_3g.models import checkpoint_filter_fn
+from timm_3g.publishing import export
 
 DEPTHS = [18, 23, 34, 50, 101, 152]
 NETS = {'3g': reference.AuthorsNet3G, 'isqrt': reference.AuthorsNetISQRT}
@@ -247,7 +247,7 @@ def test_the_filter_raises_value_errors_only(orig18):
 def test_a_broken_config_beside_the_weights_is_named(tmp_path, content):
     save_file(timm.create_model(SMALL).state_dict(), tmp_path / 'model.safetensors')
     (tmp_path / 'config.json').write_text(content)
-    with pytest.raises(ValueError, match=r'config.json beside the weights is no config.json of timm'):
+    with pytest.raises(ValueError, match=r'config.json beside the weights is not a valid timm config.json'):
         load(SMALL, tmp_path / 'model.safetensors')
 
 
@@ -293,14 +293,14 @@ def test_bn_eps_of_train_py_is_in_the_record(tmp_path):
 
 def test_export_takes_the_options_from_the_training_run(tmp_path):
     model, file = training_checkpoint(tmp_path, global_pool='isqrt', num_iters=3, reduce_dim=16)
-    again = timm.create_model(f'local-dir:{export(file, SMALL, output=tmp_path / "out")}', pretrained=True).eval()
+    again = timm.create_model(f'local-dir:{export(file, SMALL, output=tmp_path / "out").path}', pretrained=True).eval()
     x = torch.randn(1, 3, 32, 32)
     assert torch.equal(again(x), model(x)) and again.global_pool.num_iters == 3
     with pytest.raises(ValueError, match='num_iters: weights 3, model 5'):
         export(file, SMALL, output=tmp_path / 'other', model_kwargs={'num_iters': 5})
     bare = timm.create_model(SMALL, num_reweights=1).eval()
     torch.save(bare.state_dict(), tmp_path / 'bare.pth')
-    folder = export(tmp_path / 'bare.pth', SMALL, output=tmp_path / 'bare', model_kwargs={'num_reweights': 1})
+    folder = export(tmp_path / 'bare.pth', SMALL, output=tmp_path / 'bare', model_kwargs={'num_reweights': 1}).path
     assert torch.equal(timm.create_model(f'local-dir:{folder}', pretrained=True).eval()(x), bare(x))
 
 
@@ -461,7 +461,7 @@ def test_defaults_are_recorded_for_3g(tmp_path, name, bn_eps):
 
 def test_export_gives_a_folder_with_the_same_logits(orig18, tmp_path):
     theirs, file = orig18
-    folder = export(file, 'resnet18_3g', output=tmp_path / 'out' / 'resnet18_3g.orig')
+    folder = export(file, 'resnet18_3g', output=tmp_path / 'out' / 'resnet18_3g.orig').path
     assert {p.name for p in folder.iterdir()} == {'config.json', 'golden.safetensors', 'model.safetensors', 'README.md'}
     assert [p.name for p in folder.parent.iterdir()] == ['resnet18_3g.orig']
     ours = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
@@ -481,10 +481,10 @@ def test_export_refuses_and_leaves_nothing(orig18, tmp_path, monkeypatch):
             export(tmp_path / arguments[0], *arguments[1:], output=output)
         assert not list(tmp_path.iterdir())
     with monkeypatch.context() as patch:
-        patch.setattr('timm_3g.publishing.folder.torch.equal', lambda a, b: False)
+        patch.setattr('timm_3g.publishing.write_folder.torch.equal', lambda a, b: False)
         with pytest.raises(ValueError, match='reads back with other logits'):
             export(orig18[1], 'resnet18_3g', output=output)
         assert not list(tmp_path.iterdir())
     output.mkdir()
-    with pytest.raises(FileExistsError, match='exists already; name another --output'):
+    with pytest.raises(FileExistsError, match=r'exists already\. Name another --output'):
         export(orig18[1], 'resnet18_3g', output=output)

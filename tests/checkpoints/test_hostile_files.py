@@ -23,9 +23,11 @@ from safetensors.torch import load_file, save_file
 from timm_3g.__main__ import main
 from timm_3g.checkpoints import sha256_of
 from timm_3g.inference.results import append_row, read_rows
-from timm_3g.publishing import upload_files as _sent
+from timm_3g.publishing import check_folder as _check
+from timm_3g.publishing import push as _push
 from timm_3g.publishing.card_facts import REQUIRED
-from timm_3g.publishing.folder import new_folder
+from timm_3g.publishing.folder import open_folder
+from timm_3g.publishing.write_folder import new_folder
 from timm_3g.training import timm_scripts as _timm_scripts
 from timm_3g.utils import download as _download
 from timm_3g.utils.download import download
@@ -101,7 +103,7 @@ def test_an_unwritable_place_is_named_before_the_work(tmp_path):
     for file in (tmp_path / 'plain' / 'r.csv', tmp_path, tmp_path / ('L' * 300), Path('/dev/null')):
         with pytest.raises(OSError, match=r'cannot be written: .* Name another'):
             require_writable(file)
-    with pytest.raises(NotADirectoryError, match='plain is no folder'):
+    with pytest.raises(NotADirectoryError, match='plain is not a folder'):
         require_writable_folder(tmp_path / 'plain' / 'new')
     require_writable(tmp_path / 'new' / 'deep' / 'r.csv')
     assert os.listdir(tmp_path) == ['plain']
@@ -167,7 +169,7 @@ def test_curves_of_no_run(tmp_path, capsys, rows):
 def test_curves_look_at_their_output_first(tmp_path, capsys):
     (tmp_path / 'plain').write_text('x')
     assert main(['curves', str(tmp_path / 'nowhere'), '--output', str(tmp_path / 'plain' / 'c.png')]) == 1
-    assert 'plain is no folder' in capsys.readouterr().err
+    assert 'plain is not a folder' in capsys.readouterr().err
 
 
 def test_curves_of_a_file_that_a_spreadsheet_saved(tmp_path, capsys):
@@ -220,7 +222,7 @@ def test_a_card_behind_a_link(folder, tmp_path, capsys):
     other.write_text('secret')
     (folder / 'README.md').unlink()
     (folder / 'README.md').symlink_to(other)
-    assert 'which is no card of timm_3g' in refused(capsys, folder, verb='card') and other.read_text() == 'secret'
+    assert 'which is not a card of timm_3g' in refused(capsys, folder, verb='card') and other.read_text() == 'secret'
 
 
 def test_a_card_of_other_weights_is_not_pushed(folder, capsys):
@@ -246,8 +248,8 @@ def test_a_config_that_is_none(folder, capsys, config):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'mean': [float('nan'), 0, 0]}, 'NaN is no number of JSON'),
-        ({'crop_pct': float('inf')}, 'Infinity is no number of JSON'),
+        ({'mean': [float('nan'), 0, 0]}, 'NaN is not a number in JSON'),
+        ({'crop_pct': float('inf')}, 'Infinity is not a number in JSON'),
         ({'std': [0.0, 1.0, 1.0]}, 'std must be finite and positive'),
         ({'std': [1.0, -1.0, 1.0]}, 'std must be finite and positive'),
     ],
@@ -438,7 +440,7 @@ def test_a_part_of_no_version_is_thrown_away(server, tmp_path):
 
 def test_too_long_a_length_without_ranges_is_given_up(server, tmp_path):
     server.answer = lambda h: send(h, b'a' * 1000, length=1001)
-    with pytest.raises(OSError, match=r'1,000 of 1,001 bytes came'):
+    with pytest.raises(OSError, match=r'1,000 of 1,001 bytes arrived'):
         download(f'{server.url}/a', tmp_path / 'a.pth')
     assert len(server.asked) <= 7 and not (tmp_path / 'a.pth').exists()
 
@@ -469,7 +471,7 @@ def test_a_script_server_that_talks_nonsense(server, tmp_path, monkeypatch, garb
 @pytest.mark.parametrize('url', ['http://example.com/a', 'ftp://example.com/a', 'HTTP://example.com/a'])
 def test_https_is_not_left(url):
     secure, plain = Request('https://example.com/a'), Request('http://example.com/a')
-    with pytest.raises(OSError, match='which is not https, and is not followed'):
+    with pytest.raises(OSError, match=r'which is not https\. The redirect is not followed'):
         _download.Redirects().redirect_request(secure, None, 302, '', {}, url)
     assert _download.Redirects().redirect_request(secure, None, 302, '', {}, 'https://example.com/b')
     assert _download.Redirects().redirect_request(plain, None, 302, '', {}, 'http://example.com/b')
@@ -506,27 +508,28 @@ def test_a_server_that_drips_is_given_up(server, tmp_path, monkeypatch, drops):
 
     server.answer = answer
     monkeypatch.setattr(_download.time, 'sleep', lambda seconds: sleep(0.02))
-    with pytest.raises(OSError, match=r'only [\d]+ bytes came in'):
+    with pytest.raises(OSError, match=r'only [\d]+ bytes arrived in'):
         download(f'{server.url}/a', tmp_path / 'a.pth')
     assert 0 < (tmp_path / 'a.part').stat().st_size < 1000
 
 
 @pytest.mark.parametrize('name', ['config.json', 'golden.safetensors', 'model.safetensors'])
 def test_a_file_that_changes_while_it_is_checked_is_not_sent(folder, capsys, monkeypatch, name):
-    def check(where):
-        check_folder(where)
-        (where / name).write_bytes((where / name).read_bytes() + b' ')
+    def check(opened):
+        (folder / name).write_bytes((folder / name).read_bytes() + b' ')
+        return net
 
-    check_folder = _sent.check_folder
-    monkeypatch.setattr(_sent, 'check_folder', check)
-    assert f'{name} was changed while it was checked; nothing was pushed' in refused(capsys, folder)
+    net = _check.check_folder(open_folder(folder))
+    monkeypatch.setattr(_check, 'check_folder', check)
+    assert f'{name} was changed while it was checked. Nothing was pushed' in refused(capsys, folder)
 
 
 def test_a_file_that_changes_after_the_check_is_not_what_is_sent(folder):
     before = {name: (folder / name).read_bytes() for name in ('config.json', 'golden.safetensors')}
-    files = _sent.checked_files(folder)
+    opened, _ = _check.open_checked(folder)
     for name in before:
         (folder / name).write_bytes(b'other')
+    files = _push._operations(opened, opened.card)
     assert {file.path_in_repo: file.path_or_fileobj for file in files if file.path_in_repo in before} == before
 
 
@@ -535,5 +538,5 @@ def test_text_by_hand_has_no_control_characters(folder, capsys, text):
     readme = folder / 'README.md'
     readme.write_text(f'{readme.read_text()}\nMy notes {text}\n')
     before = readme.read_bytes()
-    assert 'has the control character' in refused(capsys, folder)
-    assert 'has the control character' in refused(capsys, folder, verb='card') and readme.read_bytes() == before
+    assert 'contains the control character' in refused(capsys, folder)
+    assert 'contains the control character' in refused(capsys, folder, verb='card') and readme.read_bytes() == before

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from timm_3g.__main__ import main
 from timm_3g.checkpoints import hub as _hub
-from timm_3g.cli.export import export
+from timm_3g.publishing import export
 
 NAME = f'{SMALL}.birds'
 REPO = f'acme/{NAME}'
@@ -38,7 +38,7 @@ def model():
 def exported(model, tmp_path_factory):
     file = tmp_path_factory.mktemp('run') / 'best.pth'
     torch.save(model.state_dict(), file)
-    return export(file, NAME, output=tmp_path_factory.mktemp('exported') / NAME)
+    return export(file, NAME, output=tmp_path_factory.mktemp('exported') / NAME).path
 
 
 @pytest.fixture
@@ -365,7 +365,7 @@ def test_a_caller_who_contradicts_the_weights(published, folder, change, message
 def test_a_config_that_is_silent(tmp_path):
     """Where it has lost an option, the model is built with the default; the stamp knows better."""
     torch.save(timm.create_model(SMALL, num_iters=7).state_dict(), tmp_path / 'seven.pth')
-    folder = export(tmp_path / 'seven.pth', SMALL, output=tmp_path / 'out', model_kwargs={'num_iters': 7})
+    folder = export(tmp_path / 'seven.pth', SMALL, output=tmp_path / 'out', model_kwargs={'num_iters': 7}).path
     change_config(folder, lambda c: c['model_args'].pop('num_iters'))
     with pytest.raises(ValueError, match='num_iters: None, the file 7'):
         load(f'local-dir:{folder}')
@@ -399,13 +399,13 @@ def test_num_classes_that_the_weights_do_not_have(folder):
 @pytest.mark.parametrize('text', ['{"architecture": ', '[]', '\xff'])
 def test_broken_config_beside_a_file(folder, text):
     (folder / 'config.json').write_text(text, encoding='latin-1')
-    with pytest.raises(ValueError, match=r'is no config.json of timm'):
+    with pytest.raises(ValueError, match=r'is not a valid timm config.json'):
         by_registry(file=str(folder / 'model.safetensors'))
 
 
 def test_an_empty_folder(folder):
     (folder / 'model.safetensors').unlink()
-    with pytest.raises(FileNotFoundError, match=r'holds no weights that can be told: none of model.safetensors'):
+    with pytest.raises(FileNotFoundError, match=r'contains no recognizable weights file: none of model.safetensors'):
         load(f'local-dir:{folder}')
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from timm_3g.__main__ import main
 from timm_3g.checkpoints import known_files as _known_files
-from timm_3g.checkpoints import read_key, read_record, read_weights
+from timm_3g.checkpoints import open_weights
 from timm_3g.checkpoints import shipped as _shipped
 from timm_3g.checkpoints.function import defaults_of, function_of
 from timm_3g.models import checkpoint_filter_fn
@@ -43,7 +43,7 @@ def test_a_record_is_read_without_building_or_fetching(tmp_path, monkeypatch):
     hostile = {'pretrained': True, 'cache_dir': '.', 'checkpoint_path': 'x', 'pretrained_cfg_overlay': {'url': 'http://x'}}
     file = trained(tmp_path / 'a.pth', model_kwargs={**hostile, 'num_iters': 3})
     monkeypatch.setattr(timm, 'create_model', None)
-    assert read_record(file, SMALL) == function_of(SMALL, {'num_iters': 3}, 'x')
+    assert open_weights(file).record.function(SMALL) == function_of(SMALL, {'num_iters': 3}, 'x')
 
 
 @pytest.mark.parametrize(
@@ -51,17 +51,17 @@ def test_a_record_is_read_without_building_or_fetching(tmp_path, monkeypatch):
 )
 def test_absurd_options_are_refused(tmp_path, options, said):
     with pytest.raises(ValueError, match=said):
-        read_record(trained(tmp_path / 'a.pth', model_kwargs=options), SMALL)
+        open_weights(trained(tmp_path / 'a.pth', model_kwargs=options)).record.function(SMALL)
     record = {'architecture': SMALL, 'num_classes': 10, 'model_args': options}
     save_file(load_file(SHIPPED / 'model.safetensors'), tmp_path / 'a.safetensors', metadata={'timm_3g': json.dumps(record)})
     with pytest.raises(ValueError, match=said):
-        read_record(tmp_path / 'a.safetensors', SMALL)
+        open_weights(tmp_path / 'a.safetensors').record.function(SMALL)
 
 
 def test_the_tag_that_a_run_began_with_is_not_that_of_its_result(tmp_path):
-    assert read_key(trained(tmp_path / 'a.pth', model=f'{SMALL}.cifar10')) == SMALL
+    assert open_weights(trained(tmp_path / 'a.pth', model=f'{SMALL}.cifar10')).record.key == SMALL
     with pytest.raises(ValueError, match='names no architecture: 5'):
-        read_key(trained(tmp_path / 'b.pth', model=5))
+        print(open_weights(trained(tmp_path / 'b.pth', model=5)).record.key)
 
 
 def test_a_folder_that_another_writer_wrote_anew(tmp_path):
@@ -124,13 +124,13 @@ def test_the_older_files_are_known_by_their_digits(tmp_path, monkeypatch):
     file = (tmp_path / 'a.pth').rename(tmp_path / f'net-{digits}.pth')
     overlay = {'file': str(file), 'num_classes': 4}
     model = timm.create_model('resnet18_isqrt', pretrained=True, num_classes=4, pretrained_cfg_overlay=overlay)
-    assert model.global_pool.options['triangle'] == 'lower' and read_key(file) == 'resnet18_isqrt.old'
+    assert model.global_pool.options['triangle'] == 'lower' and open_weights(file).record.key == 'resnet18_isqrt.old'
     with pytest.raises(ValueError, match="triangle: weights 'lower', model 'upper'"):
         overlay = {'file': str(file), 'num_classes': 4}
         timm.create_model('resnet18_isqrt', pretrained=True, num_classes=4, triangle='upper', pretrained_cfg_overlay=overlay)
     file.write_bytes(b'other')
     with pytest.raises(ValueError, match=f'whose sha256 begins with {digits}'):
-        read_weights(file)
+        open_weights(file)
     assert timm.create_model('resnet50_isqrt.mpncov_2018_in1k', device='meta').global_pool.options['triangle'] == 'lower'
     assert timm.create_model('resnet50_isqrt.mpncov_in1k', device='meta').global_pool.options['triangle'] == 'upper'
 

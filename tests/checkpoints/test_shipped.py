@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import timm_3g
 from timm_3g.checkpoints import SHA256, sha256_of
 from timm_3g.checkpoints import shipped as _shipped
-from timm_3g.cli.export import export
+from timm_3g.publishing import export
 from timm_3g.publishing.card import make_card
 
 MAX_BYTES = 4_000_000
@@ -54,7 +54,7 @@ def test_card_is_what_its_source_gives(key):
 @every_set
 def test_the_same_file_comes_out_again(key, tmp_path):
     """What `publish` sends is byte for byte what ships."""
-    again = export(folder(key) / 'model.safetensors', key, output=tmp_path / key, with_card=False)
+    again = export(folder(key) / 'model.safetensors', key, output=tmp_path / key, with_card=False).path
     for name in ('model.safetensors', 'config.json'):
         assert (again / name).read_bytes() == (folder(key) / name).read_bytes()
 

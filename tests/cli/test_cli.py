@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import runpy
 import subprocess
 import sys
 
@@ -12,8 +13,10 @@ from common import SMALL
 from safetensors.torch import load_file
 
 import timm_3g
-from timm_3g.__main__ import VERBS, main
-from timm_3g.cli import curves, demo
+from timm_3g.cli import curves
+from timm_3g.training import digits_demo as demo
+from timm_3g.training.curves import read_summary
+from timm_3g_cli import VERBS, main
 
 
 @pytest.mark.parametrize('verb', VERBS)
@@ -24,10 +27,13 @@ def test_help_shows_a_runnable_example(verb, capsys):
     assert f'example:\n  timm-3g {verb}' in capsys.readouterr().out
 
 
-def test_python_dash_m_lists_the_verbs():
-    done = subprocess.run([sys.executable, '-m', 'timm_3g', '--help'], capture_output=True, text=True)
-    assert done.returncode == 0
-    assert all(verb in done.stdout for verb in VERBS)
+def test_python_dash_m_lists_the_verbs(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['timm_3g', '--help'])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module('timm_3g', run_name='__main__', alter_sys=True)
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert all(verb in out for verb in VERBS)
 
 
 def test_export(tmp_path, capsys):
@@ -67,7 +73,6 @@ def test_errors_are_one_line_and_exit_code_1(tmp_path, capsys):
 
 def test_missing_extras_are_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
-    monkeypatch.delitem(sys.modules, 'timm_3g.cli.demo', raising=False)
     monkeypatch.delitem(sys.modules, 'timm_3g.training.plot', raising=False)
     assert main(['demo', '--epochs', '1']) == 1
     assert "This needs an extra: pip install 'timm_3g[demo]'" in capsys.readouterr().err
@@ -88,10 +93,10 @@ def test_missing_extras_of_scripts_are_named(tmp_path, monkeypatch, capsys):
 def test_demo_trains_and_draws(tmp_path, capsys, monkeypatch):
     train_x, train_y, test_x, test_y = demo.load_digits(seed=0)
     assert train_x.shape == (1437, 1, 32, 32) and test_x.shape[0] == len(test_y) == 360
-    monkeypatch.setattr(demo, 'load_digits', lambda seed: (train_x[:129], train_y[:129], test_x[:20], test_y[:20]))
+    monkeypatch.setattr(demo, 'load_digits', lambda seed: (train_x[:65], train_y[:65], test_x[:20], test_y[:20]))
     assert main(['demo', '--epochs', '1', '--pools', '3g', 'avg', '--output', str(tmp_path / 'demo.png')]) == 0
     out = capsys.readouterr().out
-    assert '129 images to train on, 20 held out' in out and '3g ' in out and 'avg ' in out
+    assert '65 images to train on, 20 held out' in out and '3g ' in out and 'avg ' in out
     assert (tmp_path / 'demo.png').read_bytes().startswith(b'\x89PNG')
     assert [p.name for p in tmp_path.iterdir()] == ['demo.png']
     assert main(['demo', '--epochs', '0']) == 1
@@ -112,11 +117,9 @@ def test_curves(tmp_path, capsys):
     for name in ('a', 'b'):
         (tmp_path / name).mkdir()
         (tmp_path / name / 'summary.csv').write_text(SUMMARY)
-    assert curves.read_summary(tmp_path / 'a') == {
-        'train_loss': [2.0, 1.6, 1.2],
-        'eval_loss': [1.9, 1.3, 1.5],
-        'eval_top1': [30.0, 60.0, 55.0],
-    }
+    summary = read_summary(tmp_path / 'a')
+    columns = {column: summary.column(column) for column in ('train_loss', 'eval_loss', 'eval_top1')}
+    assert columns == {'train_loss': [2.0, 1.6, 1.2], 'eval_loss': [1.9, 1.3, 1.5], 'eval_top1': [30.0, 60.0, 55.0]}
     assert main(['curves', str(tmp_path / 'a'), str(tmp_path / 'b'), '--output', str(tmp_path / 'c.png')]) == 0
     assert 'a: 3 epochs, last 55.00 %, best 60.00 % after epoch 2' in capsys.readouterr().out
     assert (tmp_path / 'c.png').read_bytes().startswith(b'\x89PNG')
@@ -168,9 +171,19 @@ def test_out_of_memory_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == 'timm-3g curves: out of memory\n'
 
 
-def test_a_closed_pipe_is_quiet(tmp_path):
+PRINTS_A_LOT = """
+import sys, types
+sys.modules['timm_3g.cli.get'] = types.SimpleNamespace(
+    EXAMPLE='', add_arguments=lambda parser: None, run=lambda args: print('line\\n' * 100_000)
+)
+from timm_3g_cli import main
+sys.exit(main(['get']))
+"""
+
+
+def test_a_closed_pipe_is_quiet():
     """As `timm-3g get --list | head -1`: nobody reads on."""
-    command = [sys.executable, '-m', 'timm_3g', 'get', '--list']
+    command = [sys.executable, '-c', PRINTS_A_LOT]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
         assert process.stderr.read() == '' and process.wait() == 1
@@ -186,6 +199,6 @@ def test_values_without_a_key_and_weights_that_are_no_file(tmp_path, capsys):
         with pytest.raises(SystemExit):
             main(['predict', 'x.png', '--model', 'resnet18_3g', '--model-kwargs', given])
         assert f"--model-kwargs takes KEY=VALUE, e.g. num_iters=5; got '{given}'." in capsys.readouterr().err
-    for where, message in ((tmp_path, 'is a folder; name the file of weights in it.'), ('/dev/zero', 'is no regular file.')):
+    for where, message in ((tmp_path, 'is a folder. Name the weights file in it.'), ('/dev/zero', 'is not a regular file.')):
         assert main(['export', str(where), '--model', 'resnet18_3g']) == 1
         assert capsys.readouterr().err == f'timm-3g export: {where} {message}\n'

@@ -331,7 +331,7 @@ def test_explain_keeps_what_it_did_not_write_and_takes_long_names(folder, capsys
     pictures = folder / 'pictures'
     pictures.mkdir()
     assert predict(folder, file, '--explain', file) == 1
-    assert '0.png is no folder. Name another place' in capsys.readouterr().err
+    assert '0.png is not a folder. Name another place' in capsys.readouterr().err
     (pictures / '0.explain.png').write_bytes(file.read_bytes())
     before = (pictures / '0.explain.png').read_bytes()
     assert predict(folder, file, '--explain', pictures) == 1

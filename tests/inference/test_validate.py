@@ -342,7 +342,7 @@ def test_the_results_file_is_checked_before_the_work(job, tmp_path, capsys, monk
     (tmp_path / 'long.csv').write_text('x' * 200_000)
     for file, message in (
         ('plain/r.csv', 'cannot be written'),
-        ('', 'is no regular file'),
+        ('', 'is not a regular file'),
         ('long.csv', 'is not a CSV of results'),
     ):
         assert main(['validate', *arguments(job, '--results-file', tmp_path / file)]) == 1

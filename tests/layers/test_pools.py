@@ -9,7 +9,15 @@ import torch
 from common import EXACT, assert_agree, features
 
 import timm_3g
-from timm_3g.layers import create_global_pool
+from timm_3g.layers import (
+    BilinearPool2d,
+    CompactBilinearPool2d,
+    CovPool2d,
+    DropCovPool2d,
+    GaussianPool2d,
+    MGGDPool2d,
+    create_global_pool,
+)
 from timm_3g.layers.create_pool import POOLS, TIMM_POOLS
 from timm_3g.mggd import regularized_covariance
 
@@ -55,6 +63,10 @@ DEFINITIONS = {
     'dropcov': lambda x, pool: reference.upper(reference.covariance(x)),
     'mggd': lambda x, pool: reference.upper(reference.robust_covariance(x, beta=0.5, lam=1.1)),
 }
+
+
+def test_every_pooling_has_a_definition():
+    assert set(DEFINITIONS) == set(POOLS), 'a pooling in POOLS needs its line in DEFINITIONS, and no other has one'
 
 
 @pytest.mark.parametrize('name', OURS)
@@ -111,7 +123,7 @@ def test_mggd_without_enough_rank():
     x[0, 0, 0, 0] = torch.nan
     x[2, 1] = 0.1  # whose mean over 28 is rounded
     pool = raw('mggd', lam=1.0)
-    with pytest.raises(ValueError, match=r'1 of 4 sets of samples, the first at index \(2,\), have a singular covariance'):
+    with pytest.raises(ValueError, match=r'a singular covariance in 1 of 4 sets of samples, the first at index \(2,\)'):
         pool(x)
     assert torch.isfinite(pool(x[[1, 3]])).all()
 
@@ -126,10 +138,6 @@ def test_bcnn_batch_norm_in_training_and_triangle_by_option():
     assert pool.out_features == DIM * (DIM + 1) // 2
 
 
-D, D1 = DIM * (DIM + 1) // 2, (DIM + 1) * (DIM + 2) // 2
-SIZES = {name: {'g2de': D1, 'bcnn': DIM * DIM, 'cbp': 64}.get(name, D) for name in OURS}
-
-
 @pytest.mark.parametrize('name', timm_3g.list_pools())
 @pytest.mark.parametrize('reduce_dim', [DIM, 0, None])
 def test_contract(name, reduce_dim):
@@ -138,28 +146,38 @@ def test_contract(name, reduce_dim):
     assert y.shape == (2, pool.out_features)
     assert pool.pool_type == name
     if name in POOLS and reduce_dim:
-        assert pool.out_features == SIZES[name]
+        assert pool.out_features == len(DEFINITIONS[name](np.random.default_rng(0).random((DIM, 20)), pool))
         assert f'12 -> {DIM} -> {pool.out_features}' in repr(pool)
     if name in TIMM_POOLS:
         assert pool.out_features == (24 if 'cat' in name else 12) and not list(pool.parameters())
 
 
-def test_the_tables_defaults():
-    """The table, spelt out: triangle, eps, steps, T, and default sizes."""
-    pools = {name: create_global_pool(name, 32, device='meta') for name in OURS}
-    sizes = {'g2de': 257 * 258 // 2, 'bcnn': 65536, 'cbp': 8192}
-    lower = {'3g', '3g_nosqrt', 'urm_v1', 'urm_v2'}
-    for name, pool in pools.items():
-        assert pool.out_features == sizes.get(name, 32896)
-        assert getattr(pool, 'triangle', '-') == {'cbp': '-', 'bcnn': 'full'}.get(name, 'lower' if name in lower else 'upper')
-        assert getattr(pool, 'eps', 0.0) == (1e-7 if name in lower else 1e-5 if name in ('bcnn', 'cbp') else 0.0)
-    assert {n: p.num_iters for n, p in pools.items() if 'num_iters' in p.options} == dict.fromkeys(
-        ['3g', 'urm_v1', 'urm_v2', 'isqrt', 'g2de'], 5
-    )
-    assert {n: p.num_reweights for n, p in pools.items() if getattr(p, 'num_reweights', 0)} == {
-        '3g': 3, '3g_nosqrt': 3, 'urm_v1': 1, 'urm_v2': 1
-    }  # fmt: skip
-    assert pools['3g'].reweight[0].squeeze.conv_f.out_channels == 64
+# What published weights depend on: out_features, triangle, eps, steps and blocks at the table's defaults.
+PINNED = {
+    '3g': (32896, 'lower', 1e-7, 5, 3),
+    '3g_nosqrt': (32896, 'lower', 1e-7, 0, 3),
+    'urm_v1': (32896, 'lower', 1e-7, 5, 1),
+    'urm_v2': (32896, 'lower', 1e-7, 5, 1),
+    'isqrt': (32896, 'upper', 0.0, 5, 0),
+    'mpn': (32896, 'upper', 0.0, 0, 0),
+    'g2de': (33153, 'upper', 0.0, 5, 0),
+    'bcnn': (65536, 'full', 1e-5, 0, 0),
+    'cov': (32896, 'upper', 0.0, 0, 0),
+    'cbp': (8192, None, 1e-5, 0, 0),
+    'dropcov': (32896, 'upper', 0.0, 0, 0),
+    'mggd': (32896, 'upper', 0.0, 0, 0),
+}
+
+
+@pytest.mark.parametrize('name', PINNED)
+def test_the_tables_defaults(name):
+    pool = create_global_pool(name, 32, device='meta')
+    found = [getattr(pool, key, default) for key, default in (('triangle', None), ('eps', 0.0), ('num_iters', 0))]
+    assert (pool.out_features, *found, getattr(pool, 'num_reweights', 0)) == PINNED[name]
+
+
+def test_the_squeeze_has_a_quarter_of_the_channels():
+    assert create_global_pool('3g', 32, device='meta').reweight[0].squeeze.conv_f.out_channels == 64
 
 
 @pytest.mark.parametrize('name', OURS)
@@ -329,7 +347,7 @@ def test_unknown_name():
         ('avg', {'reduce_dim': -3}, ValueError, 'reduce_dim must be positive, or 0 for no reduction; got -3'),
         ('3g', {'num_reweights': -1}, ValueError, 'num_reweights must be 0 or more; got -1'),
         ('3g', {'eps': -1e-7}, ValueError, 'eps must not be negative; got -1e-07'),
-        ('3g', {'reweight_beta': 2.0}, ValueError, r'reweight_beta must lie in \[0, 1\], 0 being off; got 2.0'),
+        ('3g', {'reweight_beta': 2.0}, ValueError, r'reweight_beta must be in \[0, 1\], 0 for no power; got 2.0'),
         ('isqrt', {'triangle': 'left'}, ValueError, "triangle must be one of lower, upper, full; got 'left'"),
         ('g2de', {'root': 'cholesky'}, ValueError, "root must be one of newton_schulz, eigh, none; got 'cholesky'"),
         ('bcnn', {'eps': 0.0}, ValueError, 'eps of the signed root must be positive'),
@@ -349,3 +367,41 @@ def test_bad_arguments(name, kwargs, error, message):
 def test_wrong_features(name, shape):
     with pytest.raises(ValueError, match=rf"'{name}' takes features \(B, 12, H, W\); got \({', '.join(map(str, shape))}\)"):
         build(name)(torch.zeros(shape))
+
+
+# Layers built directly ------------------------------------------------------------------------------------------------
+
+DIRECT = [BilinearPool2d, CompactBilinearPool2d, CovPool2d, DropCovPool2d, GaussianPool2d, MGGDPool2d]
+
+
+@pytest.mark.parametrize('cls', DIRECT)
+def test_a_layer_takes_in_features_first_and_does_not_reduce(cls):
+    pool, x = cls(DIM).eval(), features(channels=DIM)
+    assert pool(x).shape == (2, pool.out_features)
+    assert (pool.in_features, pool.dim, type(pool.reduce)) == (DIM, DIM, torch.nn.Identity)
+    assert cls(12, DIM).reduce.conv.weight.shape == (DIM, 12, 1, 1)
+    assert repr(pool).startswith(f'{cls.__name__}(\n  {DIM} -> {DIM} -> {pool.out_features}')
+    with pytest.raises(ValueError, match=rf'^{cls.__name__} takes features \(B, {DIM}, H, W\)'):
+        pool(features(channels=DIM + 1))
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_the_registry_names_the_layer(name):
+    pool = build(name)
+    assert pool.pool_type == name and type(pool).pool_type == ''
+    assert repr(pool).startswith(f"{type(pool).__name__}(\n  '{name}', 12 -> {DIM} -> {pool.out_features}")
+
+
+def test_a_plain_covariance_pooling_is_isqrt():
+    x = features(channels=DIM)
+    assert torch.equal(CovPool2d(DIM)(x), build('isqrt', in_features=DIM, reduce_dim=0)(x))
+
+
+def test_number_of_blocks():
+    assert len(CovPool2d(DIM).reweight) == 0
+    assert len(CovPool2d(DIM, reweight='3g').reweight) == 1
+    assert len(CovPool2d(DIM, reweight='urm_v1', num_reweights=2).reweight) == 2
+    with pytest.raises(ValueError, match='num_reweights=3 needs a reweight: one of 3g, urm_v1, urm_v2'):
+        CovPool2d(DIM, num_reweights=3)
+    with pytest.raises(ValueError, match="reweight must be one of 3g, urm_v1, urm_v2, or None; got 'v3'"):
+        CovPool2d(DIM, reweight='v3')

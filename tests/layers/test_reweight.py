@@ -140,7 +140,7 @@ def test_convolutions_have_the_authors_initialisation():
 
 
 def test_dropcov_in_training():
-    pool = DropCovPool2d('dropcov', 16, 0).double().train()
+    pool = DropCovPool2d(16).double().train()
     # Channel means against the covariance: the similarity is small and the rate well inside (0, 1).
     x = features(4, 16, dtype=torch.float64).flatten(2)
     x = x - x.mean(2, keepdim=True) + 0.1 * torch.randn(4, 16, 1, dtype=torch.float64)
@@ -148,7 +148,7 @@ def test_dropcov_in_training():
     importance = pool.conv(x.mean(2).unsqueeze(1)).squeeze(1).softmax(1)
     row_sums = torch.stack([torch.from_numpy(reference.covariance(i.numpy()).sum(1)) for i in x])
     rate = (1 - 0.5 * F.cosine_similarity(importance, row_sums).mean()).clamp(0, 1 - 1 / 16)
-    assert 0.1 < rate < 0.9 and DropCovPool2d('dropcov', 16, 0).rate_scale == 10 / 4
+    assert 0.1 < rate < 0.9 and DropCovPool2d(16).rate_scale == 10 / 4
     torch.manual_seed(3)
     got = pool.drop_channels(x)
     torch.manual_seed(3)
@@ -159,7 +159,7 @@ def test_dropcov_in_training():
 
 
 def test_dropcov_never_drops_everything():
-    pool = DropCovPool2d('dropcov', 4, 0).train()
+    pool = DropCovPool2d(4).train()
     kept = sum(bool(pool.drop_channels(torch.zeros(64, 4, 5) + torch.eye(4, 5)).any()) for _ in range(5))
     assert kept == 5
     assert torch.isfinite(pool(torch.zeros(2, 4, 2, 2))).all()

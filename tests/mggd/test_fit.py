@@ -80,7 +80,7 @@ def toeplitz(dim: int, rho: float = 0.6) -> np.ndarray:
 
 
 def sets(*batch: int, num: int = 60, dim: int = 3, shape: float = 0.7) -> Tensor:
-    """Samples (*batch, num, dim) of one law, location 1."""
+    """Samples (*batch, num, dim) of one distribution, location 1."""
     rng = np.random.default_rng(0)
     return 1 + torch.from_numpy(mggd(rng, math.prod(batch) * num, toeplitz(dim), shape).reshape(*batch, num, dim))
 
@@ -385,14 +385,12 @@ def test_not_finite(bad):
     x[1, 2, 5, 0] = x[1, 0, 3, 1] = bad
     with pytest.raises(
         ValueError,
-        match=re.escape(
-            'x must be finite, and the sum of its squares too; 2 of 6 sets of samples, the first at index (1, 0), have'
-        ),
+        match=re.escape('too large entries in 2 of 6 sets of samples, the first at index (1, 0)'),
     ):
         fit_mggd(x)
-    with pytest.raises(ValueError, match=r'x must be finite, .* it has NaN'):
+    with pytest.raises(ValueError, match=r'x must be finite.* It has NaN'):
         fit_mggd(x[1, 2])
-    with pytest.raises(ValueError, match='loc must be finite, and its square too; got'):
+    with pytest.raises(ValueError, match='loc must be finite, and so must its square; got'):
         fit_mggd(x[0], loc=bad)
 
 
@@ -405,9 +403,9 @@ def test_samples_in_a_subspace(shape):
     few[2:] = few[1]
     zero[:, 1] = 0
     for bad in (constant, duplicated, dependent, few, zero):
-        with pytest.raises(ValueError, match=r'x must not lie in a subspace \(.*; it has a singular covariance'):
+        with pytest.raises(ValueError, match=r'x has a singular covariance: its samples lie in a subspace'):
             fit_mggd(bad, shape)
-        with pytest.raises(ValueError, match=r'1 of 2 sets of samples, the first at index \(1,\), have a singular'):
+        with pytest.raises(ValueError, match=r'singular covariance in 1 of 2 sets of samples, the first at index \(1,\)'):
             fit_mggd(torch.stack([sets(), bad]), shape)
 
 
@@ -415,7 +413,7 @@ def test_samples_in_a_subspace(shape):
 def test_a_constant_whose_mean_is_rounded_is_constant(shape):
     x = torch.randn(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x[:, 1] = 0.1  # the mean of seven is not 0.1
-    with pytest.raises(ValueError, match=r'x must not lie in a subspace .*it has a singular covariance'):
+    with pytest.raises(ValueError, match=r'x has a singular covariance: its samples lie in a subspace'):
         fit_mggd(x, shape)
     assert not can_fit(x.unsqueeze(0)).any()
 
@@ -446,14 +444,14 @@ def test_what_float32_cannot_hold():
     """Everything is computed in float64; the result must not be rounded to a scale of 0 or a singular scatter."""
     x = torch.randn(3, 100, 4)
     with pytest.raises(
-        ValueError, match=r'scale does not fit torch\.float32: it is e\^-\d+, for a shape of 0\.03; 3 of 3 sets'
+        ValueError, match=r'scale does not fit torch\.float32 in 3 of 3 sets .*: it is e\^-\d+, for a shape of 0\.03'
     ):
         fit_mggd(x, 0.03)
     assert bool((fit_mggd(x.double(), 0.03)[0].scale > 0).all())
-    with pytest.raises(ValueError, match=r'scale does not fit .* 1 of 3 sets .* at index \(1,\).* in other units'):
+    with pytest.raises(ValueError, match=r'scale does not fit .* in 1 of 3 sets .* at index \(1,\).* in other units'):
         fit_mggd(x * torch.tensor([1.0, 1e-22, 1.0])[:, None, None], 1.0)
     near = torch.cat([x[0], x[0] + 1e-5 * torch.randn(100, 4)], 1)
-    with pytest.raises(ValueError, match=r'x is too nearly in a subspace for a scatter in .*; it has such a scatter'):
+    with pytest.raises(ValueError, match=r'x lies too close to a subspace for a scatter in torch\.float32\. Give'):
         fit_mggd(near, 1.0)
     fit_mggd(near.double(), 1.0)
 
@@ -468,7 +466,7 @@ def test_options_that_do_not_broadcast():
 def test_sample_at_loc_with_unknown_shape():
     x = sets(2, 3)
     x[1, 0, 4] = 0
-    with pytest.raises(ValueError, match=r'no sample at loc while the shape is unknown.* first at index \(1, 0\), have some'):
+    with pytest.raises(ValueError, match=r'x has a sample at loc in .* first at index \(1, 0\)\. With an unknown shape'):
         fit_mggd(x, loc=0)
 
 

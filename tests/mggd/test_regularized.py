@@ -312,11 +312,11 @@ def test_few_samples_and_a_small_lam(lam, weights):
     few = samples(num=3)
     regularized_covariance(few, 0.6, lam, weights, loc=0)
     for x, loc in ((few, None), (few[:2], None), (few[:2], 0)):
-        with pytest.raises(ValueError, match=r'must not lie in a subspace .*it has a singular covariance.* with lam > 1'):
+        with pytest.raises(ValueError, match=r'x has a singular covariance: its samples lie in a subspace.* with lam > 1'):
             regularized_covariance(x, 0.6, lam, weights, loc)
     x = samples(3)
     x[2] = x[2, 0]
-    with pytest.raises(ValueError, match=r'1 of 3 sets of samples, the first at index \(2,\), have a singular'):
+    with pytest.raises(ValueError, match=r'singular covariance in 1 of 3 sets of samples, the first at index \(2,\)'):
         regularized_covariance(x, 0.6, lam, weights)
 
 
@@ -489,7 +489,9 @@ def test_not_samples(lam):
         regularized_covariance(x, 0.5, lam)
     x[1, 2] = x[1, 1, :1]
     if lam <= 1:
-        with pytest.raises(ValueError, match=re.escape('1 of 6 sets of samples, the first at index (1, 2), have a singular')):
+        with pytest.raises(
+            ValueError, match=re.escape('singular covariance in 1 of 6 sets of samples, the first at index (1, 2)')
+        ):
             regularized_covariance(x, 0.5, lam)
     for bad in (torch.zeros(9, 2, dtype=torch.int64), torch.zeros(9, 2, dtype=torch.float16)):
         with pytest.raises(TypeError, match=r'must be a float32 or float64 torch\.Tensor; got'):

@@ -15,7 +15,7 @@ from common import SMALL
 
 from timm_3g.__main__ import main
 from timm_3g.checkpoints import known_files as _known_files
-from timm_3g.checkpoints import read_weights, sha256_of
+from timm_3g.checkpoints import open_weights, sha256_of
 from timm_3g.checkpoints import shipped as _shipped
 from timm_3g.models import checkpoint_filter_fn
 from timm_3g.models.loading import create_loaded
@@ -151,7 +151,7 @@ def test_keep_one_of_two(tmp_path):
 def test_take_the_weights_out_of_a_pickle(tmp_path, monkeypatch, zipped):
     file = tmp_path / "it's.ckpt"
     torch.save({'state_dict': state(), 'hyper': Pickled()}, file, _use_new_zipfile_serialization=zipped)
-    message = refusal(read_weights, file)
+    message = refusal(open_weights, file)
     assert 'Only if you trust the file' in message and 'Pickled' in message
     (line,) = re.findall(r"torch\.save\(.*'weights\.pth'\)", message)
     monkeypatch.chdir(tmp_path)
@@ -161,7 +161,7 @@ def test_take_the_weights_out_of_a_pickle(tmp_path, monkeypatch, zipped):
 
 def test_take_the_weights_out_of_a_pickled_model(tmp_path, monkeypatch):
     torch.save(timm.create_model(SMALL), tmp_path / 'a.pth')
-    message = refusal(read_weights, tmp_path / 'a.pth')
+    message = refusal(open_weights, tmp_path / 'a.pth')
     (line,) = re.findall(r"torch\.save\(.*'weights\.pth'\)", message)
     assert "take .state_dict() in place of ['state_dict']" in message
     monkeypatch.chdir(tmp_path)
@@ -212,7 +212,7 @@ def test_a_config_that_contradicts_the_weights(folder):
 
 def test_a_config_that_is_none(folder):
     (folder / 'config.json').write_text('[]')
-    assert 'Mend it or move it' in refusal(create_loaded, SMALL, folder / 'model.safetensors')
+    assert 'Fix or move it' in refusal(create_loaded, SMALL, folder / 'model.safetensors')
     (folder / 'config.json').unlink()
     create_loaded(SMALL, folder / 'model.safetensors')
 

@@ -12,9 +12,9 @@ from common import ROOT, SMALL
 from timm_3g.__main__ import main
 from timm_3g.checkpoints import SHA256
 from timm_3g.checkpoints import shipped as _shipped
-from timm_3g.cli.get import known_weights
 from timm_3g.publishing import card_facts as _card_facts
 from timm_3g.publishing import card_text as _card_text
+from timm_3g.publishing import known_weights
 from timm_3g.publishing.card import read_source
 
 CARDS = {file.stem: file for file in sorted((ROOT / 'hub').glob('*.md')) if file.stem != 'README'}

@@ -1,10 +1,12 @@
 """`timm-3g get`: the real clients against the authors' servers on this machine; then `pretrained=True` without network."""
 
 import hashlib
+import importlib
 import io
 import os
 import pickle
 import re
+import shutil
 import socket
 import sys
 import threading
@@ -22,8 +24,10 @@ from safetensors.torch import load_file
 from timm.models import _registry
 
 from timm_3g.__main__ import main
+from timm_3g.checkpoints import fetched_folder
 from timm_3g.checkpoints import formats as _formats
-from timm_3g.cli import get as verb
+from timm_3g.publishing import get as fetch
+from timm_3g.publishing.authors import arriving_file
 
 DRIVE, PLAIN, UNNAMED = f'{SMALL}.drive', f'{SMALL}.plain', f'{SMALL}.unnamed'  # UNNAMED: no sha256 in its name
 DRIVE_URL = 'https://drive.google.com/open?id=TOY'
@@ -296,7 +300,7 @@ def half_way(server, key):
     assert get(key) == 1
     server.faults = []
     server.requests.clear()
-    (part,) = (verb.arriving_file(key).parent).iterdir()
+    (part,) = (arriving_file(key).parent).iterdir()
     return part.stat().st_size
 
 
@@ -305,7 +309,7 @@ def half_way(server, key):
 def test_an_interrupted_download_is_resumed(server, cache, theirs, key, capsys):
     kept = half_way(server, key)
     error = ' '.join(capsys.readouterr().err.splitlines()[-1:])
-    assert 'What has arrived is kept, and the same command goes on from there' in error and f'{key} --from FILE' in error
+    assert 'What has arrived is kept, and the same command resumes' in error and f'{key} --from FILE' in error
     assert len(theirs[1]) / 4 < kept < len(theirs[1]) * 0.6
     assert get(key) == 0
     assert ranges(server)[-1] == kept and inside(cache).keys() == {f'weights/{key}/{name}' for name in FILES}
@@ -334,7 +338,7 @@ def test_a_server_that_cannot_resume_gives_the_whole_file_again(server, cache, t
 def test_a_part_that_is_whole_already(server, cache, theirs, key):
     """The process ended between the last byte and the renaming. The server answers 416 to a range that begins at the end."""
     half_way(server, key)
-    (part,) = (verb.arriving_file(key).parent).iterdir()
+    (part,) = (arriving_file(key).parent).iterdir()
     part.write_bytes(theirs[1])
     assert get(key) == 0
     check_loads(key, theirs)
@@ -350,7 +354,7 @@ def test_drive_that_cannot_resume_gives_the_whole_file_again(server, cache, thei
 
 
 def test_a_download_that_was_not_converted_is_not_fetched_again(server, cache, theirs):
-    arrived = verb.arriving_file(PLAIN)
+    arrived = arriving_file(PLAIN)
     arrived.parent.mkdir(parents=True)
     arrived.write_bytes(theirs[1])
     assert get(PLAIN) == 0
@@ -462,12 +466,12 @@ def flip(file, at):
 
 def test_a_flipped_byte_is_an_error_until_get_replaces_it(server, cache, theirs, file, capsys):
     assert get(PLAIN, '--from', file) == 0
-    weights = verb.fetched_folder(PLAIN) / 'model.safetensors'
+    weights = fetched_folder(PLAIN) / 'model.safetensors'
     flip(weights, -1)
     with pytest.raises(ValueError, match=r'is not the published file: its sha256 is \w{64}, and config.json beside it says'):
         timm.create_model(PLAIN, pretrained=True)
     assert get(PLAIN) == 0
-    assert f'fetching {PLAIN} again, since what is here is damaged' in capsys.readouterr().err
+    assert f'fetching {PLAIN} again, because the cached folder is damaged' in capsys.readouterr().err
     assert ranges(server) == [None]
     check_loads(PLAIN, theirs)
 
@@ -493,7 +497,7 @@ def rename_golden(file):
 def test_whatever_is_damaged_is_fetched_again(server, cache, theirs, file, damage):
     assert get(PLAIN, '--from', file) == 0
     whole = inside(cache)
-    DAMAGE[damage](verb.fetched_folder(PLAIN))
+    DAMAGE[damage](fetched_folder(PLAIN))
     assert get(PLAIN) == 0
     assert ranges(server) == [None] and inside(cache) == whole
 
@@ -501,7 +505,7 @@ def test_whatever_is_damaged_is_fetched_again(server, cache, theirs, file, damag
 @pytest.mark.usefixtures('impatient')
 def test_what_is_damaged_stays_while_the_server_is_away(server, cache, file):
     assert get(PLAIN, '--from', file) == 0
-    flip(verb.fetched_folder(PLAIN) / 'model.safetensors', -1)
+    flip(fetched_folder(PLAIN) / 'model.safetensors', -1)
     before = inside(cache)
     server.faults = [404]
     assert get(PLAIN) == 1
@@ -511,13 +515,13 @@ def test_what_is_damaged_stays_while_the_server_is_away(server, cache, file):
 def test_two_at_once_fetch_once(server, cache, theirs):
     server.go_on.clear()
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(verb.get, PLAIN)
+        first = pool.submit(fetch, PLAIN)
         assert server.asked.wait(10)
-        second = pool.submit(verb.get, PLAIN)
+        second = pool.submit(fetch, PLAIN)
         threading.Event().wait(0.3)  # time for a second request
         server.go_on.set()
         said = first.result(60), second.result(60)
-    assert 'checked and converted' in said[0] and 'has them already' in said[1]
+    assert said[0].state == 'converted' and said[1].state == 'present'
     assert ranges(server) == [None]
     check_loads(PLAIN, theirs)
 
@@ -554,10 +558,7 @@ def test_an_unknown_key_names_the_nearest_or_all(server, cache, capsys):
     for key in ('resnet50_3g.orig_in22k', 'resnet50_3g', 'resnet18_3g.untrained', 'resnet50.a1_in1k', '../../etc'):
         assert get(key) == 1
         error = capsys.readouterr().err
-        assert (
-            error.startswith(f"timm-3g get: '{key}' is none of the weights known here. Did you mean ")
-            and error.count('\n') == 1
-        )
+        assert error.startswith(f"timm-3g get: '{key}' is not a known set of weights. Did you mean ") and error.count('\n') == 1
         assert 'resnet50_3g.orig_in1k' in error or key == 'resnet18_3g.untrained'
         assert all(known in error for known in (DRIVE, f'{SMALL}.cifar10')) == (key == '../../etc')
     assert not cache.exists()
@@ -588,10 +589,10 @@ def test_without_gdown_the_extra_is_named(server, cache, theirs, monkeypatch, ca
 
 def test_the_folder_knows_its_weights(server, cache, theirs):
     assert get(DRIVE) == 0
-    golden = load_file(verb.fetched_folder(DRIVE) / 'golden.safetensors')
+    golden = load_file(fetched_folder(DRIVE) / 'golden.safetensors')
     with torch.inference_mode():
         assert torch.equal(theirs[0](golden['input']), golden['logits'])
-    moved = verb.fetched_folder(DRIVE).rename(cache / 'moved')
+    moved = fetched_folder(DRIVE).rename(cache / 'moved')
     cfg = timm.create_model(f'local-dir:{moved}', pretrained=True).pretrained_cfg
     assert (cfg['tag'], cfg['license'], cfg['num_classes']) == ('drive', 'unknown', 4)
 
@@ -601,7 +602,7 @@ def test_the_folder_knows_its_weights(server, cache, theirs):
 
 def test_what_a_user_has_beside_the_weights_stays(server, cache, theirs, file):
     assert get(PLAIN, '--from', file) == 0
-    folder = verb.fetched_folder(PLAIN)
+    folder = fetched_folder(PLAIN)
     (folder / 'README.md').write_text('my notes')
     (folder / 'plots').mkdir()
     (folder / 'plots' / 'a.png').write_text('mine')
@@ -615,7 +616,7 @@ def test_what_a_user_has_beside_the_weights_stays(server, cache, theirs, file):
 
 
 def test_a_cached_folder_that_is_a_link_stays_one(server, cache, theirs, file, tmp_path):
-    folder, disk = verb.fetched_folder(PLAIN), tmp_path / 'disk'
+    folder, disk = fetched_folder(PLAIN), tmp_path / 'disk'
     folder.parent.mkdir(parents=True)
     disk.mkdir()
     folder.symlink_to(disk)
@@ -627,14 +628,14 @@ def test_a_cached_folder_that_is_a_link_stays_one(server, cache, theirs, file, t
 
 @pytest.mark.parametrize('there', [False, True])
 def test_a_killed_get_leaves_nothing_after_the_next(server, cache, theirs, file, there, monkeypatch):
-    folder = verb.fetched_folder(PLAIN)
+    folder = fetched_folder(PLAIN)
     if there:
         assert get(PLAIN, '--from', file) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(verb.shutil, 'rmtree', lambda *args, **kwargs: None)  # nothing is cleared on the way out
-        patch.setattr('timm_3g.cli.export.write_folder', killed)
+        patch.setattr(shutil, 'rmtree', lambda *args, **kwargs: None)  # nothing is cleared on the way out
+        patch.setattr(importlib.import_module('timm_3g.publishing.export'), 'write_folder', killed)
         with pytest.raises(KeyboardInterrupt):
-            verb.get(PLAIN, file)
+            fetch(PLAIN, file)
     assert [path for path in folder.parent.rglob('*') if 'new' in path.name]
     # The marks of this process would be those of a live one.
     for path in [path for path in folder.parent.rglob('*') if 'new' in path.name]:

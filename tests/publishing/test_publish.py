@@ -17,22 +17,11 @@ from safetensors.torch import load_file
 
 from timm_3g.__main__ import main
 from timm_3g.checkpoints import sha256_of
-from timm_3g.cli import publish as publish_verb
-from timm_3g.cli.export import export
-from timm_3g.publishing.card import (
-    BEGIN,
-    END,
-    REQUIRED,
-    hand_written,
-    make_card,
-    merge,
-    read_source,
-    read_text,
-    readdress,
-    split_front_matter,
-    write_card,
-)
-from timm_3g.utils import files as _whole
+from timm_3g.publishing import export, push
+from timm_3g.publishing.card import make_card, read_source, write_card
+from timm_3g.publishing.card_facts import REQUIRED
+from timm_3g.publishing.front_matter import read_text, split_front_matter
+from timm_3g.publishing.marks import BEGIN, END, hand_written, merge, readdress
 from timm_3g.utils.files import write_text
 
 REPO = f'acme/{SMALL}.birds'
@@ -61,7 +50,7 @@ def checkpoint(model, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def exported(checkpoint, tmp_path_factory):
-    return export(checkpoint, f'{SMALL}.birds', output=tmp_path_factory.mktemp('exported') / f'{SMALL}.birds')
+    return export(checkpoint, f'{SMALL}.birds', output=tmp_path_factory.mktemp('exported') / f'{SMALL}.birds').path
 
 
 @pytest.fixture
@@ -172,7 +161,7 @@ def test_private_is_refused_for_a_public_repository(hub, folder, capsys):
     assert publish(folder) == 0
     commits = len(hub.repos[REPO].commits)
     assert publish(folder, '--private') == 1
-    assert 'exists and is public; nothing was pushed' in capsys.readouterr().err
+    assert 'exists and is public. Nothing was pushed' in capsys.readouterr().err
     assert len(hub.repos[REPO].commits) == commits
 
 
@@ -204,7 +193,7 @@ def test_tags_are_set_and_never_moved(hub, folder, model, capsys):
     first = hub.repos[REPO].tags['v1']
     (folder / 'README.md').write_text((folder / 'README.md').read_text() + '\nMore.\n')
     assert publish(folder, '--tag', 'v1') == 1
-    assert f"Tag 'v1' stays at {first}, and is not moved to what would be pushed; nothing was" in capsys.readouterr().err
+    assert f"Tag 'v1' names {first} and is not moved to what would be pushed. Nothing was" in capsys.readouterr().err
     assert hub.repos[REPO].refs['main'] == first
     assert publish(folder) == 0
     second = hub.repos[REPO].refs['main']
@@ -311,7 +300,10 @@ def test_a_damaged_config_is_named(folder, capsys):
 
 
 def test_files_can_be_read_by_others(exported):
-    assert {oct(file.stat().st_mode & 0o777) for file in exported.iterdir()} == {oct(0o666 & ~_whole.umask())}
+    umask = os.umask(0)
+    os.umask(umask)
+    assert {oct(file.stat().st_mode & 0o777) for file in exported.iterdir()} == {oct(0o666 & ~umask)}
+    assert oct(exported.stat().st_mode & 0o777) == oct(0o777 & ~umask)
 
 
 def test_other_weights_than_were_sent_are_noticed(hub, folder, monkeypatch, capsys):
@@ -336,7 +328,7 @@ def test_text_written_on_the_hub_is_kept(hub, folder, capsys):
 
     (folder / 'README.md').write_text((folder / 'README.md').read_text() + '\nSomething else.\n')
     assert publish(folder) == 1
-    assert 'it differs; nothing was pushed' in capsys.readouterr().err
+    assert 'it differs. Nothing was pushed' in capsys.readouterr().err
     assert publish(folder, '--replace-text') == 0
     assert hand_written(files(hub)['README.md'].data.decode()) == 'Something else.'
 
@@ -357,14 +349,14 @@ def test_text_on_the_hub_survives_a_card_that_cannot_be_read(hub, folder, warm, 
 def test_a_commit_of_somebody_else_meanwhile_is_not_written_over(hub, folder, monkeypatch, capsys):
     assert publish(folder) == 0
     write_card(folder, license='mit')
-    plain = publish_verb._with_their_text
+    plain = push._with_their_text
 
-    def slow(card, before, args):
+    def slow(*args):
         edit(hub, files(hub)['README.md'].data.decode() + '\nMeanwhile.\n')
-        return plain(card, before, args)
+        return plain(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(publish_verb, '_with_their_text', slow)
+        patch.setattr(push, '_with_their_text', slow)
         assert publish(folder) == 1
     assert 'A commit has happened since' in capsys.readouterr().err
     assert publish(folder) == 0
@@ -386,15 +378,16 @@ def test_broken_marks_lose_nothing(hub, folder, break_marks, capsys):
     edit(hub, broken)
     write_card(folder, license='mit')
     assert publish(folder) == 1
-    assert 'must stand there once each' in capsys.readouterr().err
+    assert 'must appear once each' in capsys.readouterr().err
     assert files(hub)['README.md'].data.decode() == broken
     assert publish(folder, '--replace-text') == 0
     assert hand_written(files(hub)['README.md'].data.decode()) == ''
 
 
 def test_a_mark_of_another_release_is_known(exported):
-    text = (exported / 'README.md').read_text().replace('. `timm-3g card` writes anew', '; other words')
-    assert hand_written(text) == '' and make_card(exported).count('# Model card for') == 1
+    mark = '<!-- timm_3g: begin. `timm-3g card` writes anew what is between these marks; text below the last one is kept. -->'
+    text = (exported / 'README.md').read_text().replace(BEGIN, mark)
+    assert mark in text and hand_written(text) == '' and make_card(exported).count('# Model card for') == 1
 
 
 def test_a_licence_set_on_the_website_is_not_taken_back(hub, folder, capsys):
@@ -402,7 +395,7 @@ def test_a_licence_set_on_the_website_is_not_taken_back(hub, folder, capsys):
     edit(hub, files(hub)['README.md'].data.decode().replace('license: unknown', 'license: mit'))
     assert publish(folder) == 1
     assert publish(folder, '--replace-text') == 1
-    assert capsys.readouterr().err.count('Say which: --license mit') == 2
+    assert capsys.readouterr().err.count('State it: --license mit') == 2
     assert publish(folder, '--license', 'mit') == 0
 
 
@@ -445,8 +438,8 @@ def test_an_exported_file_says_what_it_is(exported, tmp_path, monkeypatch):
     [
         (['--class-map', '/nowhere'], '/nowhere does not exist'),
         (['--license', 'not a licence!'], 'must be an identifier of the Hub'),
-        (['--model', f'{SMALL}.a/b'], 'A tag is made of letters'),
-        (['--model', 'resnet18'], 'is no architecture of timm_3g'),
+        (['--model', f'{SMALL}.a/b'], 'A tag consists of letters'),
+        (['--model', 'resnet18'], 'is not an architecture of timm_3g'),
     ],
 )
 def test_export_options_that_cannot_be(checkpoint, options, message, tmp_path, monkeypatch, capsys):
@@ -465,7 +458,7 @@ def test_weights_that_are_not_finite(model, tmp_path, capsys):
 def test_weights_without_classifier(model, tmp_path):
     state = {name: value for name, value in model.state_dict().items() if not name.startswith('fc.')}
     torch.save(state, tmp_path / 'headless.pth')
-    folder = export(tmp_path / 'headless.pth', SMALL, output=tmp_path / 'out')
+    folder = export(tmp_path / 'headless.pth', SMALL, output=tmp_path / 'out').path
     assert 'topk' not in (folder / 'README.md').read_text() and '### Image Embeddings' in (folder / 'README.md').read_text()
 
 
@@ -593,7 +586,9 @@ def test_wrong_sources(folder, tmp_path, change, message):
     assert (folder / 'README.md').read_text() == before
 
 
-@pytest.mark.parametrize(('text', 'message'), [('---\n- a\n---\n', 'must map names'), ('---\na: [\n---\n', 'is no YAML')])
+@pytest.mark.parametrize(
+    ('text', 'message'), [('---\n- a\n---\n', 'must map names'), ('---\na: [\n---\n', 'is not valid YAML')]
+)
 def test_front_matter_errors(text, message):
     with pytest.raises(ValueError, match=message):
         split_front_matter(text)

@@ -19,11 +19,11 @@ import torch
 import yaml
 from common import SMALL, image_folder
 
-from timm_3g.__main__ import main
-from timm_3g.checkpoints import read_weights
+from timm_3g.checkpoints import open_weights
 from timm_3g.training import timm_scripts as scripts
-from timm_3g.training.arguments import check_arguments, check_config
-from timm_3g.training.class_names import kept_class_names
+from timm_3g.training.keep_class_names import keep_class_names
+from timm_3g.training.train_arguments import check_arguments, check_config
+from timm_3g_cli import main
 
 SUPPORT = Path(__file__).parents[1] / 'support'
 
@@ -97,7 +97,7 @@ def test_one_process_downloads_while_the_others_wait(cache, server, tmp_path):
     folder, requests, url = server
     (folder / 'train.py').write_bytes(cache)
     code = (
-        'from timm_3g.cli import _timm_scripts as s\n'
+        'from timm_3g.training import timm_scripts as s\n'
         f's.SHA256 = {scripts.SHA256!r}\n'
         f'print(s.find_script("train.py", url={url!r}).read_bytes() == {cache!r})'
     )
@@ -242,7 +242,7 @@ def test_class_names_are_kept_where_a_file_of_lines_can_keep_them(wanted, tmp_pa
     dataset = SimpleNamespace(reader=SimpleNamespace(class_to_idx=wanted))
     monkeypatch.setattr(timm.data, 'create_dataset', lambda *_, **__: dataset)
     before = timm.data.create_dataset, timm.utils.CheckpointSaver
-    with kept_class_names():
+    with keep_class_names():
         timm.data.create_dataset('', is_training=True)
         timm.utils.CheckpointSaver(None, None, checkpoint_dir=str(tmp_path))
     assert (timm.data.create_dataset, timm.utils.CheckpointSaver) == before
@@ -308,7 +308,7 @@ def kill_twice_then_finish(data, output, processes, shim):
     out, code = finish(train_command(data, output, *killer, processes=processes))
     assert code != 0
     # The first checkpoint is whole; the half-written second one never took a checkpoint's name.
-    read_weights(run / 'last.pth.tar')
+    open_weights(run / 'last.pth.tar')
     names = sorted(f.name for f in run.glob('*.pth.tar'))
     assert names == ['checkpoint-0.pth.tar', 'last.pth.tar', 'model_best.pth.tar', 'tmp.pth.tar'], out
     out, code = finish(train_command(data, output, *shim, '--resume', str(run / 'tmp.pth.tar')))
@@ -346,7 +346,7 @@ def test_two_processes_killed_and_resumed_end_as_an_uninterrupted_run(data, tmp_
     out, code = finish(train_command(data, tmp_path / 'whole', *shim, processes=2))
     assert code == 0, out
     whole, broken = tmp_path / 'whole' / 'run', kill_twice_then_finish(data, tmp_path / 'broken', 2, shim)
-    ours, theirs = read_weights(broken / 'last.pth.tar'), read_weights(whole / 'last.pth.tar')
+    ours, theirs = (open_weights(tmp / 'last.pth.tar').tensors for tmp in (broken, whole))
     assert ours.keys() == theirs.keys()
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], **RESUMED, msg=name)

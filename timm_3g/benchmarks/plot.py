@@ -1,6 +1,6 @@
 """Pictures of the benchmark: bars for what is compared, lines for what grows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from timm_3g.utils.files import save_figure
 
-from .report import Row, shared_words
+from .case import split_shared
+from .report import Report, Row
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,23 @@ class Line:
     x: Sequence[float]
     y: Sequence[float]
     dashed: bool = False
+
+
+def draw_section(
+    report: Report, section: str, title: str, quantity: str = 'median', keep: Callable[[Row], bool] = lambda row: True
+) -> None:
+    """SECTION.png in the report's folder: bars of one quantity. Nothing without a folder, or without rows.
+
+    Args:
+        report: whose rows.
+        section: of the rows, and the name of the picture.
+        title: above the device's name.
+        quantity: of the rows.
+        keep: which rows.
+    """
+    rows = [row for row in report.values(section, quantity) if keep(row)]
+    if rows and report.folder:
+        draw_bars(rows, f'{title} ({report.machine.device})', report.folder / f'{section}.png')
 
 
 def draw_bars(rows: Sequence[Row], title: str, file: Path) -> None:
@@ -33,7 +51,7 @@ def draw_bars(rows: Sequence[Row], title: str, file: Path) -> None:
     forms = list(dict.fromkeys(row.form for row in rows))
     height = 1.8 + 0.25 * sum(len({row.form for row in rows if row.case == case}) + 1 for case in cases)
     figure = Figure(figsize=(2 + 5 * len(phases), height), layout='constrained')
-    shared, short = shared_words(cases)
+    shared, rest = split_shared(cases)
     figure.suptitle(f'{title}\n{shared}', fontsize=10)
     handles = {}
     for axes, phase in zip(figure.subplots(1, len(phases), squeeze=False)[0], phases, strict=True):
@@ -46,7 +64,7 @@ def draw_bars(rows: Sequence[Row], title: str, file: Path) -> None:
                 axes.annotate(f' {row.value:.3g} {row.unit}', (length, position), va='center', fontsize=8)
                 position += 1
             if bars:
-                names.append(short[case])
+                names.append(str(rest[case]))
                 places.append(position - (len(bars) + 1) / 2)
                 position += 1
         axes.set(xlabel=f'{rows[0].quantity}, over the first of the group', title=phase)
@@ -54,7 +72,6 @@ def draw_bars(rows: Sequence[Row], title: str, file: Path) -> None:
         axes.set_yticks(places, names, fontsize=8)
         axes.invert_yaxis()
     figure.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=len(handles), fontsize=8)
-    file.parent.mkdir(parents=True, exist_ok=True)
     save_figure(figure, file)
 
 
@@ -68,8 +85,17 @@ class Panel:
     lines: Mapping[str, Line]
 
 
-def draw_lines(panels: Sequence[Panel], file: Path, log_x: bool = True) -> None:
-    """A PNG with the panels side by side, on logarithmic axes; log_x=False for a linear horizontal one. Whole or not at all."""
+def draw_lines(report: Report, section: str, panels: Sequence[Panel], log_x: bool = True) -> None:
+    """SECTION.png in the report's folder: panels side by side, whole or not at all. Nothing without a folder.
+
+    Args:
+        report: whose folder.
+        section: the name of the picture.
+        panels: lines to draw.
+        log_x: a logarithmic horizontal axis. The vertical one always is.
+    """
+    if not report.folder:
+        return
     figure = Figure(figsize=(5.5 * len(panels), 4), layout='constrained')
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         colours = list(dict.fromkeys(name.partition(',')[0] for name in panel.lines))
@@ -80,5 +106,4 @@ def draw_lines(panels: Sequence[Panel], file: Path, log_x: bool = True) -> None:
         axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_figure(figure, file)
+    save_figure(figure, report.folder / f'{section}.png')

@@ -1,90 +1,30 @@
-"""What a benchmark found and where: the machine, rows of figures, the table for the eye and the CSV for pandas."""
+"""What a benchmark found: rows of figures, tables to print, and the CSV."""
 
 import csv
 import io
-import os
-import platform
-import shlex
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime, timezone
 from pathlib import Path
 
-import timm
-import torch
-
-import timm_3g
 from timm_3g.utils.files import write_text
+from timm_3g.utils.table import aligned
 
-
-@dataclass(frozen=True)
-class Machine:
-    """Where, when and on what: the last columns of the CSV, the head of the output."""
-
-    date: str
-    device: str
-    cpu: str
-    cores: int
-    threads: int
-    load: str
-    python: str
-    torch: str
-    cuda: str
-    tf32: str
-    timm: str
-    timm_3g: str
-    command: str
-
-    def lines(self) -> list[str]:
-        """For the eye."""
-        load = f', load average {self.load} at the start' if self.load else ''
-        return [
-            self.command,
-            self.date,
-            f'device: {self.device}' + (f', TF32 in float32 products: {self.tf32}' if self.tf32 else ''),
-            f'CPU: {self.cpu}, {self.cores} cores, {self.threads} torch threads{load}',
-            f'Python {self.python}, torch {self.torch}, CUDA {self.cuda or "none"}, timm {self.timm}, timm_3g {self.timm_3g}',
-        ]
-
-
-def describe(device: torch.device, tf32: str) -> Machine:
-    """The machine that this runs on; tf32: whether float32 products on the GPU use it where the case does not say."""
-    affinity = getattr(os, 'sched_getaffinity', None)  # what a container may use; Linux only
-    load = getattr(os, 'getloadavg', None)
-    return Machine(
-        date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-        device=torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu',
-        cpu=_cpu_name(),
-        cores=len(affinity(0)) if affinity else os.cpu_count() or 1,
-        threads=torch.get_num_threads(),
-        load=f'{load()[0]:.2f}' if load else '',
-        python=platform.python_version(),
-        torch=torch.__version__,
-        cuda=torch.version.cuda or '',
-        tf32=tf32 if device.type == 'cuda' else '',
-        timm=timm.__version__,
-        timm_3g=timm_3g.__version__,
-        command=shlex.join(['timm-3g', *sys.argv[1:]]),
-    )
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path('/proc/cpuinfo').read_text().splitlines():
-            if line.startswith('model name'):
-                return line.partition(':')[2].strip()
-    except OSError:
-        pass  # no Linux
-    return platform.processor() or platform.machine()
+from .case import Case, split_shared
+from .machine import Machine
+from .options import SECTIONS
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. `case` is KEY=VALUE words; `value` is nan where `note` says why there is none."""
+    """One figure. `value` is nan if there is none, and `note` says why.
+
+    >>> row = Row('head', Case.of(batch=8), 'ours', 'forward', 'median', 1.5, 'ms')
+    >>> row.case['batch'], row.value, row.unit
+    (8, 1.5, 'ms')
+    """
 
     section: str
-    case: str
+    case: Case
     form: str
     phase: str
     quantity: str
@@ -97,23 +37,37 @@ COLUMNS = [f.name for f in fields(Row)] + [f.name for f in fields(Machine)]
 
 
 class Report:
-    """The rows of a run, in order, and the CSV that they go to.
+    """The rows of a run, in order.
 
     Args:
-        machine: written beside every row.
-        folder: where `save` writes benchmark.csv.
+        machine: written beside every row of the CSV.
+        folder: where `save` writes benchmark.csv. None writes nothing.
         sections: what this run measures. Rows of other sections in the CSV stay there, as their pictures do in the folder.
 
+    Attributes:
+        rows: all figures so far.
+        notes: of each section that is done, lines to print below its table.
+
     Raises:
-        ValueError: the CSV is there with other columns.
+        ValueError: the CSV has other columns.
+
+    >>> import torch
+    >>> from timm_3g.benchmarks.machine import describe
+    >>> report = Report(describe(torch.device('cpu'), 'on'))
+    >>> report.add('head', Case.of(batch=2, dim=6), 'ours', 'forward', 'median', 1.23456, 'ms')
+    >>> print(report.table('head'))
+    all: batch=2 dim=6
+    case  phase    form  median, ms
+          forward  ours       1.235
     """
 
-    def __init__(self, machine: Machine, folder: Path, sections: Iterable[str]) -> None:
+    def __init__(self, machine: Machine, folder: Path | None = None, sections: Iterable[str] = ()) -> None:
         self.machine = machine
-        self.file = folder / 'benchmark.csv'
+        self.folder = folder
         self.rows: list[Row] = []
+        self.notes: dict[str, list[str]] = {}
         self.before: list[dict[str, str]] = []
-        if self.file.exists():
+        if self.file and self.file.exists():
             with self.file.open(newline='', encoding='utf-8') as stream:
                 reader = csv.DictReader(stream)
                 if reader.fieldnames != COLUMNS:
@@ -122,58 +76,54 @@ class Report:
                     )
                 self.before = [row for row in reader if row['section'] not in set(sections)]
 
-    def add(self, section: str, case: str, form: str, phase: str, quantity: str, value: float, unit: str = '') -> None:
-        """One more figure."""
+    @property
+    def file(self) -> Path | None:
+        """The CSV."""
+        return self.folder and self.folder / 'benchmark.csv'
+
+    def add(self, section: str, case: Case, form: str, phase: str, quantity: str, value: float, unit: str = '') -> None:
+        """Add a figure."""
         self.rows.append(Row(section, case, form, phase, quantity, float(value), unit))
 
-    def fail(self, section: str, case: str, form: str, phase: str, note: str) -> None:
-        """A figure that could not be had, and why."""
+    def fail(self, section: str, case: Case, form: str, phase: str, note: str) -> None:
+        """Add a row for a figure that could not be measured, with the reason."""
         self.rows.append(Row(section, case, form, phase, 'failed', float('nan'), '', note))
 
     def values(self, section: str, quantity: str) -> list[Row]:
         """The rows of this quantity."""
         return [row for row in self.rows if row.section == section and row.quantity == quantity]
 
+    def text(self, section: str) -> str:
+        """A section to print: title, table, notes."""
+        return '\n'.join([f'{section}: {SECTIONS[section]}', self.table(section), *self.notes.get(section, [])])
+
     def table(self, section: str) -> str:
         """The rows of a section as aligned text: what all cases share, then a line for each case, phase and form."""
         rows = [row for row in self.rows if row.section == section]
         if not rows:
             return ''
-        shared, short = shared_words([row.case for row in rows])
+        shared, rest = split_shared(row.case for row in rows)
         columns = list(dict.fromkeys((row.quantity, row.unit) for row in rows if not row.note))
         columns += [('note', '')] if any(row.note for row in rows) else []
         lines: dict[tuple[str, str, str], dict[tuple[str, str], str]] = {}
         for row in rows:
-            line = lines.setdefault((short[row.case], row.phase, row.form), {})
+            line = lines.setdefault((str(rest[row.case]), row.phase, row.form), {})
             if row.note:
                 line['note', ''] = row.note
             else:
                 line[row.quantity, row.unit] = f'{row.value:.0f}' if 1e4 <= abs(row.value) < 1e7 else f'{row.value:.4g}'
         grid = [['case', 'phase', 'form', *(f'{quantity}, {unit}' if unit else quantity for quantity, unit in columns)]]
         grid += [[*key, *(line.get(column, '') for column in columns)] for key, line in lines.items()]
-        widths = [max(len(line[i]) for line in grid) for i in range(len(grid[0]))]
-        return '\n'.join([*([f'all: {shared}'] if shared else []), *(_aligned(line, widths) for line in grid)])
+        return '\n'.join([*([f'all: {shared}'] if shared.items else []), *aligned(grid, left=3)])
 
-    def save(self) -> Path:
-        """Write all rows so far, whole or not at all: one row a figure, the machine repeated in each."""
+    def save(self) -> None:
+        """Write the CSV with all rows so far, whole or not at all: one line per figure, the machine repeated in each."""
+        if not self.file:
+            return
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
         writer.writeheader()
         writer.writerows(self.before)
         machine = asdict(self.machine)
-        writer.writerows({**asdict(row), **machine} for row in self.rows)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        writer.writerows({**vars(row), **machine} for row in self.rows)
         write_text(self.file, text.getvalue())
-        return self.file
-
-
-def shared_words(cases: Iterable[str]) -> tuple[str, dict[str, str]]:
-    """The KEY=VALUE words that all cases have, and each case without them; everything where there is one case only."""
-    words = {case: case.split() for case in cases}
-    shared = [word for word in next(iter(words.values())) if all(word in others for others in words.values())]
-    return ' '.join(shared), {case: ' '.join(w for w in of if w not in shared) for case, of in words.items()}
-
-
-def _aligned(cells: Iterable[str], widths: list[int]) -> str:
-    """Words to the left, figures (from the fourth column on) to the right."""
-    return '  '.join(c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))).rstrip()

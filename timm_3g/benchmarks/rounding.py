@@ -1,4 +1,4 @@
-"""Products in fewer bits: TF32 switched on or off on a GPU, and every format imitated where the hardware has none."""
+"""Products in fewer bits: TF32 on or off on a GPU, and every format emulated where the hardware does not have it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from timm_3g.compat import TorchDispatchMode
 
 aten = torch.ops.aten
 
@@ -40,7 +41,11 @@ def tf32_products(device: torch.device, on: bool) -> Iterator[None]:
 
 
 def round_tf32(x: Tensor) -> Tensor:
-    """float32 rounded to the 10 stored mantissa bits of TF32, to nearest, ties to even; infinities and NaN stay."""
+    """float32 rounded to the 10 stored mantissa bits of TF32, to nearest, ties to even; infinities and NaN stay.
+
+    >>> round_tf32(torch.tensor([1 + 2**-10, 1 + 2**-12])).tolist()
+    [1.0009765625, 1.0]
+    """
     bits = x.contiguous().view(torch.int32)
     dropped = 13
     half = (1 << (dropped - 1)) - 1
@@ -59,13 +64,18 @@ def round_fp16(x: Tensor) -> Tensor:
 
 
 class RoundedProducts(TorchDispatchMode):
-    """Meanwhile every product of float32 matrices, those of a backward included, takes operands that are rounded first.
+    """Within this context, the operands of every float32 matrix product are rounded first, those of a backward included.
 
-    A tensor core does that: it multiplies rounded numbers exactly and adds in float32. What remains different is the order of
-    the sums. Products of other dtypes are left alone.
+    A tensor core does the same: it multiplies rounded numbers exactly and adds in float32. Only the order of the sums differs.
+    Products of other dtypes are not changed.
 
     Args:
         rounding: float32 to float32.
+
+    >>> x = torch.tensor([[1 + 2**-12]])
+    >>> with RoundedProducts(round_tf32):
+    ...     (x @ x).item()
+    1.0
     """
 
     def __init__(self, rounding: Callable[[Tensor], Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""What `timm-3g benchmark` compares with: the head as it is usually written. Nothing here is on the package's own path.
+"""The head as it is usually written, which the benchmark compares with. The package itself does not use these forms.
 
 Written from the mathematics, not from anybody's code. `textbook` is the form of 3G-Net's public code, `handwritten` that of
 fast-MPN-COV's, and `TextbookPool2d` the whole head in the first form, on the weights of one of our poolings.
@@ -29,7 +29,11 @@ def triangle(mat: Tensor, kind: str) -> Tensor:
 
 
 def textbook(x: Tensor, num_iters: int = 5, eps: float = 0.0, kind: str = 'upper') -> Tensor:
-    """Features (B, d, N) to the triangle of the root: an N x N centring matrix, three products a step, autograd."""
+    """Features (B, d, N) to the triangle of the root: an N x N centring matrix, three products per step, autograd.
+
+    >>> textbook(torch.rand(2, 4, 9)).shape
+    torch.Size([2, 10])
+    """
     eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).repeat(len(x), 1, 1)
     cov = x.bmm(centring(x)).bmm(x.mT) + eps * eye
     trace = cov.diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1)
@@ -43,7 +47,11 @@ def textbook(x: Tensor, num_iters: int = 5, eps: float = 0.0, kind: str = 'upper
 def handwritten(x: Tensor, num_iters: int = 5, eps: float = 0.0, kind: str = 'upper') -> Tensor:
     """The same with 12 products instead of 15 at five steps, and a backward by hand, which keeps the iterates and no more.
 
-    fast-MPN-COV's code keeps about four matrices an image more than this needs (3.87 MiB against 3.1 at d = 256, N = 196).
+    fast-MPN-COV's code keeps about four matrices per image more than this needs (3.87 MiB against 3.1 at d = 256, N = 196).
+
+    >>> x = torch.rand(2, 4, 9, dtype=torch.float64)
+    >>> torch.allclose(handwritten(x), textbook(x))
+    True
     """
     return triangle(_Handwritten.apply(x, num_iters, eps), kind)
 
@@ -99,7 +107,7 @@ class _Handwritten(torch.autograd.Function):
 
 
 class TextbookReweight2d(nn.Module):
-    """One re-weighting block of 3G-Net, a convolution and a BatchNorm at a time. State dict as `layers.Reweight2d`."""
+    """One re-weighting block of 3G-Net, convolution by convolution. Its state dict is that of `layers.Reweight2d`."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -130,7 +138,7 @@ class TextbookReweight2d(nn.Module):
 
 
 class TextbookReweighting(nn.Module):
-    """The chain of T textbook blocks, with the weights of a pooling `3g`: the same numbers as its `refine`."""
+    """The chain of T textbook blocks with the weights of a pooling `3g`: the same function as its `refine`."""
 
     def __init__(self, pool: CovPool2d) -> None:
         super().__init__()
@@ -139,7 +147,7 @@ class TextbookReweighting(nn.Module):
         if parameter is not None:
             self.to(parameter.device, parameter.dtype)
         self.blocks.load_state_dict(pool.reweight.state_dict())
-        norms = [m for m in pool.reweight.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        norms = [m for m in pool.reweight.modules() if isinstance(m, nn.BatchNorm2d)]
         for module in self.blocks.modules():
             if norms and isinstance(module, nn.BatchNorm2d):  # what the state dict does not hold, the same for all of a model
                 module.eps, module.momentum = norms[0].eps, norms[0].momentum

@@ -57,8 +57,8 @@ class Timing:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is torch's or Python's word for too little memory, on a GPU or a CPU."""
-    words = ("can't allocate memory", 'not enough memory', 'ALLOC_FAILED')
+    """Whether torch or Python raised this for too little memory, on a GPU or a CPU."""
+    words = ("can't allocate memory", 'not enough memory', 'ALLOC_FAILED', 'CUDA error: out of memory')
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in words)
 
 

@@ -1,4 +1,4 @@
-"""What is recorded beside a weight file, or in it, about its images and labels: fields of timm's pretrained_cfg."""
+"""What is recorded beside a weights file, or in it, about its images and labels: fields of timm's pretrained_cfg."""
 
 import math
 from collections.abc import Mapping
@@ -7,32 +7,31 @@ from typing import Any
 
 from .function import is_ours
 from .integrity import CONFIG, WEIGHTS, read_config
-from .record import config_beside, is_our_config, training_arguments
+from .record import Record
 
 PREPROCESSING = ('input_size', 'mean', 'std', 'crop_pct', 'interpolation')
 INTERPOLATIONS = ('bilinear', 'bicubic', 'nearest', 'lanczos', 'box', 'hamming', 'random')
 DESCRIPTION = (*PREPROCESSING, 'crop_mode', 'label_names', 'label_descriptions', 'license', 'tag')
 
 
-def read_description(file: str | Path, variant: str) -> dict[str, Any]:
-    """What is known about the images and labels of the weights in `file`, as fields of timm's pretrained_cfg.
+def description(record: Record, arch: str) -> dict[str, Any]:
+    """What is known about the images and labels of weights, as fields of timm's pretrained_cfg.
 
-    From a config.json beside the file that names this architecture: size and normalisation of images, label names, licence,
-    tag. Or from the arguments that train.py keeps in its checkpoints: what it was told otherwise than the model's own config.
-    Empty where neither is.
+    From a config.json beside the file that names the architecture `arch`: size and normalisation of images, label names,
+    licence, tag. Or from the arguments that train.py keeps in its checkpoints. {} where neither is.
 
     Raises:
-        ValueError: a config.json beside the file that is not one.
+        ValueError: an invalid config.json beside the file.
     """
-    config = config_beside(file, variant)
+    file, config = record.file, record.config_of(arch)
     if config:
         known = {**config.get('pretrained_cfg', {}), **config}
-        if not is_our_config(file, config):  # timm writes the default tag and its licence over whatever was trained
+        if not record.config_is_ours:  # timm writes the default tag and its licence over whatever was trained
             known |= {'license': None, 'tag': None, 'label_descriptions': None}
             if [*(known.get('label_names') or ())] == [f'LABEL_{i}' for i in range(len(known.get('label_names') or ()))]:
                 known['label_names'] = None  # transformers' stand-ins
         return _checked_description({name: _plain(known[name]) for name in DESCRIPTION if known.get(name) is not None}, file)
-    args = training_arguments(file, variant)
+    args = record.training_of(arch)
     given = {name: args.get(name) for name in PREPROCESSING}
     if args.get('img_size') and not given['input_size']:
         given['input_size'] = (args.get('in_chans') or 3, args['img_size'], args['img_size'])
@@ -42,21 +41,22 @@ def read_description(file: str | Path, variant: str) -> dict[str, Any]:
 def check_config(folder: Path) -> None:
     """Raise ValueError where timm could not read config.json of a folder: fields of another type than it expects."""
     file = folder / WEIGHTS
-    config = read_config(file)
+    record = Record(file, {}, read_config(file), {})
+    config = record.config
     if not config:
         return
     if not isinstance(config.get('architecture'), str):
         named = config.get('architecture')
-        raise ValueError(f'{folder / CONFIG} names no architecture: {named!r:.80}. Fetch or export the folder anew.')
+        raise ValueError(f'{folder / CONFIG} names no architecture: {named!r:.80}. Fetch or export the folder again.')
     cfg = config.get('pretrained_cfg', {})
     if not isinstance(cfg, Mapping):
-        raise ValueError(f'{folder / CONFIG} has pretrained_cfg={cfg!r:.80}, which must map names to values. Mend it.')
+        raise ValueError(f'{folder / CONFIG} has pretrained_cfg={cfg!r:.80}, which must map names to values. Fix it.')
     known = {**cfg, **config}
     classes = known.get('num_classes', 0)
     if type(classes) is not int:
-        raise ValueError(f'{folder / CONFIG} has num_classes={classes!r:.80}, which must be an integer. Mend it.')
+        raise ValueError(f'{folder / CONFIG} has num_classes={classes!r:.80}, which must be an integer. Fix it.')
     if 'model_args' in config:
-        config_beside(file, config['architecture'])
+        record.config_of(config['architecture'])
     check_description(known, file, names=is_ours(config['architecture']))
 
 
@@ -90,7 +90,7 @@ def _checked_description(fields: dict[str, Any], file: str | Path) -> dict[str, 
     }
     for name in (name for name, is_wrong in wrong.items() if is_wrong):
         raise ValueError(
-            f'{str(file)!r} or the config.json beside it has {name}={fields[name]!r:.80}, which timm cannot use. Mend it.'
+            f'{str(file)!r} or the config.json beside it has {name}={fields[name]!r:.80}, which timm cannot use. Fix it.'
         )
     return fields
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from timm_3g.ops import TRIANGLES, triangle_index
 
+from .decode import abbreviated, require_tensors
 from .formats import format_of, our_names, unwrapped
 from .known_files import options_of_tag
-from .read import require_tensors, some
 
 _logger = logging.getLogger(__name__)
 
@@ -71,8 +71,8 @@ def _check_kinds(weights: Mapping[str, Tensor], target: Mapping[str, Tensor]) ->
     ]
     if other:
         raise ValueError(
-            f'Weights must be of floating point, and counters integers; got {some(other)}. Quantised weights cannot be loaded: '
-            f'convert them back first.'
+            f'Weights must be of floating point, and counters integers; got {abbreviated(other)}. Quantised weights cannot be '
+            f'loaded: convert them back first.'
         )
 
 
@@ -161,7 +161,8 @@ def checkpoint_filter_fn(
         level = logging.WARNING if any(not key.startswith(classifier) for key in random) else logging.INFO
         _logger.log(
             level,
-            f'{len(weights.keys() - random)} tensors come from the checkpoint; randomly initialised stay: {some(random, 8)}.',
+            f'{len(weights.keys() - random)} tensors come from the checkpoint; randomly initialised stay: '
+            f'{abbreviated(random, 8)}.',
         )
     return weights
 
@@ -213,8 +214,8 @@ def _match_names(weights: dict[str, Tensor], model: nn.Module, adapting: bool) -
     }
     if required or unknown or shapes:
         raise ValueError(
-            f'These are not weights of this network. Unknown names: {some(unknown) or "none"}; missing: '
-            f'{some(required) or "none"}; other shapes: {some(shapes) or "none"}. Name the architecture, global_pool and '
-            f'reduce_dim that they were made with.'
+            f'These are not weights of this network. Unknown names: {abbreviated(unknown) or "none"}; missing: '
+            f'{abbreviated(required) or "none"}; other shapes: {abbreviated(shapes) or "none"}. Name the architecture, '
+            f'global_pool and reduce_dim that they were made with.'
         )
     return weights, missing | (classifier & target.keys() if adapting else set())

@@ -3,42 +3,45 @@
 from collections.abc import Mapping
 from typing import Any
 
-import timm
-from timm.models import model_entrypoint
+from timm.models import split_model_name_tag
 
-from timm_3g.layers.create_pool import POOL_OPTIONS, POOLS, TIMM_POOLS, checked_option
-
-# Names that a record may state. Whatever else stands in it, such as what timm would fetch or open, is nobody's option.
-RECORDED = POOL_OPTIONS | {'global_pool', 'reduce_dim', 'bn_eps'}
+from timm_3g.layers.create_pool import POOLS, TIMM_POOLS, checked_option, pool_options
 
 # Beyond these no network was trained; building or running one would take all memory, or never end.
 MOST: dict[str, int] = {'reduce_dim': 4096, 'num_iters': 1000, 'num_reweights': 64, 'sketch_dim': 1 << 20}
 MOST_CLASSES = 1_000_000
 
-# What the entry points set otherwise than the classes of the models, which reduce to 256 channels with PyTorch's eps.
-OWN: dict[str, dict[str, Any]] = {'resnet10_mini_3g': {'reduce_dim': 64}, 'tf_efficientnet_lite0_3g': {'bn_eps': 1e-3}}
+# global_pool, reduce_dim and bn_eps of each architecture of this package. `models.register_second_order` fills it.
+DEFAULTS: dict[str, dict[str, Any]] = {}
+
+
+def recorded_options() -> set[str]:
+    """The names that a record may state. Anything else in it, such as what timm would fetch or open, is ignored."""
+    return pool_options() | {'global_pool', 'reduce_dim', 'bn_eps'}
 
 
 def is_ours(name: str) -> bool:
-    """Whether this package has made the architecture of `<arch>` or `<arch>.<tag>`."""
-    arch = name.split('.')[0]
-    return timm.is_model(arch) and model_entrypoint(arch).__module__.startswith('timm_3g.')
+    """Whether the architecture of `<arch>` or `<arch>.<tag>` has the head of this package.
+
+    >>> import timm_3g
+    >>> is_ours('resnet50_3g.orig_in1k'), is_ours('resnet50')
+    (True, False)
+    """
+    return split_model_name_tag(name)[0] in DEFAULTS
 
 
-def defaults_of(variant: str) -> dict[str, Any]:
+def defaults_of(arch: str) -> dict[str, Any]:
     """global_pool, reduce_dim and bn_eps of an architecture of this package; {} for any other."""
-    if not is_ours(variant):
-        return {}
-    return {'global_pool': variant.rpartition('_')[2], 'reduce_dim': 256, 'bn_eps': 1e-5, **OWN.get(variant, {})}
+    return dict(DEFAULTS.get(arch, {}))
 
 
 def checked_options(given: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The values of RECORDED in `given`, None left out; other names are ignored.
+    """The values of `recorded_options` in `given`, None left out; other names are ignored.
 
     Raises:
         ValueError: a value of another type, or beyond what any network has.
     """
-    options = {name: given[name] for name in sorted(RECORDED & given.keys()) if given[name] is not None}
+    options = {name: given[name] for name in sorted(recorded_options() & given.keys()) if given[name] is not None}
     pool = options.get('global_pool', '')
     if not isinstance(pool, str) or pool not in ('', *POOLS, *TIMM_POOLS):
         raise ValueError(f'{source} names global_pool={pool!r:.80}, which is none of timm_3g.list_pools().')
@@ -53,16 +56,16 @@ def checked_options(given: Mapping[str, Any], source: str) -> dict[str, Any]:
     return options
 
 
-def function_of(variant: str, given: Mapping[str, Any], source: str) -> dict[str, Any]:
+def function_of(arch: str, given: Mapping[str, Any], source: str) -> dict[str, Any]:
     """What settles the function of a model built with the options `given`: those, and the defaults for the others.
 
     Raises:
         ValueError: see `checked_options`; or an option that the pooling does not have.
     """
-    stated = {**defaults_of(variant), **checked_options(given, source)}
+    stated = {**defaults_of(arch), **checked_options(given, source)}
     pool = stated.get('global_pool')
     known = POOLS[pool].options if pool in POOLS else {}
-    foreign = sorted(POOL_OPTIONS & stated.keys() - known.keys())
+    foreign = sorted(pool_options() & stated.keys() - known.keys())
     if foreign and pool is not None:
         takes = ', '.join(known) or 'none'
         raise ValueError(f'{source} has {", ".join(foreign)} for global_pool={pool!r}, whose options are: {takes}.')

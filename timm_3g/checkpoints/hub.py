@@ -7,12 +7,13 @@ from typing import Any
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
-    HfHubHTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+
+from timm_3g.compat import HTTP_ERROR
 
 from .integrity import CONFIG, WEIGHTS
 
@@ -21,8 +22,8 @@ from .integrity import CONFIG, WEIGHTS
 OWNER = ''
 ENV = 'TIMM_3G_HUB_OWNER'
 
-# What the client raises while the network fails: an OSError, or the base of its HTTP library's errors, which its own are, too.
-NETWORK_ERRORS: tuple[type[Exception], ...] = (OSError, HfHubHTTPError.__mro__[1])
+# What the client raises while the network fails. Its own errors are both.
+NETWORK_ERRORS: tuple[type[Exception], ...] = (OSError, HTTP_ERROR)
 
 # In words; the first class that fits counts. Private and gated repositories look absent to those who may not see them.
 _REASONS: dict[type[Exception], str] = {

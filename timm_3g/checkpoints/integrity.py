@@ -1,46 +1,32 @@
-"""Is a file what was published? Its sha256 against config.json's beside it, or the Hub's; before timm reads it."""
+"""Verify a weights file's SHA-256 against config.json, the Hub's cache, or the digits in its name."""
 
 import hashlib
 import json
 import os
 import re
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+import torch
+from torch import Tensor
 from torch.hub import HASH_REGEX
 
-from .known_files import known_file
+if TYPE_CHECKING:
+    from .record import Record
 
 CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
 SHA256 = 'sha256'  # of WEIGHTS: a key of config.json's top level, where timm ignores what it does not know
-STAMP = 'timm_3g'  # key of the safetensors header under which `_read.stamp` is kept
-MOST_HEADER = 100_000_000  # bytes; the format's own bound
 
-_BLOB = re.compile(r'[0-9a-f]{64}')  # how the Hub's cache names what Git LFS or Xet stores: by its sha256
-
-
-def sha256_of(file: str | Path) -> str:
-    """Of the bytes of the file, as 64 lower-case hex digits."""
-    with open(file, 'rb') as stream:
-        return digest_of(stream)
-
-
-def digest_of(stream: BinaryIO) -> str:
-    """sha256 of an open file from its beginning, to which it is put back."""
-    digest = hashlib.sha256()
-    stream.seek(0)
-    while block := stream.read(1 << 20):
-        digest.update(block)
-    stream.seek(0)
-    return digest.hexdigest()
+_BLOB = re.compile(r'[0-9a-f]{64}')  # how the Hub's cache names what Git LFS or Xet stores: by its SHA-256
+_BLOCK = 1 << 24  # bytes that are read and hashed at a time
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """config.json in the folder of `file`, or {} where there is none.
+    """config.json in the folder of `file`. {} where there is none.
 
     Raises:
-        ValueError: it is there and is no JSON object.
+        ValueError: it is not a JSON object.
     """
     config = file.with_name(CONFIG)
     if not config.is_file():
@@ -48,95 +34,106 @@ def read_config(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(config.read_text(encoding='utf-8'))
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError, too
-        raise ValueError(f'{config} beside the weights is no config.json of timm: {error}. Mend it or move it.') from error
+        raise ValueError(f'{config} beside the weights is not a valid timm config.json: {error}. Fix or move it.') from error
     if not isinstance(content, dict):
-        raise ValueError(f'{config} beside the weights is no config.json of timm: not a JSON object. Mend it or move it.')
+        raise ValueError(f'{config} beside the weights is not a valid timm config.json: not a JSON object. Fix or move it.')
     return content
 
 
-def header_of(file: Path) -> dict[str, Any]:
-    """The metadata in the header of a safetensors file; {} where there is none, or the file is none."""
-    try:
-        with open(file, 'rb') as stream:
-            size = int.from_bytes(stream.read(8), 'little')
-            metadata = json.loads(stream.read(min(size, MOST_HEADER))).get('__metadata__')
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return {}
-    return metadata if isinstance(metadata, dict) else {}
+def sha256_of(file: str | Path) -> str:
+    """SHA-256 of a file's bytes, as 64 lower-case hex digits.
 
-
-def is_carried_along(file: Path, config: dict[str, Any]) -> bool:
-    """Whether the sha256 in config.json is of an older file: transformers has written both anew, and kept the key.
-
-    Our writer leaves its stamp in the header of the weights, and never states a version of transformers. Only where both say
-    so is the sha256 not of this file: a stamp that damage has removed stays damage.
+    >>> import os
+    >>> sha256_of(os.devnull)[:8]
+    'e3b0c442'
     """
-    return 'transformers_version' in config and STAMP not in header_of(file)
+    with open(file, 'rb') as stream:
+        return hash_stream(stream)
 
 
-def stated_sha256(file: Path) -> str:
-    """What config.json says of the weights `file` beside it; '' where it says nothing of them.
+def hash_stream(stream: BinaryIO) -> str:
+    """SHA-256 of an open file from its beginning. The position is put back to the beginning."""
+    digest = hashlib.sha256()
+    stream.seek(0)
+    while block := stream.read(_BLOCK):
+        digest.update(block)
+    stream.seek(0)
+    return digest.hexdigest()
+
+
+def read_and_hash(stream: BinaryIO, start: bytes) -> tuple[Tensor, str]:
+    """The content of an open file as bytes (uint8), and its SHA-256, in one pass.
+
+    Args:
+        start: bytes that were already read from the beginning.
+    """
+    content = torch.empty(max(os.fstat(stream.fileno()).st_size, len(start)), dtype=torch.uint8)
+    digest, position = hashlib.sha256(start), len(start)
+    with memoryview(content.numpy()) as view:  # type: ignore[arg-type]
+        view[:position] = start
+        while number := stream.readinto(view[position : position + _BLOCK]):  # type: ignore[attr-defined]
+            digest.update(view[position : position + number])
+            position += number
+    return content[:position], digest.hexdigest()  # shorter, if the file has become so
+
+
+def stated_sha256(record: 'Record') -> str:
+    """What config.json says of the weights beside it. '' where it says nothing of them.
 
     Raises:
-        ValueError: it says something that is no sha256.
+        ValueError: not a SHA-256.
     """
-    config = read_config(file)
-    if file.name != WEIGHTS or SHA256 not in config or is_carried_along(file, config):
+    if record.file.name != WEIGHTS or SHA256 not in record.config or record.is_carried_along:
         return ''
-    stated = config[SHA256]
+    stated = record.config[SHA256]
     if not isinstance(stated, str) or not _BLOB.fullmatch(stated):
         raise ValueError(
-            f'{SHA256} in {CONFIG} beside {str(file)!r} must be 64 hex digits; got {stated!r:.80}. Fetch or export both anew.'
+            f'{SHA256} in {CONFIG} beside {str(record.file)!r} must be 64 hex digits; got {stated!r:.80}. Fetch or export both '
+            f'again.'
         )
     return stated
 
 
-def expected_sha256(file: Path) -> tuple[str, str, str]:
-    """(sha256 that the file should have, who says so, what to do if it has another); ('', '', '') where nobody does."""
-    stated = stated_sha256(file)
+def expected_sha256(record: 'Record') -> tuple[str, str, str]:
+    """(SHA-256 that the file should have, who says so, what to do if it has another). ('', '', '') where nobody says."""
+    file, stated = record.file, stated_sha256(record)
     # One step only: the blob may itself be a link into a store with other names.
     blob = os.path.basename(os.readlink(file)) if file.is_symlink() else ''
     if _BLOB.fullmatch(blob):
         again = f'Delete {str(file.resolve())!r} and load again.'
         return (stated, f'{CONFIG} beside it', again) if stated else (blob, 'the name that the Hub gave it', again)
-    return (stated, f'{CONFIG} beside it', 'Fetch or export it anew.') if stated else ('', '', '')
+    return (stated, f'{CONFIG} beside it', 'Fetch or export it again.') if stated else ('', '', '')
 
 
-def check_integrity(file: Path, stream: BinaryIO | None = None) -> None:
-    """Raise ValueError if the sha256 of the file is known and is another one: bytes flipped, cut off or exchanged.
+def check_sha256(record: 'Record', expected: tuple[str, str, str], found: str) -> None:
+    """Raise ValueError if a file's SHA-256 is known and is another one: bytes flipped, cut off or exchanged.
 
     What counts is config.json beside it, the name in the Hub's cache, and the digits in the name of a file of `KNOWN_FILES`.
 
     Args:
-        stream: the opened file, if it is to be read from there afterwards; read from its beginning, and put back to it.
+        expected: from `expected_sha256`.
+        found: SHA-256 of the file.
     """
-    if not file.is_file():
-        return
-    expected, source, remedy = expected_sha256(file)
-    if not expected and not known_file(file):
-        return
-    found = digest_of(stream) if stream else sha256_of(file)
-    if expected and found != expected:
+    sha256, source, remedy = expected
+    if sha256 and found != sha256:
         raise ValueError(
-            f'{str(file)!r} is not the published file: its sha256 is {found}, and {source} says {expected}. {remedy}'
+            f'{str(record.file)!r} is not the published file: its sha256 is {found}, and {source} says {sha256}. {remedy}'
         )
-    if known_file(file):  # of these alone: the digits in another name may be a date
-        _compare_digits(file, file.name, found)
+    if record.known_file:  # of these alone: the digits in another name may be a date
+        check_digits(record.file, record.file.name, found)
 
 
-def check_name_digits(file: Path, name: str = '') -> None:
-    """Raise ValueError where a name states the first digits of a sha256 (torch hub's NAME-<8 hex>.pth) and the file has others.
+def check_name_digits(file: Path) -> None:
+    """Raise ValueError where a file's name states first digits of a SHA-256 (torch hub's NAME-<8 hex>.pth) that it has not.
 
     To be called before the file is opened as anything but bytes.
-
-    Args:
-        name: the name that counts; '' for the file's own.
     """
     if file.is_file():
-        _compare_digits(file, name or file.name, sha256_of(file))
+        check_digits(file, file.name, sha256_of(file))
 
 
-def _compare_digits(file: Path, name: str, found: str) -> None:
+def check_digits(file: Path, name: str, found: str) -> None:
+    """Raise ValueError where `name` states other first digits than those of the SHA-256 `found` of `file`."""
     named = HASH_REGEX.search(name)
     if named and len(named[1]) >= 8 and not found.startswith(named[1]):
         raise ValueError(

@@ -1,112 +1,184 @@
-"""What is recorded in a weight file or beside it about its function: our header, config.json, the arguments of a run."""
+"""What is recorded in a weights file or beside it about its function: our header, config.json, the arguments of a run."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from timm.models import split_model_name_tag
+
 from .function import MOST_CLASSES, checked_options, function_of
-from .integrity import CONFIG, SHA256, STAMP, WEIGHTS, header_of, is_carried_along, read_config
-from .known_files import known_file
-from .read import read_training
+from .integrity import CONFIG, SHA256, WEIGHTS
+from .known_files import KnownFile, known_file
+
+STAMP = 'timm_3g'  # key of the safetensors header under which `stamp` is kept
 
 
-def stamp(variant: str, num_classes: int, model_args: Mapping[str, Any]) -> dict[str, str]:
-    """The header of a safetensors file that says which function its tensors are of, so that config.json cannot say another."""
-    record = {'architecture': variant, 'num_classes': num_classes, 'model_args': dict(model_args)}
+def stamp(arch: str, num_classes: int, model_args: Mapping[str, Any]) -> dict[str, str]:
+    """The metadata of a safetensors file that says which function its tensors are of, so that config.json cannot say another.
+
+    >>> stamp('resnet50_3g', 10, {'num_iters': 5})['timm_3g']
+    '{"architecture": "resnet50_3g", "model_args": {"num_iters": 5}, "num_classes": 10}'
+    """
+    record = {'architecture': arch, 'num_classes': num_classes, 'model_args': dict(model_args)}
     return {'format': 'pt', STAMP: json.dumps(record, sort_keys=True)}
 
 
-def read_record(file: str | Path, variant: str) -> dict[str, Any]:
-    """What is known about the function that the weights in `file` are of: global_pool, reduce_dim and the pooling's options.
+@dataclass(frozen=True)
+class Record:
+    """All that a weights file and the config.json beside it say, apart from the tensors. Plain data that was read once.
 
-    From the header of a safetensors file that `timm-3g export` wrote, from a config.json beside the file, or from the arguments
-    that timm's train.py keeps in its checkpoints; the last two count if they name this architecture. Empty where none does.
+    Attributes:
+        file: the weights file.
+        header: metadata in the header of a safetensors file. {} for other formats.
+        config: content of config.json in the folder of `file`. {} where there is none.
+        training: arguments of the run that timm's train.py keeps in its checkpoints, with 'epoch' and 'metric'. Else {}.
 
-    Raises:
-        ValueError: a config.json beside the file that is not one, or that contradicts the header.
+    >>> from pathlib import Path
+    >>> record = Record(Path('last.pth.tar'), {}, {}, {'model': 'resnet50_3g', 'epoch': 7})
+    >>> record.key, record.function('resnet50_3g')['num_iters']
+    ('resnet50_3g', 5)
     """
-    config = config_beside(file, variant)
-    inside = _stamp_of(file)
-    if config:
-        _check_config(file, config, inside)
-    if config or inside:
-        return dict((inside or config)['model_args'])
-    args = training_arguments(file, variant)
-    if not args:
-        known = known_file(file)
-        return dict(known.options) if known and known.key.startswith(f'{variant}.') else {}
-    more = args.get('model_kwargs')
-    options = {'global_pool': args.get('gp'), 'bn_eps': args.get('bn_eps'), **(more if isinstance(more, Mapping) else {})}
-    return function_of(variant, options, f'The training run in {str(file)!r}')
 
+    file: Path
+    header: Mapping[str, Any]
+    config: Mapping[str, Any]
+    training: Mapping[str, Any]
 
-def read_key(file: str | Path) -> str:
-    """<arch> or <arch>.<tag> that a file is of, by its header, config.json beside it, or train.py; '' where none says it.
+    @property
+    def known_file(self) -> KnownFile | None:
+        """The authors' file that this is, by the digits in its name."""
+        return known_file(self.file)
 
-    Raises:
-        ValueError: a header, config.json or checkpoint that cannot be read.
-    """
-    config = read_config(Path(file))
-    recorded = _stamp_of(file).get('architecture') or config.get('architecture') or _trained_architecture(file)
-    if recorded is None:
-        known = known_file(file)
-        return known.key if known else ''
-    if not isinstance(recorded, str):
-        raise ValueError(f'{str(file)!r} or its config.json names no architecture: {recorded!r:.80}. Name it: --model NAME.')
-    cfg = config.get('pretrained_cfg')
-    tag = cfg.get('tag') if is_our_config(file, config) and isinstance(cfg, Mapping) else None  # timm writes the default one
-    return f'{recorded}.{tag}' if tag and recorded == config.get('architecture') else recorded
+    @property
+    def is_carried_along(self) -> bool:
+        """Whether the sha256 in config.json is of an older file: transformers has written both anew, and kept the key.
 
+        Our writer leaves its stamp in the header of the weights, and never states a version of transformers. Only where both
+        say so is the sha256 not of this file: a stamp that damage has removed stays damage.
+        """
+        return 'transformers_version' in self.config and STAMP not in self.header
 
-def _check_config(file: str | Path, config: Mapping[str, Any], inside: Mapping[str, Any]) -> None:
-    """Raise ValueError where config.json contradicts itself or the weights beside it."""
-    declared = config.get('num_classes', (config.get('pretrained_cfg') or {}).get('num_classes'))  # as timm reads it
-    built = config['model_args'].get('num_classes', declared)
-    if built != declared or (declared is not None and declared < 0):
-        raise ValueError(
-            f'config.json beside {str(file)!r} declares num_classes {declared!r}, and model_args has {built!r}: the classifier '
-            f'would be random. Fetch or export it anew.'
-        )
-    if not inside:
-        return
-    said = {key: value for key, value in config['model_args'].items() if key not in ('num_classes', 'in_chans')}
-    said |= {'num_classes': declared}
-    found = {**inside['model_args'], 'num_classes': inside['num_classes']}
-    differing = [
-        f'{key}: {said.get(key)!r}, the file {found.get(key)!r}'
-        for key in sorted(said.keys() | found.keys())
-        if said.get(key) != found.get(key)
-    ]
-    if differing:
-        raise ValueError(
-            f'config.json beside {str(file)!r} contradicts the weights, which know what they were made for '
-            f'({"; ".join(differing)}). It was changed, or is of other weights. Move it, and export the file again.'
-        )
+    @property
+    def config_is_ours(self) -> bool:
+        """Whether this package wrote config.json for these weights."""
+        return SHA256 in self.config and not self.is_carried_along
 
+    @cached_property
+    def key(self) -> str:
+        """<arch> or <arch>.<tag> of the weights, by the header, config.json, train.py or the file's name. '' if none says it.
 
-def _stamp_of(file: str | Path) -> dict[str, Any]:
-    """What `stamp` wrote into this file; else empty.
+        Raises:
+            ValueError: a header or config.json that is invalid.
+        """
+        recorded = self.stamp.get('architecture') or self.config.get('architecture') or self._trained_architecture()
+        if recorded is None:
+            return self.known_file.key if self.known_file else ''
+        if not isinstance(recorded, str):
+            raise ValueError(
+                f'{str(self.file)!r} or its config.json names no architecture: {recorded!r:.80}. Name it: --model NAME.'
+            )
+        cfg = self.config.get('pretrained_cfg')
+        tag = cfg.get('tag') if self.config_is_ours and isinstance(cfg, Mapping) else None  # timm writes the default one
+        return f'{recorded}.{tag}' if tag and recorded == self.config.get('architecture') else recorded
 
-    Raises:
-        ValueError: something else stands there.
-    """
-    if not str(file).endswith('.safetensors'):
-        return {}
-    text = header_of(Path(file)).get(STAMP)
-    if not text:
-        return {}
-    try:
-        record = json.loads(text)
-        architecture, classes, model_args = (record[name] for name in ('architecture', 'num_classes', 'model_args'))
-        if not isinstance(architecture, str) or type(classes) is not int or not 0 <= classes <= MOST_CLASSES:
-            raise ValueError(f'architecture must be a name and num_classes a number; got {architecture!r}, {classes!r}')
-        return {'architecture': architecture, 'num_classes': classes, 'model_args': _plain_args(model_args)}
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(
-            f'The header {STAMP!r} of {str(file)!r} is not ours: {error!r}. Write the file without it in Python: '
-            f'safetensors.torch.save_file(safetensors.torch.load_file({str(file)!r}), {WEIGHTS!r})'
-        ) from error
+    def _trained_architecture(self) -> Any:
+        """The architecture that train.py was given. Its tag is of the weights that the run began with, not of these."""
+        model = self.training.get('model')
+        return split_model_name_tag(model)[0] if isinstance(model, str) else model
+
+    @cached_property
+    def stamp(self) -> dict[str, Any]:
+        """What `stamp` wrote into the header: architecture, num_classes, model_args. {} where it wrote nothing.
+
+        Raises:
+            ValueError: something else stands there.
+        """
+        text = self.header.get(STAMP)
+        if not text:
+            return {}
+        try:
+            record = json.loads(text)
+            architecture, classes, model_args = (record[name] for name in ('architecture', 'num_classes', 'model_args'))
+            if not isinstance(architecture, str) or type(classes) is not int or not 0 <= classes <= MOST_CLASSES:
+                raise ValueError(f'architecture must be a name and num_classes a number; got {architecture!r}, {classes!r}')
+            return {'architecture': architecture, 'num_classes': classes, 'model_args': _plain_args(model_args)}
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(
+                f'The header {STAMP!r} of {str(self.file)!r} is not ours: {error!r}. Write the file without it in Python: '
+                f'safetensors.torch.save_file(safetensors.torch.load_file({str(self.file)!r}), {WEIGHTS!r})'
+            ) from error
+
+    def function(self, arch: str) -> dict[str, Any]:
+        """The function that the weights are of: global_pool, reduce_dim and the pooling's options. {} where nothing says it.
+
+        From the header that `timm-3g export` wrote, from config.json, or from the arguments of timm's train.py. The last two
+        count if they name the architecture `arch`.
+
+        Raises:
+            ValueError: config.json is invalid or contradicts the header.
+        """
+        config = self.config_of(arch)
+        if config:
+            self._check_config(config)
+        if config or self.stamp:
+            return dict((self.stamp or config)['model_args'])
+        args = self.training_of(arch)
+        if not args:
+            known = self.known_file
+            return dict(known.options) if known and split_model_name_tag(known.key)[0] == arch else {}
+        more = args.get('model_kwargs')
+        options = {'global_pool': args.get('gp'), 'bn_eps': args.get('bn_eps'), **(more if isinstance(more, Mapping) else {})}
+        return function_of(arch, options, f'The training run in {str(self.file)!r}')
+
+    def config_of(self, arch: str) -> dict[str, Any]:
+        """config.json if it is of the architecture `arch`. Else {}.
+
+        Raises:
+            ValueError: it is not timm's.
+        """
+        try:
+            if not self.config or self.config['architecture'] != arch:
+                return {}
+            cfg = self.config.get('pretrained_cfg')
+            if not isinstance(cfg, Mapping | None):
+                raise ValueError(f'pretrained_cfg must map names to values; got {cfg!r:.80}')
+            return {**self.config, 'model_args': _plain_args(self.config['model_args'])}
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f'{self.file.with_name(CONFIG)} beside the weights is not a valid timm config.json: {error!r}. Fix or move it.'
+            ) from error
+
+    def training_of(self, arch: str) -> Mapping[str, Any]:
+        """The arguments of train.py if they are of the architecture `arch`. Else {}."""
+        return self.training if split_model_name_tag(str(self.training.get('model')))[0] == arch else {}
+
+    def _check_config(self, config: Mapping[str, Any]) -> None:
+        """Raise ValueError where config.json contradicts itself or the weights beside it."""
+        declared = config.get('num_classes', (config.get('pretrained_cfg') or {}).get('num_classes'))  # as timm reads it
+        built = config['model_args'].get('num_classes', declared)
+        if built != declared or (declared is not None and declared < 0):
+            raise ValueError(
+                f'config.json beside {str(self.file)!r} declares num_classes {declared!r}, and model_args has {built!r}: the '
+                f'classifier would be random. Fetch or export it again.'
+            )
+        if not self.stamp:
+            return
+        said = {key: value for key, value in config['model_args'].items() if key not in ('num_classes', 'in_chans')}
+        said |= {'num_classes': declared}
+        found = {**self.stamp['model_args'], 'num_classes': self.stamp['num_classes']}
+        differing = [
+            f'{key}: {said.get(key)!r}, the file {found.get(key)!r}'
+            for key in sorted(said.keys() | found.keys())
+            if said.get(key) != found.get(key)
+        ]
+        if differing:
+            raise ValueError(
+                f'config.json beside {str(self.file)!r} contradicts the weights, which know what they were made for '
+                f'({"; ".join(differing)}). It was changed, or is of other weights. Move it, and export the file again.'
+            )
 
 
 def _plain_args(model_args: Any) -> dict[str, Any]:
@@ -118,35 +190,3 @@ def _plain_args(model_args: Any) -> dict[str, Any]:
     if not isinstance(model_args, Mapping):
         raise ValueError(f'model_args must map names to values; got {model_args!r:.80}')
     return {**model_args, **checked_options(model_args, 'model_args')}
-
-
-def _trained_architecture(file: str | Path) -> Any:
-    """The architecture that train.py was given. Its tag is of the weights that the run began with, not of these."""
-    model = read_training(file).get('model')
-    return model.split('.')[0] if isinstance(model, str) else model
-
-
-def config_beside(file: str | Path, variant: str) -> dict[str, Any]:
-    """The content of config.json in the folder of `file`, if it is of this architecture; else empty."""
-    content = read_config(Path(file))
-    try:
-        if not content or content['architecture'] != variant:
-            return {}
-        cfg = content.get('pretrained_cfg')
-        if not isinstance(cfg, Mapping | None):
-            raise ValueError(f'pretrained_cfg must map names to values; got {cfg!r:.80}')
-        return {**content, 'model_args': _plain_args(content['model_args'])}
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f'{Path(file).with_name(CONFIG)} beside the weights is no config.json of timm: {error!r}. Mend it or move it.'
-        ) from error
-
-
-def is_our_config(file: str | Path, config: dict[str, Any]) -> bool:
-    return SHA256 in config and not is_carried_along(Path(file), config)
-
-
-def training_arguments(file: str | Path, variant: str) -> dict[str, Any]:
-    """The arguments that train.py keeps in its checkpoints, if they are of this architecture; else empty."""
-    args = read_training(file)
-    return args if str(args.get('model')).split('.')[0] == variant else {}

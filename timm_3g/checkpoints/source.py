@@ -1,4 +1,4 @@
-"""Where the weights of `pretrained=True` come from: one answer, a checked local file, before anything is built."""
+"""Where the weights of `pretrained=True` come from: one answer, an opened local file, before anything is built."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import PretrainedCfg, resolve_pretrained_cfg
-from torch import Tensor
+from timm.models import PretrainedCfg, resolve_pretrained_cfg, split_model_name_tag
 
 from .fetched import fetched_file
 from .hub import download
-from .integrity import WEIGHTS, stated_sha256
-from .read import read_weights
-from .record import read_record
+from .integrity import WEIGHTS, read_config, stated_sha256
+from .record import Record
+from .weights import Weights, open_weights
 
 # In a folder: the names that timm prefers, then any file that ends so, if it is the only one.
 LOCAL_NAMES = (WEIGHTS, 'pytorch_model.bin', 'pytorch_model.pth', 'model.pth')
@@ -24,36 +23,35 @@ FROM_CONFIG = ('hf-hub', 'local-dir')  # sources whose pretrained_cfg is a confi
 ELSEWHERE = ('state_dict', 'url', 'hf_hub_filename', 'custom_load')  # what would send timm to other weights than its folder's
 
 
-def find_weights(variant: str, kwargs: Mapping[str, Any]) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
-    """Settle which file holds the weights that a model is asked for, fetch it from the Hub if it is there, and check it.
+def find_weights(arch: str, kwargs: Mapping[str, Any]) -> Weights | None:
+    """Settle which file holds the weights that a model is asked for, fetch it from the Hub if it is there, and open it.
 
     In this order: what the caller names (state_dict, file, url, `local-dir:`, `hf-hub:`), what ships with the package, what
-    `timm-3g get` has fetched, what the owner of `_hub.py` has published. The file is compared with its published sha256 and
-    read once (see `read_weights`): what was checked is what is loaded.
+    `timm-3g get` has fetched, what the owner of `hub.py` has published.
 
     Args:
-        variant: name of the architecture.
+        arch: name of the architecture.
         kwargs: of its entry point, as timm.create_model passes them.
 
     Returns:
-        The file, its tensors, and what is recorded about their function (see `read_record`). None where the caller names a
-        state dict, a url or another file of a repository: those timm reads by itself.
+        The weights. None where the caller names a state dict, a url or another file of a repository: those timm reads by
+        itself.
 
     Raises:
         RuntimeError: there are no weights, and what to do.
         FileNotFoundError: the file is not there.
-        ValueError: the file is truncated, damaged, exchanged or no state dict of tensors; or its config.json is not timm's.
+        ValueError: see `open_weights`.
     """
-    cfg = _resolve(variant, kwargs)
+    cfg = _resolve(arch, kwargs)
     by_caller = cfg.state_dict or (not cfg.file and cfg.url) or cfg.hf_hub_filename not in (None, WEIGHTS)
     if by_caller and cfg.source not in FROM_CONFIG:
         return None
-    file = _locate(f'{variant}.{cfg.tag}' if cfg.tag else variant, cfg, kwargs.get('cache_dir'))
-    weights = read_weights(file)
-    return file, weights, read_record(file, variant)
+    if cfg.source == 'local-dir':
+        return _open_in_folder(Path(str(cfg.file)))
+    return open_weights(_locate(f'{arch}.{cfg.tag}' if cfg.tag else arch, cfg, kwargs.get('cache_dir')))
 
 
-def _resolve(variant: str, kwargs: Mapping[str, Any]) -> PretrainedCfg:
+def _resolve(arch: str, kwargs: Mapping[str, Any]) -> PretrainedCfg:
     """timm's own resolution, with a clear word on keys that it does not know, and on a config.json that names other weights."""
     given, overlay = kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay')
     known = {field.name for field in fields(PretrainedCfg)}
@@ -71,12 +69,10 @@ def _resolve(variant: str, kwargs: Mapping[str, Any]) -> PretrainedCfg:
                 f'pretrained_cfg of config.json has {", ".join(elsewhere)}, which names other weights than those beside it. '
                 f'Remove it from config.json; a caller may pass it as pretrained_cfg_overlay.'
             )
-    return resolve_pretrained_cfg(variant, given, overlay)
+    return resolve_pretrained_cfg(arch, given, overlay)
 
 
 def _locate(name: str, cfg: PretrainedCfg, cache_dir: str | Path | None) -> Path:
-    if cfg.source == 'local-dir':
-        return _in_folder(Path(str(cfg.file)))
     if cfg.source == 'hf-hub':
         return download(str(cfg.hf_hub_id), cache_dir)
     if cfg.file:
@@ -98,32 +94,39 @@ def _locate(name: str, cfg: PretrainedCfg, cache_dir: str | Path | None) -> Path
 
 def is_tag(name: str) -> bool:
     """Whether `<arch>.<tag>` is in timm's registry."""
-    return name in timm.list_models(f'{name.split(".")[0]}.*', include_tags=True)
+    return name in timm.list_models(f'{split_model_name_tag(name)[0]}.*', include_tags=True)
 
 
-def _in_folder(folder: Path) -> Path:
-    """The weights in a folder. Where config.json has the sha256 of model.safetensors, that file and no other."""
-    names = LOCAL_NAMES[:1] if stated_sha256(folder / WEIGHTS) else LOCAL_NAMES
+def _open_in_folder(folder: Path) -> Weights:
+    """The weights in a folder. Where config.json has the SHA-256 of model.safetensors, that file and no other.
+
+    Raises:
+        FileNotFoundError: none that is recognizable.
+    """
+    config = read_config(folder / WEIGHTS)
+    if (folder / WEIGHTS).is_file():
+        return open_weights(folder / WEIGHTS, config=config)
+    names = () if stated_sha256(Record(folder / WEIGHTS, {}, config, {})) else LOCAL_NAMES[1:]
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found:
-        return found
+        return open_weights(found, config=config)
     others = [f for f in sorted(folder.glob('*')) if f.name.endswith(LOCAL_ENDINGS) and f.name != GOLDEN]
-    if len(others) != 1 or names != LOCAL_NAMES:
+    if len(others) != 1 or not names:
         listed = f'; there are {", ".join(f.name for f in others)}' if others else ''
         name = WEIGHTS if all(f.suffix == '.safetensors' for f in others) else LOCAL_NAMES[-1]
-        remedy = f'Rename the right one to {name}.' if others and names == LOCAL_NAMES else 'Fetch or export the folder anew.'
+        remedy = f'Rename the right one to {name}.' if others and names else 'Fetch or export the folder again.'
         raise FileNotFoundError(
-            f'{str(folder)!r} holds no weights that can be told: none of {", ".join(names)}{listed}. {remedy}'
+            f'{str(folder)!r} contains no recognizable weights file: none of {", ".join((WEIGHTS, *names))}{listed}. {remedy}'
         )
-    return others[0]
+    return open_weights(others[0], config=config)
 
 
 def _remedy(name: str, cfg: PretrainedCfg) -> str:
     """What tags there are, and how to come by weights."""
-    variant = name.split('.')[0]
-    keys = [k for k in timm.list_models(f'{variant}.*', include_tags=True) if not k.endswith('.untrained')]
-    tags = [key.partition('.')[2] + (' (fetched)' if fetched_file(key) else '') for key in keys]
-    listed = f'Tags of {variant}: {", ".join(tags)}. ' if tags else ''
+    arch = split_model_name_tag(name)[0]
+    keys = [k for k in timm.list_models(f'{arch}.*', include_tags=True) if not k.endswith('.untrained')]
+    tags = [split_model_name_tag(key)[1] + (' (fetched)' if fetched_file(key) else '') for key in keys]
+    listed = f'Tags of {arch}: {", ".join(tags)}. ' if tags else ''
     fetch = f'`timm-3g get {name}` fetches them from their authors ({cfg.origin_url}; licence: {cfg.license}). '
     return (
         f'{fetch if cfg.origin_url else "Nobody has published any under this tag. "}{listed}Load a file with '

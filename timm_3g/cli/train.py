@@ -3,7 +3,10 @@
 import argparse
 from collections.abc import Callable
 
-from .run import add_scripts_option, prepare
+from timm_3g.training.prepare import ScriptOptions, prepare_script
+
+from ._arguments import options_from
+from .run import add_scripts_option
 
 EXAMPLE = """timm-3g train --config train_configs/resnet50_3g.paper_in1k.yaml --data-dir imagenet
   torchrun --nproc_per_node=4 -m timm_3g train --config train_configs/resnet50_3g.paper_in1k.yaml --data-dir imagenet
@@ -19,5 +22,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Callable[[], None]:
-    """Find train.py and check what it is given; what is left is to run it."""
-    return prepare('train.py', args.rest, args.timm_scripts)
+    """Find train.py and check its arguments. Returns what is left: to run it."""
+    return prepare_script(options_from(args, ScriptOptions, script='train.py', arguments=args.rest))

@@ -3,7 +3,7 @@
 import tarfile
 from pathlib import Path
 
-from timm.data.dataset_factory import _search_split
+from timm_3g.compat import search_split
 
 
 def require_split(root: str, split: str) -> None:
@@ -15,7 +15,7 @@ def require_split(root: str, split: str) -> None:
     ...     Path(root, name).mkdir()
     >>> require_split(root, 'validation')  # timm finds `val`
     """
-    if split and Path(root).is_dir() and Path(_search_split(root, split)) == Path(root):
+    if split and Path(root).is_dir() and Path(search_split(root, split)) == Path(root):
         folders = sorted(f.name for f in Path(root).iterdir() if f.is_dir())
         raise ValueError(
             f'{root} has no split {split!r} and timm would use the images of every split. '

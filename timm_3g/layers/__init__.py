@@ -1,16 +1,18 @@
-"""Pooling layers, (B, C, H, W) -> (B, D). The third of the five tiers: they import ops and mggd, and nothing above."""
+"""Pooling layers: feature maps (B, C, H, W) to vectors (B, D). They build on `timm_3g.ops` and `timm_3g.mggd`."""
 
 from .bilinear_pool import BilinearPool2d as BilinearPool2d
 from .compact_bilinear_pool import CompactBilinearPool2d as CompactBilinearPool2d
 from .cov_pool import CovPool2d as CovPool2d
-from .create_pool import POOL_OPTIONS as POOL_OPTIONS
 from .create_pool import create_global_pool as create_global_pool
 from .create_pool import list_pools as list_pools
+from .create_pool import pool_options as pool_options
+from .create_pool import pool_paper as pool_paper
 from .dropcov_pool import DropCovPool2d as DropCovPool2d
 from .gaussian_pool import GaussianPool2d as GaussianPool2d
 from .matrix_root import EighRoot as EighRoot
 from .matrix_root import NewtonSchulzRoot as NewtonSchulzRoot
 from .mggd_pool import MGGDPool2d as MGGDPool2d
+from .paper import Paper as Paper
 from .precision import classify as classify
 from .reduce import Reduce2d as Reduce2d
 from .reweight import Reweight2d as Reweight2d

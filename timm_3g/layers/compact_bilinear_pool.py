@@ -8,43 +8,60 @@ from torch.nn import functional as F
 
 from timm_3g.ops import count_sketch, covariance, signed_sqrt
 
+from .paper import Paper
 from .second_order_pool import SecondOrderPool2d
+
+CBP = Paper(
+    title='Compact Bilinear Pooling',
+    authors=('Yang Gao', 'Oscar Beijbom', 'Ning Zhang', 'Trevor Darrell'),
+    venue='IEEE Conference on Computer Vision and Pattern Recognition (CVPR)',
+    year=2016,
+    url='https://arxiv.org/abs/1511.06062',
+    where='Algorithm 2: Tensor Sketch',
+    key='gao2016compact',
+)
 
 torch.fx.wrap('covariance')
 torch.fx.wrap('count_sketch')
 
 
 class CompactBilinearPool2d(SecondOrderPool2d):
-    """CBP: signed root and l2 norm of the summed Tensor Sketch of the features: sketch_dim numbers.
+    """CBP: signed square root and l2 normalization of the summed Tensor Sketch of the features.
 
         phi(x) = irfft(rfft(psi_1(x)) * rfft(psi_2(x)));  b = sum over positions of phi(x_n)
-        y = sign(b) * sqrt(|b| + eps);  vec = y / ||y||_2
+        y = sign(b) * sqrt(|b| + eps);  result = y / ||y||_2
 
-    Source: Gao, Beijbom, Zhang, Darrell, "Compact Bilinear Pooling", CVPR 2016, Tensor Sketch. `ops.count_sketch` computes b
-    without transforms. It is a random projection of X X^T, not X X^T: another seed is another function, so the
-    sketches travel in the state dict. They come from their own generator; the user's random state is not touched.
+    The result has sketch_dim numbers per image. `ops.count_sketch` computes b without Fourier transforms. The sketch is a
+    random projection of X X^T: another seed gives another function. The sketches are therefore buffers in the state dict. They
+    are drawn from a generator of their own, so the global random state stays as it is.
+
+    Source: Gao, Beijbom, Zhang, Darrell, "Compact Bilinear Pooling", CVPR 2016, Tensor Sketch (Algorithm 2),
+    https://arxiv.org/abs/1511.06062
 
     Args:
-        pool_type, in_features, reduce_dim: see `SecondOrderPool2d`.
-        sketch_dim: length D of the sketch, >= 1.
-        eps: inside the signed root, > 0.
+        in_features, reduce_dim: see `SecondOrderPool2d`.
+        sketch_dim: length of the sketch, >= 1.
+        eps: added inside the signed root, > 0.
         sketch_seed: seed of the sketches.
 
     Raises:
-        ValueError: any argument out of range.
+        ValueError: an argument is out of range.
+
+    >>> pool = CompactBilinearPool2d(in_features=8, sketch_dim=32)
+    >>> pool(torch.rand(2, 8, 5, 5)).shape
+    torch.Size([2, 32])
     """
 
     h1: Tensor
     s1: Tensor
     h2: Tensor
     s2: Tensor
-    onnx_obstacle = 'the signed root of a sketch jumps at 0, so another order of summation gives other entries'
+    onnx_obstacle = 'the signed root of a sketch jumps at 0, so another order of summation changes its entries'
 
     def __init__(
         self,
-        pool_type: str,
         in_features: int,
-        reduce_dim: int | None = 256,
+        reduce_dim: int | None = None,
         *,
         sketch_dim: int = 8192,
         eps: float = 1e-5,
@@ -52,7 +69,7 @@ class CompactBilinearPool2d(SecondOrderPool2d):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(pool_type, in_features, reduce_dim, device=device, dtype=dtype)
+        super().__init__(in_features, reduce_dim, device=device, dtype=dtype)
         if sketch_dim < 1:
             raise ValueError(f'sketch_dim must be at least 1; got {sketch_dim}.')
         if eps <= 0:

@@ -1,4 +1,4 @@
-"""DropCov: covariance pooling that is regularised in training by adaptive channel dropout instead of a root."""
+"""DropCov: covariance pooling, regularized in training by adaptive channel dropout instead of a root."""
 
 import math
 from typing import Any
@@ -9,44 +9,61 @@ from torch.nn import functional as F
 
 from timm_3g.ops import covariance
 
+from .paper import Paper
 from .second_order_pool import SecondOrderPool2d
 from .vectorize import SymToVec
+
+DROPCOV = Paper(
+    title='DropCov: A Simple yet Effective Method for Improving Deep Architectures',
+    authors=('Qilong Wang', 'Mingze Gao', 'Zhaolin Zhang', 'Jiangtao Xie', 'Peihua Li', 'Qinghua Hu'),
+    venue='Advances in Neural Information Processing Systems (NeurIPS)',
+    year=2022,
+    url='https://proceedings.neurips.cc/paper_files/paper/2022/hash/d9888cc7baa04c2e44e8115588133515-Abstract-Conference.html',
+    where='adaptive channel dropout',
+    key='wang2022dropcov',
+)
 
 torch.fx.wrap('covariance')
 
 
 class DropCovPool2d(SecondOrderPool2d):
-    """Triangle of the plain centred covariance; in training, of features whose channels are dropped at an adaptive rate.
+    """Triangle of the plain covariance. In training mode channels are dropped first, at an adaptive rate.
 
         training:  w = softmax(conv1d_3(GAP(x)));  X <- X * (1 + w)
                    rate = clamp(1 - (10 / log2 d) * mean over the batch of cos(w, Sigma 1), 0, 1 - 1/d)
-                   each channel of each image is zeroed with that probability, the others divided by 1 - rate
-        always:    vec = triangle((1/N) (X - mean)(X - mean)^T)                      d (d + 1) / 2 numbers
+                   each channel of each image is zeroed with that probability, the others are divided by 1 - rate
+        always:    result = triangle((1/N) (X - mean)(X - mean)^T)
+
+    The result has d (d + 1) / 2 numbers per image. In eval mode it equals that of 'cov'. The published rate goes up to 1, which
+    would zero every channel: here one channel in d survives on average. The rate has no gradient: the 1-d convolution learns
+    through 1 + w.
 
     Source: Wang, Gao, Zhang, Xie, Li, Hu, "DropCov: A Simple yet Effective Method for Improving Deep Architectures", NeurIPS
-    2022 (adaptive channel dropout). Published with a rate of up to 1, which would zero everything: here one channel in d
-    survives on average. The rate is a number, not differentiated; the 1-d convolution learns through 1 + w. Nothing of this
-    runs in eval, where the result is exactly that of 'cov'; it is not a normalised covariance.
+    2022,
+    https://proceedings.neurips.cc/paper_files/paper/2022/hash/d9888cc7baa04c2e44e8115588133515-Abstract-Conference.html
 
     Args:
-        pool_type, in_features, reduce_dim: see `SecondOrderPool2d`.
-        triangle: order of the entries.
+        in_features, reduce_dim: see `SecondOrderPool2d`.
+        triangle: order of the entries, 'lower', 'upper' or 'full'.
 
     Raises:
-        ValueError: any argument out of range.
+        ValueError: an argument is out of range.
+
+    >>> pool = DropCovPool2d(in_features=8).eval()
+    >>> pool(torch.rand(2, 8, 5, 5)).shape
+    torch.Size([2, 36])
     """
 
     def __init__(
         self,
-        pool_type: str,
         in_features: int,
-        reduce_dim: int | None = 256,
+        reduce_dim: int | None = None,
         *,
         triangle: str = 'upper',
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(pool_type, in_features, reduce_dim, device=device, dtype=dtype)
+        super().__init__(in_features, reduce_dim, device=device, dtype=dtype)
         self.triangle = triangle
         self.conv = nn.Conv1d(1, 1, 3, padding=1, bias=False, device=device, dtype=dtype)
         self.rate_scale = 10.0 / math.log2(max(self.dim, 2))
@@ -54,7 +71,7 @@ class DropCovPool2d(SecondOrderPool2d):
         self.out_features = self.to_vec.out_features
 
     def drop_channels(self, x: Tensor) -> Tensor:
-        """The training branch on features (B, d, N), to the same shape."""
+        """Scale the channels of x (B, d, N) by 1 + w and drop some of them. Same shape."""
         logits = self.conv(x.mean(dim=2).unsqueeze(1).to(self.conv.weight.dtype)).squeeze(1)
         importance = logits.to(x.dtype).softmax(dim=1)
         centered = x - x.mean(dim=2, keepdim=True)

@@ -1,4 +1,4 @@
-"""From features to a normalised covariance matrix: the modules, and the table of their names."""
+"""Modules that turn features into a root of their covariance, and the table of their names."""
 
 from collections.abc import Callable
 
@@ -16,10 +16,10 @@ torch.fx.wrap('sqrtm_eigh')
 
 
 class CovarianceRoot(nn.Module):
-    """(B, d, N) to (B, d, d): a root of the covariance of the features. This one: the covariance itself.
+    """The covariance of the features without a root, (B, d, N) to (B, d, d). Subclasses take a root of it.
 
     Args:
-        centered, eps: of `ops.covariance`.
+        centered, eps: see `ops.covariance`.
     """
 
     onnx_obstacle = ''
@@ -39,7 +39,21 @@ class CovarianceRoot(nn.Module):
 
 
 class NewtonSchulzRoot(CovarianceRoot):
-    """`num_iters` Newton-Schulz steps: `ops.sqrt_covariance`."""
+    """`num_iters` Newton-Schulz steps on the covariance, (B, d, N) to (B, d, d): see `ops.sqrt_covariance`.
+
+    Source: Li, Xie, Wang, Gao, iSQRT-COV, CVPR 2018, https://arxiv.org/abs/1712.01034
+
+    Args:
+        centered, eps: see `ops.covariance`.
+        num_iters: number of steps, >= 1. Weights of the 3G and iSQRT-COV papers need 5.
+
+    Raises:
+        ValueError: num_iters is below 1.
+
+    >>> root = NewtonSchulzRoot(centered=True, eps=0.0, num_iters=5)
+    >>> root(torch.randn(2, 4, 9)).shape
+    torch.Size([2, 4, 4])
+    """
 
     def __init__(self, centered: bool, eps: float, num_iters: int) -> None:
         super().__init__(centered, eps)
@@ -59,10 +73,20 @@ class NewtonSchulzRoot(CovarianceRoot):
 
 
 class EighRoot(CovarianceRoot):
-    """The exact root, `ops.sqrtm_eigh`.
+    """The exact root of the covariance, (B, d, N) to (B, d, d), float64: see `ops.sqrtm_eigh`.
 
-    In float64: near a zero eigenvalue the exact root turns the 1e-7 of a float32 covariance into 3e-4, which no later care
-    removes. The few steps of `NewtonSchulzRoot` do not amplify it: float32 is enough there.
+    It computes in float64. Near a zero eigenvalue the exact root turns the rounding of 1e-7 of a float32 covariance into 3e-4.
+    The few steps of `NewtonSchulzRoot` do not amplify rounding, so float32 suffices there.
+
+    Source: Li, Xie, Wang, Zuo, MPN-COV, ICCV 2017, https://arxiv.org/abs/1703.08050
+
+    Args:
+        centered, eps: see `ops.covariance`.
+
+    >>> x = torch.randn(1, 3, 50)
+    >>> root = EighRoot(centered=True, eps=0.0)(x)
+    >>> torch.allclose(root @ root, torch.cov(x[0].double(), correction=0))
+    True
     """
 
     onnx_obstacle = 'eigh has no ONNX operator'
@@ -80,7 +104,11 @@ ROOTS: dict[str, Callable[[bool, float, int], CovarianceRoot]] = {
 
 
 def create_root(root: str, num_iters: int, centered: bool = True, eps: float = 0.0) -> CovarianceRoot:
-    """The module called `root`. Raises ValueError for an unknown name, or for num_iters < 1 where there are steps."""
+    """Build the module called `root`.
+
+    Raises:
+        ValueError: unknown name, or num_iters below 1 for 'newton_schulz'.
+    """
     if root not in ROOTS:
         raise ValueError(f'root must be one of {", ".join(ROOTS)}; got {root!r}.')
     return ROOTS[root](centered, eps, num_iters)

@@ -1,12 +1,12 @@
-"""What precision the head computes in.
+"""The precision in which the head computes.
 
-float32, float64, bf16 autocast   reduction and re-weighting as the caller computes; covariance, root and vector in float32
-                                  (float64 for float64 input, and wherever the root is exact: see `layers/matrix_root.py`);
-                                  result in the dtype of the caller's features
-fp16 autocast                     the whole head, classifier included, computes and returns float32: the re-weighting is of
-                                  fourth degree in the activations and a covariance of second, and float16 ends at 65504
-weights in half precision         the pooling computes in float32, from its weights as they are, and returns the dtype of the
-                                  features, clamped to its range
+float32, float64, bf16 autocast   Reduction and re-weighting follow the caller. Covariance, root and vector are in float32, in
+                                  float64 for float64 input and for exact roots (`layers/matrix_root.py`). The result has the
+                                  dtype of the features.
+fp16 autocast                     The whole head, with the classifier, computes and returns float32. The re-weighting is of
+                                  fourth degree in the activations, a covariance of second, and float16 ends at 65504.
+weights in half precision         The pooling computes in float32 from the weights as they are. The result has the dtype of the
+                                  features and is clamped to its range.
 """
 
 import torch
@@ -16,17 +16,23 @@ from timm_3g.ops import autocast_dtype, is_symbolic, without_autocast
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """x in float32, or in its own dtype if that is wider."""
+    """Return x in float32, or unchanged if its dtype is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def as_float64(x: Tensor) -> Tensor:
-    """x in float64, or as it is on Apple's mps devices, which have none."""
+    """Return x in float64. Apple's mps devices have no float64: x stays as it is there."""
     return x if x.device.type == 'mps' else x.to(torch.float64)
 
 
 def classify(classifier: nn.Module, x: Tensor) -> Tensor:
-    """classifier(x); under fp16 autocast in float32, since a covariance vector from finite features can exceed float16."""
+    """Apply the classifier to a pooled vector x (B, D) and return the logits.
+
+    Under fp16 autocast it computes and returns float32: a covariance of finite features can exceed the range of float16.
+
+    >>> classify(torch.nn.Linear(36, 10), torch.rand(2, 36)).shape
+    torch.Size([2, 10])
+    """
     if autocast_dtype(x) != torch.float16:
         return classifier(x)
     with without_autocast(x):
@@ -37,14 +43,14 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def computes_in_half(x: Tensor, module: nn.Module) -> bool:
-    """Whether features and parameters are in half precision, and neither autocast nor a trace settles the precision."""
+    """Whether features and parameters are in half precision, and neither autocast nor a trace determines the precision."""
     if is_symbolic(x) or torch.jit.is_tracing() or x.dtype not in HALF or autocast_dtype(x) is not None:
         return False
     return any(p.dtype in HALF for p in module.parameters())
 
 
 class _WithoutHooks(nn.Module):
-    """A module whose hooks have run already, or will."""
+    """A module without its hooks: they run in the caller."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -55,9 +61,9 @@ class _WithoutHooks(nn.Module):
 
 
 def call_in_float32(module: nn.Module, x: Tensor) -> Tensor:
-    """module.forward(x) with features, parameters and buffers in float32; gradients reach the parameters as they are.
+    """module.forward(x) with features, parameters and buffers in float32. Gradients reach the original parameters.
 
-    What the module writes into its buffers (running statistics) is written into its own.
+    Buffers that the module changes, such as running statistics, are written back in their own dtype.
     """
     training = module.training
     if not torch.compiler.is_compiling():  # dynamo builds no modules
@@ -74,7 +80,7 @@ def call_in_float32(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def narrowed(y: Tensor, dtype: torch.dtype) -> Tensor:
-    """y in dtype; a number that float16 cannot hold becomes its largest, not an infinity."""
+    """Return y in dtype. Numbers beyond the range of float16 become its largest, not infinity."""
     if dtype == torch.float16:
         y = y.clamp(-65504.0, 65504.0)
     return y.to(dtype)

@@ -1,7 +1,7 @@
-"""Re-weighting of positions: the part of 3G-Net that stands for the robust estimator, and the two variants of its Table 1.
+"""Re-weighting of positions: what stands for the robust estimator in 3G-Net, and the two variants of its Table 1.
 
-Every block maps (x_hat, x) to the next x_hat, all (B, d, H, W): x_hat is what the block before returned, x what the first one
-got. The weight w in [0, 1] multiplies features, so a chain of blocks weighs x x^T by the square of the product of its w.
+Every block maps (x_hat, x) to the next x_hat, all (B, d, H, W): x_hat is the result of the previous block, x the input of the
+first. The map w in [0, 1] multiplies features, so a chain of blocks weighs x x^T by the square of the product of its maps.
 """
 
 from collections.abc import Iterator
@@ -12,12 +12,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from timm_3g.ops import is_ordinary
+
 from ._fold import fold_batch_norms
+from .paper import Paper
 from .reduce import conv1x1
+
+THREE_G = Paper(
+    title='Deep Global Generalized Gaussian Networks',
+    authors=('Qilong Wang', 'Peihua Li', 'Qinghua Hu', 'Pengfei Zhu', 'Wangmeng Zuo'),
+    venue='IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)',
+    year=2019,
+    url='https://openaccess.thecvf.com/content_CVPR_2019/papers/Wang_Deep_Global_Generalized_Gaussian_Networks_CVPR_2019_paper.pdf',
+    where='eqs. (10) to (13): the re-weighting module',
+    key='wang2019deep',
+    pages='5080-5088',
+)
 
 
 class Squeeze2d(nn.Module):
-    """a = conv_g(ReLU(BN(conv_f(x)))), d -> d // 4 -> 1 channels: one number a position, without BN on it."""
+    """a = conv_g(ReLU(BN(conv_f(x)))), d to d // 4 to 1 channels: one number per position, without a BatchNorm on it."""
 
     def __init__(self, dim: int, **dd: Any) -> None:
         super().__init__()
@@ -31,65 +45,100 @@ class Squeeze2d(nn.Module):
         return self.conv_g(F.relu(self.bn_f(self.conv_f(x))))
 
     def reparameterize(self) -> None:
-        """Fold the BatchNorm into its convolution, for inference; see `PositionReweight2d.reparameterize`."""
+        """Fold the BatchNorm into its convolution, for inference. See `PositionReweight2d.reparameterize`."""
         fold_batch_norms(self)
 
 
-def bounded_relu(x: Tensor) -> Tensor:
-    """ReLU, values and gradient, up to 1e15: the block is of fourth degree, and float32 ends at 3e38. NaN stays NaN.
+BOUND = 1e15
 
-    In float16 up to its largest number, 65504. In place, as timm's activations are: autograd then keeps the result, which what
-    follows keeps in any case, and a block keeps 12.5 maps of the size of its input, not 15.5.
+
+class _BoundedReLU(torch.autograd.Function):
+    """`F.hardtanh(x, 0, 1e15)` that keeps its result for the backward, as `F.relu` does, where F.hardtanh keeps x.
+
+    What follows keeps the result in any case, so that a block keeps 12.5 maps of the size of its input, not 15.5. F.hardtanh in
+    place keeps a copy of x.
     """
-    bound = 65504.0 if x.dtype == torch.float16 else 1e15
-    return F.hardtanh(x, 0.0, bound, inplace=True)
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return F.hardtanh(x, 0.0, BOUND)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return torch.ops.aten.hardtanh_backward(grad, *ctx.saved_tensors, 0.0, BOUND)
+
+
+def bounded_relu(x: Tensor) -> Tensor:
+    """ReLU, bounded by 1e15 in values and gradient. NaN stays NaN.
+
+    The block is of fourth degree in the activations, and float32 ends at 3e38. The bound in float16 is its largest number, 65504.
+    """
+    if x.dtype == torch.float16:
+        return F.hardtanh(x, 0.0, 65504.0)
+    if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
+        return F.hardtanh(x, 0.0, 1e15)
+    if torch.jit.is_tracing() or torch.compiler.is_compiling() or not (torch.is_grad_enabled() and x.requires_grad):
+        return F.hardtanh(x, 0.0, 1e15)
+    return _BoundedReLU.apply(x) if is_ordinary(x) else F.hardtanh(x, 0.0, 1e15)
 
 
 torch.fx.wrap('bounded_relu')
 
 
 class PositionReweight2d(nn.Module):
-    """X_hat <- w * X_hat; a subclass gives the weight w."""
+    """X_hat <- w * X_hat. Subclasses compute the map w."""
 
     def weight(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """The map w, (B, 1, H, W), values in [0, 1]."""
         raise NotImplementedError
 
     def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """(B, d, H, W) twice to (B, d, H, W)."""
+        """Two (B, d, H, W) to one (B, d, H, W)."""
         return self.weight(x_hat, x) * x_hat
 
     def reparameterize(self) -> None:
-        """Fold every BatchNorm into its convolution: the same function in eval mode, and for inference only.
+        """Fold every BatchNorm into its convolution. The function in eval mode stays the same, and training is over.
 
-        timm.utils.reparameterize_model(model) calls this, and that of `squeeze`, on a copy of the model.
+        timm.utils.reparameterize_model(model) calls this and `squeeze.reparameterize` on a copy of the model.
         """
         fold_batch_norms(self)
 
 
 class Reweight2d(PositionReweight2d):
-    """One unrolled re-weighting step of 3G-Net, as the authors' code computes it.
+    """One unrolled re-weighting step of 3G-Net, as the authors' code computes it: two (B, d, H, W) to one.
 
         Z = ReLU(BN(conv_a X_hat) * BN(conv_b X_hat) + BN(conv_c X))
         L = ReLU(BN(conv_d Z)) * ReLU(BN(conv_e Z))
         a = squeeze(L)
         w = sigmoid(a + conv_h(a^(1 - beta)))            X_hat <- w * X_hat
 
-    Source: Wang, Li, Hu, Zhu, Zuo, "Deep Global Generalized Gaussian Networks", CVPR 2019, section on the re-weighting module
-    (eqs. (10)-(13) and the figure of the module). beta = 0, the default, is the authors' code, where the power of eq. (13)
-    is left out and w = sigmoid((1 + h) a). The power of a number of either sign is taken as a * (|a| + 1e-5)^(-beta).
+    With beta = 0, the default, the power of eq. (13) is left out as in the authors' code, and w = sigmoid((1 + h) a). For
+    numbers of either sign the power is a * (|a| + 1e-5)^(-beta). The map is not the maximum-likelihood weight of a generalized
+    Gaussian (eq. (3)): it is learned, and bounded by 1.
 
-    What it is not: the maximum-likelihood weight of a generalized Gaussian (eq. (3)). It is learned, and bounded by 1.
+    Source: Wang, Li, Hu, Zhu, Zuo, "Deep Global Generalized Gaussian Networks", CVPR 2019, eqs. (10) to (13),
+    https://openaccess.thecvf.com/content_CVPR_2019/papers/Wang_Deep_Global_Generalized_Gaussian_Networks_CVPR_2019_paper.pdf
 
     Args:
-        dim: channels d; one block has 5 d^2 + 10 d + (d // 4)(d + 3) + 1 parameters, 346,817 at d = 256.
-        beta: shape parameter of eq. (13)'s power, in [0, 1]; 0 is off.
+        dim: d, the number of channels. A block has 5 d^2 + 10 d + (d // 4)(d + 3) + 1 parameters: 346,817 at d = 256.
+        beta: shape parameter of the power in eq. (13), in [0, 1]. 0 turns it off.
+
+    Raises:
+        ValueError: beta is outside [0, 1].
+
+    >>> block, x = Reweight2d(8), torch.rand(2, 8, 5, 5)
+    >>> block(x, x).shape, block.weight(x, x).shape
+    (torch.Size([2, 8, 5, 5]), torch.Size([2, 1, 5, 5]))
     """
 
     def __init__(self, dim: int, beta: float = 0.0, **dd: Any) -> None:
         super().__init__()
         if not 0.0 <= beta <= 1.0:
-            raise ValueError(f'reweight_beta must lie in [0, 1], 0 being off; got {beta}.')
+            raise ValueError(f'reweight_beta must be in [0, 1], 0 for no power; got {beta}.')
         self.beta = float(beta)
         self.conv_a, self.bn_a = conv1x1(dim, dim, **dd), nn.BatchNorm2d(dim, **dd)
         self.conv_b, self.bn_b = conv1x1(dim, dim, **dd), nn.BatchNorm2d(dim, **dd)
@@ -110,7 +159,18 @@ class Reweight2d(PositionReweight2d):
 
 
 class ReweightURMv1(PositionReweight2d):
-    """URM-v1 of the 3G paper's Table 1: w = sigmoid(squeeze(X_hat)), X_hat <- w * X_hat. First order only; x is not used."""
+    """URM-v1 of the 3G paper: w = sigmoid(squeeze(X_hat)), X_hat <- w * X_hat. It is of first order and ignores x.
+
+    Source: Wang, Li, Hu, Zhu, Zuo, "Deep Global Generalized Gaussian Networks", CVPR 2019, Table 1,
+    https://openaccess.thecvf.com/content_CVPR_2019/papers/Wang_Deep_Global_Generalized_Gaussian_Networks_CVPR_2019_paper.pdf
+
+    Args:
+        dim: d, the number of channels.
+
+    >>> x = torch.rand(2, 8, 5, 5)
+    >>> ReweightURMv1(8)(x, x).shape
+    torch.Size([2, 8, 5, 5])
+    """
 
     def __init__(self, dim: int, **dd: Any) -> None:
         super().__init__()
@@ -122,7 +182,20 @@ class ReweightURMv1(PositionReweight2d):
 
 
 class ReweightURMv2(PositionReweight2d):
-    """URM-v2 of the 3G paper's Table 1: w = sigmoid(squeeze(ReLU(BN(conv_d X_hat)) * ReLU(BN(conv_e X_hat)))), without x."""
+    """URM-v2 of the 3G paper: w = sigmoid(squeeze(ReLU(BN(conv_d X_hat)) * ReLU(BN(conv_e X_hat)))), X_hat <- w * X_hat.
+
+    It ignores x.
+
+    Source: Wang, Li, Hu, Zhu, Zuo, "Deep Global Generalized Gaussian Networks", CVPR 2019, Table 1,
+    https://openaccess.thecvf.com/content_CVPR_2019/papers/Wang_Deep_Global_Generalized_Gaussian_Networks_CVPR_2019_paper.pdf
+
+    Args:
+        dim: d, the number of channels.
+
+    >>> x = torch.rand(2, 8, 5, 5)
+    >>> ReweightURMv2(8)(x, x).shape
+    torch.Size([2, 8, 5, 5])
+    """
 
     def __init__(self, dim: int, **dd: Any) -> None:
         super().__init__()
@@ -138,14 +211,20 @@ class ReweightURMv2(PositionReweight2d):
 
 @contextmanager
 def record_weights(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the maps w of every re-weighting inside `module` while it runs, for looking at them.
+    """Collect the re-weighting maps w of every block inside `module` while the context is active.
 
-    with record_weights(model) as maps:
-        logits = model(images)
+    Args:
+        module: a pooling, or a network that holds one.
 
     Yields:
-        A list that each forward pass extends by its T maps in order, (B, 1, H, W) each, values in [0, 1], without gradient;
-        it stays empty where there is no re-weighting.
+        A list. Each forward pass appends its T maps in order: (B, 1, H, W), values in [0, 1], without gradient. The list stays
+        empty where there is no re-weighting.
+
+    >>> pool = create_global_pool('3g', in_features=8, reduce_dim=0, num_reweights=2)
+    >>> with record_weights(pool) as maps:
+    ...     vector = pool(torch.rand(1, 8, 4, 6))
+    >>> [tuple(w.shape) for w in maps]
+    [(1, 1, 4, 6), (1, 1, 4, 6)]
     """
     maps: list[Tensor] = []
 

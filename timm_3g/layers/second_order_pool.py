@@ -8,14 +8,19 @@ from torch import Tensor, nn
 from .precision import at_least_float32, autocast_dtype, call_in_float32, computes_in_half, narrowed, without_autocast
 from .reduce import Reduce2d
 
-# torch.fx makes one node of a call of these: what they do depends on dtype, device or shape, which are known while it runs.
+# torch.fx turns a call of these into one node: they depend on dtype, device or shape, which are known at run time.
 torch.fx.wrap('at_least_float32')
 torch.fx.wrap('check_features')
 torch.fx.wrap('narrowed')
 
 
 def checked_reduce_dim(reduce_dim: int | None) -> int:
-    """reduce_dim with None as 0. Raises TypeError unless it is an int, ValueError if it is negative."""
+    """reduce_dim, with 0 for None.
+
+    Raises:
+        TypeError: it is not an int.
+        ValueError: it is negative.
+    """
     if reduce_dim is None:
         return 0
     if type(reduce_dim) is not int:
@@ -25,21 +30,21 @@ def checked_reduce_dim(reduce_dim: int | None) -> int:
     return reduce_dim
 
 
-@torch.compiler.assume_constant_result  # dynamo takes is_in_onnx_export for False, also when the ONNX exporter runs dynamo
+@torch.compiler.assume_constant_result  # dynamo takes is_in_onnx_export for False, even when the ONNX exporter runs dynamo
 def _in_onnx_export() -> bool:
     return torch.onnx.is_in_onnx_export()
 
 
-def check_features(x: Tensor, channels: int, input_fmt: str, pool_type: str) -> Tensor:
-    """x, as it is. Raises ValueError unless it is (B, channels, H, W), or what input_fmt says."""
-    if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
+def check_features(x: Tensor, channels: int, input_fmt: str, pooling: str) -> Tensor:
+    """Return x unchanged. Raises ValueError unless it has the axes of input_fmt and this many channels."""
+    if torch.jit.is_scripting():  # on its own, so that TorchScript does not compile the rest
         return x
-    refuse_other_features(x, channels, input_fmt, pool_type)
+    refuse_other_features(x, channels, input_fmt, pooling)
     return x
 
 
-def refuse_other_features(x: Tensor, channels: int, input_fmt: str, pool_type: str) -> None:
-    """Raise ValueError unless x is what input_fmt says, with this many channels."""
+def refuse_other_features(x: Tensor, channels: int, input_fmt: str, pooling: str) -> None:
+    """Raise ValueError, beginning with `pooling`, unless x has the axes of input_fmt and this many channels."""
     axes = {'NCHW': 'B, {c}, H, W', 'NHWC': 'B, H, W, {c}', 'NCL': 'B, {c}, N', 'NLC': 'B, N, {c}'}
     shape = axes[input_fmt].format(c=channels)
     if x.ndim == shape.count(',') + 1 and x.shape[channel_axis(input_fmt)] == channels:
@@ -47,11 +52,11 @@ def refuse_other_features(x: Tensor, channels: int, input_fmt: str, pool_type: s
     fits = [fmt for fmt in axes if x.ndim == len(fmt) and x.shape[channel_axis(fmt)] == channels]
     remedy = f'They look like {fits[0]}: build the pooling with input_fmt={fits[0]!r}.' if fits else ''
     remedy = remedy or 'Build the pooling with in_features equal to the channels of the backbone.'
-    raise ValueError(f'global_pool={pool_type!r} takes features ({shape}); got {tuple(x.shape)}. {remedy}')
+    raise ValueError(f'{pooling} takes features ({shape}); got {tuple(x.shape)}. {remedy}')
 
 
 def to_nchw(x: Tensor, input_fmt: str) -> Tensor:
-    """Features in timm's format `input_fmt` as (B, C, H, W); sequences have a width of 1."""
+    """Features in timm's format `input_fmt` as (B, C, H, W). Sequences get a width of 1."""
     if input_fmt == 'NHWC':
         return x.permute(0, 3, 1, 2)
     if input_fmt == 'NLC':
@@ -60,39 +65,59 @@ def to_nchw(x: Tensor, input_fmt: str) -> Tensor:
 
 
 def channel_axis(input_fmt: str) -> int:
-    """Which dimension of a feature map in timm's format has the channels."""
+    """The dimension that holds the channels of a feature map in timm's format."""
     return input_fmt.index('C')
 
 
 class SecondOrderPool2d(nn.Module):
-    """(B, in_features, H, W) to (B, out_features): reduce channels, refine positions, then a statistic of second order.
+    """Base class: reduce channels, refine positions, then take a statistic of second order.
 
-    A subclass gives `statistic` (float32 or wider features in, vector out) and sets `out_features`; it may give `refine`
-    (re-weighting, in the caller's precision). `layers/precision.py` says which precision each part runs in.
+    It maps features (B, in_features, H, W) to vectors (B, out_features). A subclass sets `out_features` and defines
+    `statistic`, from features in float32 or wider to a vector. It may define `refine`, a re-weighting in the caller's
+    precision. The table in `layers/precision.py` gives the precision of each part.
 
     Args:
-        pool_type: the name in `create_global_pool`'s table.
         in_features: channels of the features, >= 1.
-        reduce_dim: channels after the 1x1 reduction; 0 or None: no reduction.
+        reduce_dim: channels after the 1x1 reduction. None or 0 for no reduction.
+
+    Attributes:
+        out_features: length of the vector.
+        pool_type: the name in the table of `create_global_pool`, which sets it. '' for a layer that is built directly.
+        options: set by `create_global_pool`: plain data that, with pool_type and reduce_dim, builds the layer again.
+        input_fmt: layout of the features, 'NCHW' by default.
+        onnx_obstacle: why the layer has no ONNX export, '' if it has one.
+
+    Raises:
+        TypeError: reduce_dim is not an int.
+        ValueError: in_features or reduce_dim is out of range.
+
+    >>> class MeanOfSquares(SecondOrderPool2d):
+    ...     def __init__(self, in_features, reduce_dim=None, **dd):
+    ...         super().__init__(in_features, reduce_dim, **dd)
+    ...         self.out_features = self.dim
+    ...     def statistic(self, x):
+    ...         return x.square().mean(-1)
+    >>> MeanOfSquares(512, reduce_dim=64)(torch.rand(2, 512, 7, 7)).shape
+    torch.Size([2, 64])
     """
 
+    pool_type: str = ''  # the name in the table, set by create_global_pool
     out_features: int
     options: dict[str, Any]
-    onnx_obstacle: str = ''  # why there is no ONNX export, where there is none
+    onnx_obstacle: str = ''  # the reason, if there is no ONNX export
 
-    def __init__(self, pool_type: str, in_features: int, reduce_dim: int | None, **dd: Any) -> None:
+    def __init__(self, in_features: int, reduce_dim: int | None = None, **dd: Any) -> None:
         super().__init__()
         self.input_fmt = 'NCHW'
         if in_features < 1:
             raise ValueError(f'in_features must be at least 1; got {in_features}.')
         reduce_dim = checked_reduce_dim(reduce_dim)
-        self.pool_type = pool_type
         self.in_features = int(in_features)
         self.dim = reduce_dim or self.in_features
         self.reduce = Reduce2d(in_features, reduce_dim, **dd) if reduce_dim else nn.Identity()
 
     def refine(self, x: Tensor) -> Tensor:
-        """(B, d, H, W) to (B, d, H, W): nothing, unless a subclass re-weights."""
+        """(B, d, H, W) to (B, d, H, W). It returns x unless a subclass re-weights."""
         return x
 
     def statistic(self, x: Tensor) -> Tensor:
@@ -100,14 +125,14 @@ class SecondOrderPool2d(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, in_features, H, W), any H and W, or as `input_fmt` says, to (B, out_features).
+        """Pool features (B, in_features, H, W) of any H and W, or in the layout of `input_fmt`, to (B, out_features).
 
         Returns:
-            In the dtype of x; float32 under fp16 autocast. Finite for finite features: those of float32 up to 1e10, all of
-            float16, but for traced, scripted and fx graphs, which compute in it.
+            A vector in the dtype of x, or in float32 under fp16 autocast. It is finite for features in float32 up to 1e10 and
+            for all finite features in float16. Traced, scripted and fx graphs compute in float16 and may overflow.
 
         Raises:
-            ValueError: another shape, or another number of channels; export to ONNX of a pooling that has none.
+            ValueError: x has another shape or another number of channels, or the layer is exported to ONNX and cannot be.
         """
         if torch.jit.is_scripting():  # TorchScript knows neither autocast as a context nor the checks
             features = self.refine(self.reduce(to_nchw(x, self.input_fmt))).flatten(2)
@@ -117,7 +142,7 @@ class SecondOrderPool2d(nn.Module):
     @torch.jit.unused
     def _forward(self, x: Tensor) -> Tensor:
         if not torch.jit.is_tracing():  # under jit.trace a comparison of shapes would be a warning, not a check
-            x = check_features(x, self._channels(), self.input_fmt, self.pool_type)
+            x = check_features(x, self._channels(), self.input_fmt, self._name())
         if self.onnx_obstacle and _in_onnx_export():
             self._refuse_onnx()
         if computes_in_half(x, self):
@@ -131,17 +156,22 @@ class SecondOrderPool2d(nn.Module):
         with without_autocast(x):
             return narrowed(self.statistic(at_least_float32(features)), x.dtype)
 
+    def _name(self) -> str:
+        """What errors call this pooling: the option that chose it, or its class."""
+        return f'global_pool={self.pool_type!r}' if self.pool_type else type(self).__name__
+
     def _channels(self) -> int:
-        """Channels of the features: those of the reduction's convolution, which structured pruning may have changed."""
+        """Channels of the features. The reduction's convolution counts, because structured pruning may have changed it."""
         return self.reduce.conv.in_channels if isinstance(self.reduce, Reduce2d) else self.in_features
 
     @torch.jit.unused
     def _refuse_onnx(self) -> None:
         raise ValueError(
-            f'global_pool={self.pool_type!r} has no ONNX export: {self.onnx_obstacle}. Those with Newton-Schulz steps or no '
-            f"root have one, and bcnn: 3g, isqrt, g2de with root='newton_schulz', cov, ..."
+            f'{self._name()} has no ONNX export: {self.onnx_obstacle}. Poolings with Newton-Schulz steps or without a root '
+            f"export: 3g, isqrt, g2de with root='newton_schulz', cov, bcnn and others."
         )
 
     def extra_repr(self) -> str:
         """pool_type, in -> dim -> out."""
-        return f'{self.pool_type!r}, {self.in_features} -> {self.dim} -> {self.out_features}'
+        name = f'{self.pool_type!r}, ' if self.pool_type else ''
+        return f'{name}{self.in_features} -> {self.dim} -> {self.out_features}'

@@ -1,4 +1,4 @@
-"""`ops.triangle_entries` as a module that holds the name of the order, and no tensor."""
+"""`ops.triangle_entries` as a module without tensors."""
 
 import warnings
 
@@ -11,14 +11,17 @@ torch.fx.wrap('triangle_entries')
 
 
 class SymToVec(nn.Module):
-    """(B, d, d) to (B, out_features), entries in the order named by `triangle` (see `ops.triangle_index`).
+    """(B, d, d) to (B, out_features): the entries in the order that `triangle` names. See `ops.triangle_index`.
 
     Args:
-        dim: d. It settles out_features alone: the forward takes the size of the matrix that it gets, as pruning leaves it.
+        dim: d. It determines out_features alone: the forward pass takes matrices of any size, because pruning may shrink them.
         triangle: 'lower', 'upper' or 'full'.
 
     Raises:
         ValueError: unknown triangle.
+
+    >>> SymToVec(3, 'lower')(torch.arange(9).reshape(1, 3, 3))
+    tensor([[0, 3, 4, 6, 7, 8]])
     """
 
     def __init__(self, dim: int, triangle: str) -> None:
@@ -36,7 +39,7 @@ class SymToVec(nn.Module):
 
     @torch.jit.unused
     def _traced(self, mat: Tensor) -> Tensor:
-        """With the index as a constant of the trace: torch's first ONNX exporter knows no tril_indices."""
+        """The index becomes a constant of the trace: torch's first ONNX exporter does not know tril_indices."""
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', torch.jit.TracerWarning)  # the size is meant to be fixed
             index = torch.from_numpy(triangle_index(int(mat.shape[-1]), self.triangle, 'cpu').numpy())

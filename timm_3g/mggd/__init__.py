@@ -1,7 +1,6 @@
 """The statistics behind 3G-Net: the multivariate generalized Gaussian, its maximum likelihood, its robust covariance.
 
-The second of the five tiers: pure torch, imports ops and nothing above.
-"""
+It needs torch alone and builds on `timm_3g.ops`."""
 
 from . import divergence as divergence  # registers in torch.distributions.kl_divergence
 from ._fixed_point import robust_covariance as robust_covariance

@@ -1,7 +1,6 @@
-"""The robust covariance as a differentiable operation on a batch: opaque operators, and what torch.func asks of them.
+"""The robust covariance as a differentiable operation on a batch: opaque operators, and their rules for torch.func.
 
-The operators look at the data, which a traced graph cannot: for torch.compile and torch.export they are opaque.
-"""
+The operators depend on the data, which a traced graph cannot. They are opaque to torch.compile and torch.export."""
 
 import math
 from collections.abc import Callable
@@ -18,10 +17,30 @@ from ._samples import full_rank, refuse_singular
 def robust_covariance(
     samples: Tensor, beta: float, lam: float, pascal: bool, max_steps: int = MAX_STEPS, tol: float = TOL
 ) -> Tensor:
-    """The fixed point of `robust_step`, (..., N, d) to (..., d, d), in the dtype of the samples.
+    """The fixed point of `robust_step` for samples minus their location.
 
-    NaN or infinite samples give NaN for their own set. Raises ValueError for lam <= 1 and samples in a subspace. First
-    derivatives only, in reverse and in forward mode, also under vmap: a second one raises a RuntimeError.
+    `regularized_covariance` checks its input and subtracts the location first, and has the formulas and their source.
+
+    Args:
+        samples: (..., N, d), float64 for full precision.
+        beta, lam: see `regularized_covariance`.
+        pascal: weights of maximum likelihood, 'pascal' in `regularized_covariance`, instead of 'mm'.
+        max_steps: largest number of steps.
+        tol: relative change that counts as converged.
+
+    Returns:
+        (..., d, d), in the dtype of the samples. NaN or infinite samples give NaN for their own set. First derivatives exist in
+        reverse and in forward mode, also under vmap.
+
+    Raises:
+        ValueError: lam <= 1 and samples in a subspace.
+        RuntimeError: a second derivative is requested.
+
+    >>> samples = torch.randn(100, 2, dtype=torch.float64)
+    >>> scatter = robust_covariance(samples, beta=0.5, lam=1.1, pascal=False)
+    >>> step = robust_step(samples[None], scatter[None], 0.5, 1.1, pascal=False)[0]
+    >>> torch.allclose(step, scatter)
+    True
     """
     if torch.jit.is_scripting():  # a graph of torch.fx, scripted
         return unrolled_covariance(samples, beta, lam, pascal)
@@ -127,7 +146,7 @@ class _RobustCovariance(torch.autograd.Function):
 
 
 class _Derivative(torch.autograd.Function):
-    """`_adjoint` or `_tangent`, and a clear word where a second derivative is asked for."""
+    """`_adjoint` or `_tangent`, with a clear error for a second derivative."""
 
     @staticmethod
     def forward(operator: Any, *inputs: Any) -> Tensor:

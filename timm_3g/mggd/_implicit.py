@@ -1,8 +1,7 @@
 """The derivative of the fixed point Sigma = F(Sigma, x) of `_robust.robust_step`, by the implicit function theorem.
 
-With the partial derivatives A = dF/dSigma and B = dF/dx at the fixed point, dSigma = (I - A)^-1 B dx. Nothing of the way to the
-fixed point is needed. Samples x are (B, N, d), finite and minus their location, Sigma is (B, d, d).
-"""
+With the partial derivatives A = dF/dSigma and B = dF/dx at the fixed point, dSigma = (I - A)^-1 B dx. The steps before the
+fixed point do not matter. Samples x are (B, N, d), finite and minus their location, Sigma is (B, d, d)."""
 
 import warnings
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from ._robust import damped, estimator_weights, shrink, weighted_covariance
 
 
 class _Linearized:
-    """A and B and their transposes, as functions."""
+    """A, B and their transposes, as functions."""
 
     def __init__(self, x: Tensor, scatter: Tensor, beta: float, lam: float, pascal: bool) -> None:
         self.x, self.beta, self.pascal = x, beta, pascal
@@ -35,7 +34,7 @@ class _Linearized:
         return (self.beta - 1) * self.weight * self.per_u * v
 
     def _common(self, v: Tensor) -> Tensor:
-        """What pascal takes off every weight, (B, N), since all distances are in its denominator. It is self-adjoint."""
+        """What pascal subtracts from every weight, (B, N): all distances are in its denominator. It is self-adjoint."""
         num, dim = self.x.shape[-2:]
         return self.beta / (dim * num) * self.weight * (self.weight * v).sum(-1, keepdim=True)
 
@@ -88,7 +87,7 @@ def tangent(
 
 
 def _fixed(constant: Tensor, linear: Callable[[Tensor], Tensor], max_steps: int, tol: float, what: str) -> Tensor:
-    """v = constant + linear(v), (B, d, d), solved by damped steps as the fixed point itself is."""
+    """Solve v = constant + linear(v), (B, d, d), by damped steps as for the fixed point itself."""
     v, gap = constant, torch.zeros_like(constant)
     damping = torch.ones_like(constant[:, 0, 0])
     size = torch.linalg.matrix_norm(constant)

@@ -1,4 +1,4 @@
-"""The steps of `regularized_covariance` and their fixed point, on samples (B, N, d) minus their location."""
+"""The steps of `regularized_covariance` and their fixed point, for samples (B, N, d) minus their location."""
 
 import math
 import warnings
@@ -11,7 +11,23 @@ TOL = 1e-10
 
 
 def estimator_weights(u: Tensor, dim: int, beta: float, pascal: bool) -> Tensor:
-    """w (..., N) of squared distances u (..., N), by the formulae of `regularized_covariance`; 0 for a sample at loc."""
+    """The weights of samples by their squared distances, from the formulas of `regularized_covariance`.
+
+    Source: Wang, Li, Hu, Zhu, Zuo, "Deep Global Generalized Gaussian Networks", CVPR 2019, eq. (3) for pascal,
+    https://openaccess.thecvf.com/content_CVPR_2019/papers/Wang_Deep_Global_Generalized_Gaussian_Networks_CVPR_2019_paper.pdf
+
+    Args:
+        u: squared distances (..., N), >= 0.
+        dim: d, the dimension of the samples.
+        beta: shape, > 0.
+        pascal: d N u^(beta - 1) / sum_j u_j^beta instead of beta u^(beta - 1).
+
+    Returns:
+        (..., N), in the dtype of u. 0 for a sample at the location, u = 0.
+
+    >>> estimator_weights(torch.tensor([0.0, 1.0, 4.0]), dim=2, beta=0.5, pascal=False)
+    tensor([0.0000, 0.5000, 0.2500])
+    """
     inside = torch.where(u > 0, u, 1.0)
     power = torch.where(u > 0, inside.pow(beta - 1), 0.0)
     if pascal:
@@ -21,7 +37,18 @@ def estimator_weights(u: Tensor, dim: int, beta: float, pascal: bool) -> Tensor:
 
 
 def squared_distances(samples: Tensor, scatter: Tensor) -> Tensor:
-    """u (..., N): x^T Sigma^-1 x of samples (..., N, d) and scatter (..., d, d); NaN where that is not positive definite."""
+    """The squared Mahalanobis distances u = x^T Sigma^-1 x.
+
+    Args:
+        samples: (..., N, d), minus their location.
+        scatter: Sigma, (..., d, d).
+
+    Returns:
+        (..., N). NaN where the scatter is not positive definite.
+
+    >>> squared_distances(torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.diag(torch.tensor([9.0, 1.0])))
+    tensor([1., 4.])
+    """
     tril, info = torch.linalg.cholesky_ex(scatter)
     white = torch.linalg.solve_triangular(tril, samples.transpose(-2, -1), upper=False)
     return torch.where((info > 0).unsqueeze(-1), float('nan'), white.square().sum(-2))
@@ -33,7 +60,11 @@ def weighted_covariance(samples: Tensor, weight: Tensor) -> Tensor:
 
 
 def shrink(cov: Tensor, lam: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Eq. (6) with 2 lam of cov (..., d, d): the result, its eigenvectors, and sqrt(a^2 + sigma / lam) of each eigenvalue."""
+    """Eq. (6) with 2 lam, applied to cov (..., d, d).
+
+    Returns:
+        The result, its eigenvectors, and sqrt(a^2 + sigma / lam) for each eigenvalue sigma.
+    """
     a = (1 - lam) / (2 * lam)
     sigma, vectors = torch.linalg.eigh(cov)
     sigma = sigma.clamp(min=0.0)  # rounding of a large cov is larger than a^2
@@ -44,15 +75,46 @@ def shrink(cov: Tensor, lam: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def robust_step(samples: Tensor, scatter: Tensor, beta: float, lam: float, pascal: bool) -> Tensor:
-    """F(Sigma), one step of eqs. (3) and (6): samples (B, N, d) and scatter (B, d, d) to (B, d, d)."""
+    """F(Sigma): weigh the samples by eq. (3), then shrink the eigenvalues of their covariance by eq. (6).
+
+    Source: Wang, Li, Hu, Zhu, Zuo, "Deep Global Generalized Gaussian Networks", CVPR 2019, eqs. (3) and (6), with 2 lam for
+    lam,
+    https://openaccess.thecvf.com/content_CVPR_2019/papers/Wang_Deep_Global_Generalized_Gaussian_Networks_CVPR_2019_paper.pdf
+
+    Args:
+        samples: (B, N, d), minus their location.
+        scatter: Sigma, (B, d, d).
+        beta, lam, pascal: see `robust_covariance`.
+
+    Returns:
+        (B, d, d), in the dtype of the samples.
+
+    >>> samples = torch.eye(2).mul(2).expand(1, 2, 2)
+    >>> robust_step(samples, torch.eye(2)[None], beta=1.0, lam=1.0, pascal=False)
+    tensor([[[1.4142, 0.0000],
+             [0.0000, 1.4142]]])
+    """
     weight = estimator_weights(squared_distances(samples, scatter), samples.shape[-1], beta, pascal)
     return shrink(weighted_covariance(samples, weight), lam)[0]
 
 
 def regularized_loss(samples: Tensor, scatter: Tensor, beta: float, lam: float, pascal: bool = False) -> Tensor:
-    """J of eq. (5), (...), of samples (..., N, d) minus their location and scatter (..., d, d).
+    """J of eq. (5), which the steps of `regularized_covariance` decrease.
 
-    With pascal, (d / beta) log of the mean of u^beta in place of that mean: what the weights of eq. (3) are the derivative of.
+    Source: Wang, Li, Hu, Zhu, Zuo, "Deep Global Generalized Gaussian Networks", CVPR 2019, eq. (5),
+    https://openaccess.thecvf.com/content_CVPR_2019/papers/Wang_Deep_Global_Generalized_Gaussian_Networks_CVPR_2019_paper.pdf
+
+    Args:
+        samples: (..., N, d), minus their location.
+        scatter: Sigma, (..., d, d).
+        beta, lam: see `regularized_covariance`.
+        pascal: use (d / beta) log of the mean of u^beta in place of that mean. Its derivative gives the weights of eq. (3).
+
+    Returns:
+        (...), in the dtype of the samples.
+
+    >>> regularized_loss(torch.eye(2), torch.eye(2), beta=1.0, lam=1.0)
+    tensor(1.)
     """
     dim = samples.shape[-1]
     power = squared_distances(samples, scatter).pow(beta).mean(-1)
@@ -63,12 +125,26 @@ def regularized_loss(samples: Tensor, scatter: Tensor, beta: float, lam: float, 
 
 
 def unrolled_covariance(samples: Tensor, beta: float, lam: float, pascal: bool) -> Tensor:
-    """`_fixed_point.robust_covariance` by a fixed number of steps and the autograd of eigh, for TorchScript and tracing.
+    """`robust_covariance` by 100 steps and the autograd of eigh, for TorchScript and tracing.
 
-    To 1e-6 for beta from 0.2 to 1. Above, steps must adapt to the data, below they are too many: a ValueError says so.
+    Args:
+        samples: (B, N, d), minus their location, finite.
+        beta: shape, 0.2 to 1. In this range 100 steps reach 1e-6.
+        lam, pascal: see `robust_covariance`.
+
+    Returns:
+        (B, d, d), in the dtype of the samples.
+
+    Raises:
+        ValueError: beta is outside 0.2 to 1. Such shapes need steps that adapt to the data.
+
+    >>> samples = torch.randn(1, 50, 2, dtype=torch.float64)
+    >>> options = {'beta': 0.5, 'lam': 1.1, 'pascal': False}
+    >>> torch.allclose(unrolled_covariance(samples, **options), robust_covariance(samples, **options))
+    True
     """
     if beta < 0.2 or beta > 1:
-        raise ValueError('TorchScript and tracing need beta from 0.2 to 1: other shapes take steps that adapt to the data.')
+        raise ValueError('TorchScript and tracing need beta from 0.2 to 1: other shapes need steps that adapt to the data.')
     scatter = shrink(weighted_covariance(samples, torch.ones_like(samples[..., 0])), lam)[0]
     for _ in range(100):
         scatter = robust_step(samples, scatter, beta, lam, pascal)
@@ -76,7 +152,7 @@ def unrolled_covariance(samples: Tensor, beta: float, lam: float, pascal: bool) 
 
 
 def solve(samples: Tensor, cov: Tensor, beta: float, lam: float, pascal: bool, max_steps: int, tol: float) -> Tensor:
-    """The fixed point of `robust_step`, (B, d, d), by steps from the covariance on, for sets of finite samples (B, N, d)."""
+    """The fixed point of `robust_step`, (B, d, d), for sets of finite samples (B, N, d). The first step starts at cov."""
     scatter = shrink(cov, lam)[0]
     damping = torch.ones_like(scatter[:, 0, 0])
     loss = torch.full_like(damping, math.inf)
@@ -98,7 +174,7 @@ def solve(samples: Tensor, cov: Tensor, beta: float, lam: float, pascal: bool, m
         scatter = scatter + damping[:, None, None] * step
     warnings.warn(
         f'regularized_covariance did not converge in {max_steps} steps for {int((residual > tol).sum())} of {len(samples)} '
-        f'sets of samples; largest residual {float(residual.max()):.1e}. Give max_steps, or a beta nearer to 1.',
+        f'sets of samples; largest residual {float(residual.max()):.1e}. Increase max_steps, or give a beta closer to 1.',
         RuntimeWarning,
         stacklevel=2,
     )
@@ -106,6 +182,6 @@ def solve(samples: Tensor, cov: Tensor, beta: float, lam: float, pascal: bool, m
 
 
 def damped(damping: Tensor, gap: Tensor, last: Tensor) -> Tensor:
-    """Shorter where a step undoes more than half of the one before."""
+    """The next damping: smaller where a step undoes more than half of the previous one."""
     along = (gap * last).sum((-2, -1)) / last.square().sum((-2, -1))
     return torch.where(along < -0.5, damping / (1 - along), 1.05 * damping).clamp(max=1)

@@ -1,14 +1,13 @@
-"""What both estimators ask of their samples."""
+"""Checks and preparations of samples that both estimators share."""
 
 import torch
 from torch import Tensor
 
 
 def centred_samples(x: Tensor, loc: Tensor | float | None) -> tuple[Tensor, Tensor]:
-    """Samples minus their location, in float64; and the location, (..., d), in the dtype of x. Both with gradient.
+    """Samples minus their location in float64, and the location (..., d) in the dtype of x. Both with gradient.
 
-    float64 because the weights are powers of distances to an inverse matrix; Apple's mps devices, which have none, compute in
-    float32.
+    The weights are powers of distances to an inverse matrix and need float64. Apple's mps devices have none and use float32.
 
     Args:
         x: (..., N, d), float32 or float64.
@@ -28,18 +27,30 @@ def centred_samples(x: Tensor, loc: Tensor | float | None) -> tuple[Tensor, Tens
     fine = x64.abs().amax((-2, -1)) < limit  # a NaN is not
     if not bool(fine.all()):
         raise ValueError(
-            f'x must be finite, and the sum of its squares too; {which(~fine)} NaN, infinite or too large entries. Remove or '
-            f'rescale them.'
+            f'x must be finite, and so must the sum of its squares. It has NaN, infinite or too large entries'
+            f'{sets_with(~fine)}. Remove or rescale them.'
         )
     centre = x64.mean(-2) if loc is None else torch.as_tensor(loc, dtype=x64.dtype, device=x.device)
     if not bool((centre.abs() < limit).all()):
-        raise ValueError(f'loc must be finite, and its square too; got {loc}.')
+        raise ValueError(f'loc must be finite, and so must its square; got {loc}.')
     centre = broadcast('loc', centre, (*x.shape[:-2], x.shape[-1]))
     return subtract(x64, centre.unsqueeze(-2)), centre.to(x.dtype)
 
 
 def subtract(x: Tensor, centre: Tensor) -> Tensor:
-    """x - centre, (..., N, d), with exact zeros where a channel differs from its centre by nothing but rounding."""
+    """x - centre, with exact zeros for channels that differ from their centre by rounding alone.
+
+    Args:
+        x: (..., N, d).
+        centre: broadcastable to x.
+
+    Returns:
+        (..., N, d), in the dtype of x. A constant channel keeps its gradient.
+
+    >>> x = torch.tensor([[0.1, 1.0], [0.1, 2.0], [0.1, 3.0]])
+    >>> subtract(x, x.mean(0)).abs().amax(0)
+    tensor([0., 1.])
+    """
     difference = x - centre
     rel = 1.2e-7 if x.dtype == torch.float32 else 2.2e-16  # finfo is unknown to TorchScript
     noise = 8 * rel * x.abs().amax(-2, keepdim=True)
@@ -48,7 +59,7 @@ def subtract(x: Tensor, centre: Tensor) -> Tensor:
 
 
 def broadcast(name: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """value expanded to the shape. Raises ValueError where that cannot be."""
+    """value expanded to the shape. Raises ValueError if that is impossible."""
     try:
         return value.expand(shape)
     except RuntimeError:
@@ -56,7 +67,7 @@ def broadcast(name: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def full_rank(cov: Tensor) -> Tensor:
-    """(B,), bool: which of the covariances (B, d, d) are regular to rounding, whatever the scales of their channels."""
+    """(B,), bool: whether covariances (B, d, d) are regular to rounding, regardless of the scales of their channels."""
     deviation = cov.diagonal(dim1=-2, dim2=-1).sqrt()
     safe = torch.where(deviation > 0, deviation, 1.0)
     correlation = cov / (safe.unsqueeze(-1) * safe.unsqueeze(-2))
@@ -67,15 +78,15 @@ def refuse_singular(singular: Tensor) -> None:
     """Raise ValueError if one of the batch (...) is True."""
     if bool(singular.any()):
         raise ValueError(
-            f'x must not lie in a subspace (constant, duplicated or linearly dependent channels, too few different samples, '
-            f'one that outweighs all); {which(singular)} a singular covariance. Leave channels out, or take an estimator that '
-            f'needs no rank: regularized_covariance or the pooling with lam > 1.'
+            f'x has a singular covariance{sets_with(singular)}: its samples lie in a subspace. Channels may be constant, '
+            f'duplicated or linearly dependent, samples too few, or one may outweigh all others. Remove channels, or use an '
+            f'estimator that needs no full rank: regularized_covariance or the pooling with lam > 1.'
         )
 
 
-def which(bad: Tensor) -> str:
-    """'2 of 8 sets of samples, the first at index (3,), have' for a mask of the batch."""
+def sets_with(bad: Tensor) -> str:
+    """' in 2 of 8 sets of samples, the first at index (3,)' for a mask of the batch, and '' for a single set."""
     if bad.numel() == 1:
-        return 'it has'
+        return ''
     first = tuple(torch.nonzero(bad)[0].tolist())
-    return f'{int(bad.sum())} of {bad.numel()} sets of samples, the first at index {first}, have'
+    return f' in {int(bad.sum())} of {bad.numel()} sets of samples, the first at index {first}'

@@ -1,4 +1,4 @@
-"""The equation of the shape parameter: profile likelihood, its derivative, and where Newton's method starts."""
+"""The equation of the shape parameter: profile likelihood, its derivative, and the start of Newton's method."""
 
 import math
 from typing import NamedTuple
@@ -6,14 +6,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Outside, the likelihood of finite data has in practice no maximum: it goes on rising towards a limit.
+# Outside these bounds the likelihood of finite data has no maximum in practice: it rises towards a limit.
 SHAPE_MIN, SHAPE_MAX = 1 / 64, 64.0
 
 
 class Profile(NamedTuple):
-    """What the likelihood says at one scatter and shape, with scale at its best value; all of the shape of the batch."""
+    """The likelihood at one scatter and shape, with the best scale. All fields have the shape of the batch."""
 
-    loss: Tensor  # - log-likelihood a sample, apart from log-determinant and constant
+    loss: Tensor  # minus log-likelihood per sample, without log-determinant and constant
     step: Tensor  # Newton's, in log(shape)
     share: Tensor  # (..., N), u^beta / sum of u^beta
 
@@ -21,13 +21,13 @@ class Profile(NamedTuple):
 def profile(log_u: Tensor, shape: Tensor, dim: int) -> Profile:
     """Likelihood and Newton step in log(shape) from the log squared distances (..., N) at shape (...).
 
-    Source: Pascal, Bombrun, Tourneret, Berthoumieu, IEEE TSP 2013, the equation that the 3G paper gives as eq. (4). With
-    S1 = sum u^b, S2 = sum u^b log u, S3 = sum u^b log^2 u and delta at its maximum, delta^b = b S1 / (d N),
+    Source: Pascal, Bombrun, Tourneret, Berthoumieu, IEEE TSP 2013, https://arxiv.org/abs/1302.6498, eq. (4) of the 3G paper.
+    With S1 = sum u^b, S2 = sum u^b log u, S3 = sum u^b log^2 u and delta at its maximum, delta^b = b S1 / (d N),
 
         f(b) = (d/2) S2/S1 - k (psi(k) + log 2 + log(b S1 / (d N))) - 1,   k = d / (2 b)
 
-    is the derivative of the loss by log(b); the roots of f are the stationary points of the likelihood. Newton's step in log(b)
-    is -f / (b f'(b)), held within a factor of 3; where the loss is not convex it goes downhill by that factor.
+    is the derivative of the loss by log(b). The roots of f are the stationary points of the likelihood. Newton's step in log(b)
+    is -f / (b f'(b)), held within a factor of 3. Where the loss is not convex it goes downhill by that factor.
     """
     k = dim / (2 * shape)
     power = shape.unsqueeze(-1) * log_u
@@ -45,7 +45,7 @@ def profile(log_u: Tensor, shape: Tensor, dim: int) -> Profile:
 
 
 def shape_by_kurtosis(kurtosis: Tensor, dim: int) -> Tensor:
-    """The shape whose Mardia kurtosis E[u^2], u by the covariance, is the given one; by bisection within the bounds.
+    """The shape with this Mardia kurtosis E[u^2], u by the covariance, found by bisection within the bounds.
 
     E[u^2] = d^2 Gamma(k) Gamma(k + 2/b) / Gamma(k + 1/b)^2,   decreasing in b
     """

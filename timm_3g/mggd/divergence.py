@@ -9,18 +9,18 @@ from .distribution import MultivariateGeneralizedGaussian
 
 @register_kl(MultivariateGeneralizedGaussian, MultivariateGeneralizedGaussian)
 def kl_mggd_mggd(p: MultivariateGeneralizedGaussian, q: MultivariateGeneralizedGaussian) -> Tensor:
-    """KL(p || q), (...), in nats, where it has a closed form.
+    """KL(p || q), (...), in nats, where a closed form exists.
 
         KL = -entropy(p) - log_normalizer(q) + E_p[(u_q / delta_q)^beta_q] / 2
 
-    The expectation is a second moment if q is Gaussian (shape 1), whatever p is; and a radial moment if p and q have the same
-    loc and proportional scatter (always so for d = 1 and the same loc), whatever their shapes are. The rest needs
-    Lauricella's function (Bouhlel and Dziri, IEEE Signal Processing Letters 26(7), 2019), and is not offered. Gradients are
-    those of the divergence; second derivatives, e.g. for a Fisher information, only where q is Gaussian.
+    The expectation is a second moment if q is Gaussian (shape 1). It is a radial moment if p and q have the same loc and
+    proportional scatter, as always for d = 1 and the same loc. Other cases need Lauricella's function and are not implemented:
+    Bouhlel, Dziri, IEEE Signal Processing Letters 26(7), 2019, https://doi.org/10.1109/LSP.2019.2915000. Gradients are those of
+    the divergence. Second derivatives, as for a Fisher information, exist only where q is Gaussian.
 
     Raises:
-        NotImplementedError: an element of the batch has no closed form; or a gradient is wanted for a shape of q that has one
-            at shape = 1 alone.
+        NotImplementedError: an element of the batch has no closed form, or the gradient with respect to a shape of q is needed
+            that has a closed form at shape = 1 alone.
     """
     p, q = _on_one_batch(p, q)
     white = torch.linalg.solve_triangular(q._scatter_tril, p._scatter_tril, upper=False)
@@ -33,7 +33,9 @@ def kl_mggd_mggd(p: MultivariateGeneralizedGaussian, q: MultivariateGeneralizedG
             'proportional scatter. Estimate it: p.log_prob(x) - q.log_prob(x), averaged over x = p.rsample((n,)).'
         )
     if torch.is_grad_enabled() and q.shape.requires_grad and not bool(radial.all()):
-        raise NotImplementedError('KL(p || q) at q.shape = 1 has no closed derivative with respect to q.shape; detach it.')
+        raise NotImplementedError(
+            'KL(p || q) at q.shape = 1 has no closed-form derivative with respect to q.shape. Detach q.shape.'
+        )
     spread = (ratio * p.scale / q.scale).pow(q.shape) * p.radial_moment(q.shape)
     shift = torch.where(gaussian, q.squared_distance(p.loc) / q.scale, 0.0)
     return -p.entropy() - q.log_normalizer + 0.5 * (spread + shift)
@@ -41,7 +43,7 @@ def kl_mggd_mggd(p: MultivariateGeneralizedGaussian, q: MultivariateGeneralizedG
 
 @register_kl(MultivariateGeneralizedGaussian, MultivariateNormal)
 def kl_mggd_normal(p: MultivariateGeneralizedGaussian, q: MultivariateNormal) -> Tensor:
-    """KL(p || q), (...), in nats: always closed."""
+    """KL(p || q), (...), in nats. It always has a closed form."""
     return kl_mggd_mggd(p, _as_mggd(q))
 
 
@@ -52,7 +54,7 @@ def kl_normal_mggd(p: MultivariateNormal, q: MultivariateGeneralizedGaussian) ->
 
 
 def _proportional(a: Tensor, b: Tensor) -> Tensor:
-    """(...), bool: a = c b to rounding, entry by entry: an inverse would raise the rounding by the condition number."""
+    """(...), bool: a = c b to rounding, entry by entry. An inverse would amplify rounding by the condition number."""
     rounding = 100 * torch.finfo(a.dtype).eps
     size = b.diagonal(dim1=-2, dim2=-1)
     ratio = (a.diagonal(dim1=-2, dim2=-1) / size).mean(-1)[..., None, None]

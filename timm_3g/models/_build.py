@@ -1,85 +1,100 @@
-"""timm's build_model_with_cfg for the classes with our head: weights are looked for and checked before anything is built."""
+"""timm's build_model_with_cfg for the classes with our head: weights are found and opened before anything is built."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import partial
 from inspect import signature
-from pathlib import Path
 from typing import Any, TypeVar
 
 from timm.models import build_model_with_cfg, resolve_pretrained_cfg
 from torch import Tensor, nn
 
+from timm_3g.checkpoints import Weights, checkpoint_filter_fn
 from timm_3g.checkpoints.description import check_description
-from timm_3g.checkpoints.filter import checkpoint_filter_fn
-from timm_3g.checkpoints.function import RECORDED, checked_options, defaults_of
-from timm_3g.checkpoints.known_files import known_file, options_of_tag
+from timm_3g.checkpoints.function import checked_options, defaults_of, recorded_options
+from timm_3g.checkpoints.known_files import options_of_tag
 from timm_3g.checkpoints.source import FROM_CONFIG, find_weights
-from timm_3g.layers import POOL_OPTIONS
+from timm_3g.layers import pool_options
 
 Model = TypeVar('Model', bound=nn.Module)
 
 
-def build_with_filter(cls: type[Model], variant: str, pretrained: bool, **kwargs: Any) -> Model:
-    """timm's build_model_with_cfg for a class with our head: weights are looked for first, and go through the filter below.
+def build_with_filter(cls: type[Model], arch: str, pretrained: bool, **kwargs: Any) -> Model:
+    """timm's build_model_with_cfg for a class with our head: weights are opened first, and go through our filter.
 
     Raises:
-        RuntimeError, FileNotFoundError, ValueError: no weights, or not these (see `find_weights`, `checkpoint_filter_fn`).
+        RuntimeError, FileNotFoundError, ValueError: no weights, or not these (see `find_weights`, `open_weights`,
+            `checkpoint_filter_fn`).
     """
     _drop_foreign_pool_args(kwargs)
     checked_options(kwargs.get('pretrained_model_args') or {}, 'model_args of config.json')
     given = kwargs.get('pretrained_cfg')
     if isinstance(given, Mapping) and given.get('source') in FROM_CONFIG:
         check_description(given, str(given.get('file') or given.get('hf_hub_id')), names=False)
-    found = find_weights(variant, kwargs) if pretrained else None
-    for name, value in _settled(variant, kwargs, found[0] if found else None).items():
+    weights = find_weights(arch, kwargs) if pretrained else None
+    for name, value in _settled(arch, kwargs, weights).items():
         kwargs.setdefault(name, value)
     filter_fn: Any = partial(checkpoint_filter_fn, features_only=kwargs.get('features_only', False))
-    if found:
-        file, weights, recorded = found
-        checked = partial(filter_fn, recorded=recorded)
-
-        def filter_fn(_: Any, model: nn.Module) -> dict[str, Tensor]:
-            return checked(weights, model)
-
-        # timm is given the tensors by the filter: it would read the file a second time, when it may be another one.
-        instead = {'file': None, 'source': None, 'state_dict': {'file': str(file)}}
-        kwargs['pretrained_cfg_overlay'] = {**(kwargs.get('pretrained_cfg_overlay') or {}), **instead}
+    if weights is None:
+        return _build(cls, arch, pretrained, filter_fn, kwargs)
     try:
-        model = build_model_with_cfg(cls, variant, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
-        if found:
-            cfg: Any = model.pretrained_cfg
-            cfg |= {'file': str(file), 'state_dict': None}
-        return model
+        return _build_from(weights, cls, arch, filter_fn, kwargs)
+    except Exception:
+        weights.verify()  # a damaged file is the reason for whatever else went wrong
+        raise
+
+
+def _build_from(weights: Weights, cls: type[Model], arch: str, filter_fn: Any, kwargs: dict[str, Any]) -> Model:
+    """Build the model while the weights are being read, and hand them to timm as values: it would read the file again."""
+    recorded = weights.record.function(arch)
+
+    def filtered(_: Any, model: nn.Module) -> dict[str, Tensor]:
+        return filter_fn(weights.tensors, model, recorded=recorded)
+
+    instead = {'file': None, 'source': None, 'state_dict': {'file': str(weights.file)}}
+    overlay = {**(kwargs.pop('pretrained_cfg_overlay', None) or {}), **instead}
+    model = _build(cls, arch, True, filtered, {**kwargs, 'pretrained_cfg_overlay': overlay})
+    cfg: Any = model.pretrained_cfg
+    cfg |= {'file': str(weights.file), 'state_dict': None}
+    return model
+
+
+def _build(cls: type[Model], arch: str, pretrained: bool, filter_fn: Any, kwargs: dict[str, Any]) -> Model:
+    """timm's build_model_with_cfg, with a remedy where the model does not take an argument."""
+    try:
+        return build_model_with_cfg(cls, arch, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
     except TypeError as error:
         foreign = [key for key in kwargs.get('pretrained_model_args') or {} if f"'{key}'" in str(error)]
-        if not foreign:
-            near = [n for key in kwargs if f"'{key}'" in str(error) for n in get_close_matches(key, _arguments_of(cls), n=1)]
-            if not near:
-                raise
-            raise TypeError(f'{error}. Did you mean {near[0]}?') from error
-        raise ValueError(
-            f'model_args of config.json has {foreign[0]!r}, which {variant} does not take: {error}. Remove it from config.json.'
-        ) from error
+        if foreign:
+            raise ValueError(
+                f'model_args of config.json has {foreign[0]!r}, which {arch} does not take: {error}. Remove it from '
+                f'config.json.'
+            ) from error
+        near = [n for key in kwargs if f"'{key}'" in str(error) for n in get_close_matches(key, _arguments_of(cls), n=1)]
+        if not near:
+            raise
+        raise TypeError(f'{error}. Did you mean {near[0]}?') from error
 
 
 def _arguments_of(cls: type[nn.Module]) -> list[str]:
     """What the class and timm's below it take, and the options of the poolings."""
-    return sorted(RECORDED.union(*(signature(base).parameters for base in cls.__mro__ if base.__module__ != 'builtins')))
+    return sorted(
+        recorded_options().union(*(signature(base).parameters for base in cls.__mro__ if base.__module__ != 'builtins'))
+    )
 
 
-def _settled(variant: str, kwargs: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
+def _settled(arch: str, kwargs: Mapping[str, Any], weights: Weights | None) -> dict[str, Any]:
     """Options that the tag or the file stands for, where the caller asks for the pooling that they are of."""
-    tag = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg')).tag
-    known = known_file(file) if file else None
-    options = known.options if known else options_of_tag(f'{variant}.{tag}')
-    return options if kwargs.get('global_pool', '') == defaults_of(variant).get('global_pool') else {}
+    tag = resolve_pretrained_cfg(arch, kwargs.get('pretrained_cfg')).tag
+    known = weights.record.known_file if weights else None
+    options = known.options if known else options_of_tag(f'{arch}.{tag}')
+    return options if kwargs.get('global_pool', '') == defaults_of(arch).get('global_pool') else {}
 
 
 def _drop_foreign_pool_args(kwargs: dict[str, Any]) -> None:
     """Where the caller names another pooling than config.json, drop the options that config.json recorded for its own."""
     recorded = kwargs.get('pretrained_model_args') or {}
     if 'global_pool' in recorded and kwargs.get('global_pool', recorded['global_pool']) != recorded['global_pool']:
-        for name in POOL_OPTIONS & recorded.keys():
+        for name in pool_options() & recorded.keys():
             if kwargs.get(name) == recorded[name]:
                 kwargs.pop(name)

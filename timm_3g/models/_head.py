@@ -6,12 +6,15 @@ from timm.layers import get_device_dtype
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from timm_3g.layers import POOL_OPTIONS, create_global_pool
+from timm_3g.compat import MODEL_ARGS
+from timm_3g.layers import create_global_pool, pool_options
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)  # timm's fused ones are of these
 
 
 def pop_pool_options(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Take the options of poolings (num_iters, eps, triangle, ...) out of kwargs and return them."""
-    return {name: kwargs.pop(name) for name in POOL_OPTIONS & kwargs.keys()}
+    return {name: kwargs.pop(name) for name in pool_options() & kwargs.keys()}
 
 
 class SecondOrderHead(nn.Module):
@@ -33,7 +36,7 @@ class SecondOrderHead(nn.Module):
         self,
         num_classes: int,
         global_pool: str,
-        pool_options: dict[str, Any],
+        options: dict[str, Any],
         reduce_dim: int | None,
         bn_momentum: float | None,
         bn_eps: float | None,
@@ -44,7 +47,7 @@ class SecondOrderHead(nn.Module):
         self.reduce_dim = reduce_dim or 0
         self.bn_momentum = 0.1 if bn_momentum is None else bn_momentum
         self.bn_eps = 1e-5 if bn_eps is None else bn_eps
-        self._set_pool(global_pool, pool_options, **dd)
+        self._set_pool(global_pool, options, **dd)
         self._set_classifier(**dd)
         self._set_batch_norm(self)
 
@@ -55,18 +58,14 @@ class SecondOrderHead(nn.Module):
         self._set_batch_norm(pool)
         self.head_hidden_size = pool.out_features
         # What timm writes to config.json: by itself only what the caller passed, here all that settles the function.
-        kept = {k: v for k, v in getattr(self, '_model_args', {}).items() if k not in POOL_OPTIONS}
-        self._model_args = {
-            **kept,
-            'global_pool': global_pool,
-            'reduce_dim': self.reduce_dim,
-            'bn_eps': self.bn_eps,
-            **pool.options,
-        }
+        foreign = pool_options()
+        kept = {k: v for k, v in getattr(self, MODEL_ARGS, {}).items() if k not in foreign}
+        settled = {'global_pool': global_pool, 'reduce_dim': self.reduce_dim, 'bn_eps': self.bn_eps, **pool.options}
+        setattr(self, MODEL_ARGS, {**kept, **settled})
 
     def _set_batch_norm(self, module: nn.Module) -> None:
         for batch_norm in module.modules():
-            if isinstance(batch_norm, nn.modules.batchnorm._BatchNorm):
+            if isinstance(batch_norm, BATCH_NORMS):
                 batch_norm.momentum, batch_norm.eps = self.bn_momentum, self.bn_eps
 
     def _set_classifier(self, **dd: Any) -> None:

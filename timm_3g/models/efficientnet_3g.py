@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 from timm.layers import Conv2dSame, conv2d_same
-from timm.models import generate_default_cfgs, register_model
-from timm.models._efficientnet_builder import BN_EPS_TF_DEFAULT, decode_arch_def
+from timm.models import generate_default_cfgs
 from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 
-from timm_3g.checkpoints.filter import checkpoint_filter_fn as checkpoint_filter_fn
+from timm_3g.checkpoints import checkpoint_filter_fn as checkpoint_filter_fn
+from timm_3g.compat import decode_arch_def
 from timm_3g.layers import classify
 
 from ._build import build_with_filter
 from ._head import SecondOrderHead, pop_pool_options
+from ._register import register_second_order
 
 __all__ = ['EfficientNet3G']
 
@@ -142,11 +143,10 @@ LITE0: dict[str, Any] = {
     ],
     'act_layer': 'relu6',
     'pad_type': 'same',
-    'bn_eps': BN_EPS_TF_DEFAULT,
 }
 
 
-@register_model
+@register_second_order(bn_eps=1e-3)
 def tf_efficientnet_lite0_3g(pretrained: bool = False, **kwargs: Any) -> EfficientNet3G:
     """3G pooling on EfficientNet-Lite0, with TensorFlow's padding and BatchNorm as timm's `tf_efficientnet_lite0`."""
     return _create_efficientnet_3g('tf_efficientnet_lite0_3g', pretrained, **{**LITE0, **kwargs})

@@ -7,26 +7,24 @@ from typing import Any, NoReturn
 
 import timm
 from timm.data import ImageNetInfo, infer_imagenet_subset
-from timm.models import load_checkpoint, parse_model_name, resolve_pretrained_cfg
+from timm.models import load_checkpoint, parse_model_name, resolve_pretrained_cfg, split_model_name_tag
 from torch import nn
 
 from timm_3g.checkpoints import (
-    RECORDED,
+    Weights,
     check_config,
     checkpoint_filter_fn,
     download_config,
-    is_carried_along,
     is_ours,
     is_tag,
+    open_weights,
     our_names,
-    read_config,
-    read_description,
-    read_record,
-    read_training,
-    read_weights,
+    recorded_options,
 )
 from timm_3g.data import CLASS_NAMES, names_in_order, read_class_map
 from timm_3g.utils.files import require_file
+
+JAX = ('.npz', '.npy')  # files of JAX, which timm's models read by themselves
 
 # Fields of pretrained_cfg that are of the weights of one tag, and not of the network.
 OF_TAG = ('tag', 'label_names', 'label_descriptions', 'license', 'origin_url')
@@ -34,84 +32,115 @@ OF_TAG = ('tag', 'label_names', 'label_descriptions', 'license', 'origin_url')
 
 def create_loaded(
     model: str,
-    checkpoint: Path | None,
+    checkpoint: Path | None = None,
     num_classes: int | None = None,
     use_ema: bool = True,
     options: Mapping[str, Any] | None = None,
+    weights: Weights | None = None,
 ) -> nn.Module:
     """A model with real weights, never random ones: from a file, or those that its tag, `hf-hub:` or `local-dir:` names.
 
     What is recorded with a file about image size, normalisation and label names goes into the model's pretrained_cfg, and so do
     the class names that `timm-3g train` keeps beside its checkpoints.
 
-    A file for a model of this package goes through its filter: any format of `models/_formats.py`, loaded strictly, into a
+    A file for a model of this package goes through its filter: any format of `checkpoints/formats.py`, loaded strictly, into a
     model built with the options that are recorded with the weights. For other models of timm it is loaded strictly as it is.
 
     Args:
-        num_classes: None for what the weights have; checked against the file.
+        model: any name that timm.create_model takes.
+        checkpoint: a weights file. None for the weights that the name stands for.
+        num_classes: None for what the weights have. Checked against the file.
         use_ema: take the EMA weights of a checkpoint that has both kinds.
         options: keyword arguments of the model; None values are left out. Refused where they contradict the record.
+        weights: the checkpoint, if the caller has opened it already (see `open_weights`). Then `checkpoint` and `use_ema` do
+            not count, and the file is not read again.
+
+    Returns:
+        The model in training mode, on the CPU.
 
     Raises:
         FileNotFoundError, ValueError, RuntimeError: no such file or architecture; weights that cannot be read or are not of
             this model; no weights for this name.
+
+    >>> import timm_3g
+    >>> model = create_loaded('resnet10_mini_3g.cifar10')
+    >>> model.num_classes, model.pretrained_cfg['label_names'][0]
+    (10, 'airplane')
     """
     given = {key: value for key, value in (options or {}).items() if value is not None}
     if given.get('features_only'):
         raise ValueError('features_only=True makes a model without a classifier; leave it out of --model-kwargs.')
-    if checkpoint is not None:
+    if weights is None:
+        if checkpoint is None:
+            return _create_named(model, num_classes, given)
         require_file(checkpoint)
-    require_model(model, local=checkpoint is not None)
-    if checkpoint is None:
-        source, name = parse_model_name(model)
-        if source:
-            check_config(Path(name) if source == 'local-dir' else download_config(name, given.get('cache_dir')).parent)
-        net = timm.create_model(model, pretrained=True, num_classes=num_classes, **given)
-        _check_classifier(net, model, num_classes)
-        return net
-    arch = model.split('.')[0]
-    if not is_ours(model):
-        net = timm.create_model(model, num_classes=num_classes, **given)
-        load_checkpoint(net, str(checkpoint), use_ema)
-        if checkpoint.suffix not in ('.npz', '.npy'):  # of JAX: nothing is recorded there
-            net.pretrained_cfg.update(_described(checkpoint, arch, net.num_classes))
-        return net
+        require_model(model, local=True)
+        if not is_ours(model) and checkpoint.suffix in JAX:
+            net = timm.create_model(model, num_classes=num_classes, **given)
+            load_checkpoint(net, str(checkpoint), use_ema)
+            return net
+        weights = open_weights(checkpoint, use_ema)
+    require_model(model, local=True)
+    return (_create_ours if is_ours(model) else _create_timms)(model, weights, num_classes, given)
 
-    weights = read_weights(checkpoint, use_ema)
-    if num_classes is None:
-        classifier = our_names(weights).get(f'{resolve_pretrained_cfg(model).classifier}.weight')
-        if classifier is not None and classifier.ndim != 2:
-            raise ValueError(f'The classifier in {checkpoint} must be a matrix; got shape {tuple(classifier.shape)}.')
-        num_classes = 0 if classifier is None else len(classifier)
-    recorded = read_record(checkpoint, arch)
-    known = {key: value for key, value in recorded.items() if key in RECORDED}
-    overlay: dict[str, Any] = {} if bears_tag(model, checkpoint, num_classes) else dict.fromkeys(OF_TAG)
-    overlay |= {'file': None, 'num_classes': num_classes}  # the number is what the filter compares the classifier's rows with
-    overlay |= _described(checkpoint, arch, num_classes)
-    net = timm.create_model(model, pretrained_cfg_overlay=overlay, **{**known, 'num_classes': num_classes, **given})
-    net.load_state_dict(checkpoint_filter_fn(weights, net, recorded=recorded))
+
+def _create_named(model: str, num_classes: int | None, given: Mapping[str, Any]) -> nn.Module:
+    """A model with the weights that its name stands for."""
+    require_model(model)
+    source, name = parse_model_name(model)
+    if source:
+        check_config(Path(name) if source == 'local-dir' else download_config(name, given.get('cache_dir')).parent)
+    net = timm.create_model(model, pretrained=True, num_classes=num_classes, **given)
+    _check_classifier(net, model, num_classes)
     return net
 
 
-def bears_tag(model: str, checkpoint: Path, num_classes: int) -> bool:
-    """Whether weights in a file are those that the tag in `model` is of, as far as can be told.
+def _create_timms(model: str, weights: Weights, num_classes: int | None, given: Mapping[str, Any]) -> nn.Module:
+    """A model of timm's own with weights from a file, strictly as they are."""
+    tensors = weights.tensors
+    net: Any = timm.create_model(model, num_classes=num_classes, **given)
+    net.load_state_dict(tensors)
+    net.pretrained_cfg.update(_described(weights, split_model_name_tag(model)[0], net.num_classes))
+    return net
+
+
+def _create_ours(model: str, weights: Weights, num_classes: int | None, given: Mapping[str, Any]) -> nn.Module:
+    """A model of this package with weights from a file, through the filter, built with what is recorded with them."""
+    arch, tensors = split_model_name_tag(model)[0], weights.tensors
+    if num_classes is None:
+        classifier = our_names(tensors).get(f'{resolve_pretrained_cfg(model).classifier}.weight')
+        if classifier is not None and classifier.ndim != 2:
+            raise ValueError(f'The classifier in {weights.file} must be a matrix; got shape {tuple(classifier.shape)}.')
+        num_classes = 0 if classifier is None else len(classifier)
+    recorded = weights.record.function(arch)
+    recordable = recorded_options()
+    known = {key: value for key, value in recorded.items() if key in recordable}
+    overlay: dict[str, Any] = {} if bears_tag(model, weights, num_classes) else dict.fromkeys(OF_TAG)
+    overlay |= {'file': None, 'num_classes': num_classes}  # the number is what the filter compares the classifier's rows with
+    overlay |= _described(weights, arch, num_classes)
+    net = timm.create_model(model, pretrained_cfg_overlay=overlay, **{**known, 'num_classes': num_classes, **given})
+    net.load_state_dict(checkpoint_filter_fn(tensors, net, recorded=recorded))
+    return net
+
+
+def bears_tag(model: str, weights: Weights, num_classes: int) -> bool:
+    """Whether weights are those that the tag in `model` is of, as far as can be told.
 
     A tag must be named and have as many classes, and neither a run of train.py nor transformers may have made them, nor may
     their config.json name another tag. Where it is not theirs, nor are the registry's licence, labels and origin.
     """
-    arch, _, tag = model.partition('.')
-    if not tag or num_classes != resolve_pretrained_cfg(model).num_classes or read_training(checkpoint):
+    arch, tag = split_model_name_tag(model)
+    if not tag or num_classes != resolve_pretrained_cfg(model).num_classes or weights.record.training:
         return False
-    recorded = read_description(checkpoint, arch).get('tag', tag)
-    return recorded == tag and not is_carried_along(checkpoint, read_config(checkpoint))
+    return weights.description(arch).get('tag', tag) == tag and not weights.record.is_carried_along
 
 
-def _described(checkpoint: Path, arch: str, num_classes: int) -> dict[str, Any]:
+def _described(weights: Weights, arch: str, num_classes: int) -> dict[str, Any]:
     """Fields of pretrained_cfg: those recorded with the file, and the class names beside it where the record has none."""
-    known = read_description(checkpoint, arch)
+    known = weights.description(arch)
     # What is recorded is for this evaluation, too, not only for the default tag's own.
     known |= {f'test_{name}': None for name in ('input_size', 'crop_pct') if name in known}
-    beside = checkpoint.with_name(CLASS_NAMES)
+    beside = weights.file.with_name(CLASS_NAMES)
     if beside.is_file() and not known.get('label_names'):
         names = names_in_order(read_class_map(beside), beside)
         if len(names) == num_classes:
@@ -121,7 +150,7 @@ def _described(checkpoint: Path, arch: str, num_classes: int) -> dict[str, Any]:
 
 def require_model(name: str, local: bool = False) -> None:
     """Raise ValueError unless timm's registry has the name, with its tag. `hf-hub:` and `local-dir:` pass where not `local`."""
-    arch, _, tag = name.partition('.')
+    arch, tag = split_model_name_tag(name)
     if ':' in name and not local:
         return
     if timm.is_model(arch):
@@ -135,10 +164,10 @@ def require_model(name: str, local: bool = False) -> None:
 
 
 def _refuse_tag(name: str) -> NoReturn:
-    arch, _, tag = name.partition('.')
+    arch, tag = split_model_name_tag(name)
     known = timm.list_models(f'{arch}.*', include_tags=True)
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-    listed = ', '.join(key.partition('.')[2] for key in known) or 'none'
+    listed = ', '.join(split_model_name_tag(key)[1] for key in known) or 'none'
     said = f'Nearest: {nearest[0]}.' if nearest else f'Its tags: {listed}.'
     raise ValueError(f'{name!r} names no weights: {arch} has no tag {tag!r}. {said}')
 

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
-from timm_3g.checkpoints.filter import checkpoint_filter_fn
+from timm_3g.checkpoints import checkpoint_filter_fn
 from timm_3g.checkpoints.hub import on_hub
 from timm_3g.checkpoints.shipped import shipped_file
 from timm_3g.layers import classify
 
 from ._build import build_with_filter
 from ._head import SecondOrderHead, pop_pool_options
+from ._register import register_second_order
 
 STEM_TYPES = ('', 'deep', 'deep_tiered', 'cifar')
 
@@ -195,7 +196,6 @@ RESNET10_MINI: dict[str, Any] = {
     'layers': (1, 1, 1, 1),
     'channels': (32, 64, 128, 128),
     'stem_type': 'cifar',
-    'reduce_dim': 64,
 }
 RESNET18: dict[str, Any] = {'block': BasicBlock, 'layers': (2, 2, 2, 2)}
 RESNET23: dict[str, Any] = {'block': Bottleneck, 'layers': (1, 2, 2, 2)}
@@ -205,43 +205,43 @@ RESNET101: dict[str, Any] = {'block': Bottleneck, 'layers': (3, 4, 23, 3)}
 RESNET152: dict[str, Any] = {'block': Bottleneck, 'layers': (3, 8, 36, 3)}
 
 
-@register_model
+@register_second_order(reduce_dim=64)
 def resnet10_mini_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """The small member, for images of 32 to 64 px: 3x3 stem at stride 1, one BasicBlock a stage, 8 x 8 features at 32 px."""
     return _create_resnet_3g('resnet10_mini_3g', pretrained, **{**RESNET10_MINI, **kwargs})
 
 
-@register_model
+@register_second_order()
 def resnet18_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """3G-Net on ResNet-18."""
     return _create_resnet_3g('resnet18_3g', pretrained, **{**RESNET18, **kwargs})
 
 
-@register_model
+@register_second_order()
 def resnet23_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """3G-Net on the authors' ResNet-23: bottlenecks (1, 2, 2, 2)."""
     return _create_resnet_3g('resnet23_3g', pretrained, **{**RESNET23, **kwargs})
 
 
-@register_model
+@register_second_order()
 def resnet34_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """3G-Net on ResNet-34."""
     return _create_resnet_3g('resnet34_3g', pretrained, **{**RESNET34, **kwargs})
 
 
-@register_model
+@register_second_order()
 def resnet50_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """3G-Net on ResNet-50, the network of the paper's tables."""
     return _create_resnet_3g('resnet50_3g', pretrained, **{**RESNET50, **kwargs})
 
 
-@register_model
+@register_second_order()
 def resnet101_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """3G-Net on ResNet-101."""
     return _create_resnet_3g('resnet101_3g', pretrained, **{**RESNET101, **kwargs})
 
 
-@register_model
+@register_second_order()
 def resnet152_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """3G-Net on ResNet-152."""
     return _create_resnet_3g('resnet152_3g', pretrained, **{**RESNET152, **kwargs})

@@ -1,4 +1,4 @@
-"""Pure functions of tensors: no parameters, no state, no timm. The first of the five tiers (ops, mggd, layers, models, cli)."""
+"""Pure functions of tensors, without parameters, state or timm. Everything else in the package builds on them."""
 
 from ._dispatch import autocast_dtype as autocast_dtype
 from ._dispatch import in_transform as in_transform

@@ -1,9 +1,9 @@
-"""Features, centred and divided by the root of the trace: what both forms of the root start from."""
+"""Features, centered and divided by the root of the trace: the start of both forms of the root."""
 
 import torch
 from torch import Tensor
 
-# A trace below 1e-30 is a constant map (activations under 1e-15) and is not divided by; see `sqrtm_newton_schulz`.
+# A trace below 1e-30 belongs to a constant map (activations under 1e-15) and is not divided by. See `sqrtm_newton_schulz`.
 SMALLEST_SCALE = 1e-15
 
 
@@ -14,7 +14,7 @@ def normalize(x: Tensor, centered: bool, eps: float) -> tuple[Tensor, Tensor]:
         x: (B, d, N).
 
     Returns:
-        X_hat (B, d, N), a new tensor, in the layout of x; sqrt(t) (B, 1, 1).
+        X_hat (B, d, N), a new tensor in the layout of x, and sqrt(t) (B, 1, 1).
     """
     d, n = x.shape[1:]
     x_hat = x - x.mean(2, keepdim=True) if centered else x.clone()

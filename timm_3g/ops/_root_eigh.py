@@ -58,17 +58,17 @@ def decompose(first: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(finite.unsqueeze(1), eigenvalues.clamp(min=0.0), float('nan')), vectors
 
 
-# Matrices up to this size gain little from threads inside eigh, and lose much to them where another process has a core: the
-# threads wait for each other at every step of every matrix.
+# Matrices up to this size gain little from threads inside eigh. Where another process uses a core they lose much: the threads
+# wait for each other at every step of every matrix.
 _ONE_THREAD_SIZE = 512
 
 
 @contextmanager
 def _one_thread(mat: Tensor) -> Iterator[None]:
-    """Meanwhile torch has one thread, if the matrices are small and on a CPU.
+    """Run eigh with one thread if the matrices are small and on a CPU.
 
-    The setting is the process's in part: another Python thread that first uses torch meanwhile would keep it. So only the main
-    thread does this, as a training script is; a server's workers leave it alone.
+    The setting belongs in part to the process: another Python thread that first uses torch meanwhile would keep it. So only the
+    main thread changes it, as in a training script. The workers of a server leave it alone.
     """
     threads = torch.get_num_threads()
     main = threading.current_thread() is threading.main_thread()
@@ -92,7 +92,7 @@ def inverse_root(eigenvalues: Tensor, num_iters: int) -> Tensor:
 
 
 def divided_differences(eigenvalues: Tensor, num_iters: int) -> Tensor:
-    """(z(l_i) - z(l_j)) / (l_i - l_j), (B, n, n); on the diagonal the derivative of z."""
+    """(z(l_i) - z(l_j)) / (l_i - l_j), (B, n, n), and the derivative of z on the diagonal."""
     m, z = eigenvalues, torch.ones_like(eigenvalues)
     dm, dz = torch.ones_like(m.unsqueeze(2) * m.unsqueeze(1)), torch.zeros_like(m).unsqueeze(2)
     for step in range(num_iters):

@@ -4,7 +4,7 @@ In exact arithmetic every iterate is a polynomial in the first M = Z Y, so all a
 with T = (3 I - M) / 2 and T' the next one's, do
 
     W = T T' = 9/4 I - 39/16 M + 27/16 M^2 - 9/16 M^3 + 1/16 M^4        two products
-    Z <- Z W,   M <- M W^2                                              three products, where three products a step are usual
+    Z <- Z W,   M <- M W^2                                              three products, instead of the usual three per step
 
 and Y is not formed. The derivative of a polynomial in a symmetric direction m is its own adjoint, so the backward runs forward
 through the steps. With sums of a product and its transpose it takes few products:
@@ -24,7 +24,7 @@ from ._gram import gram
 
 
 def forward(x_hat: Tensor, shift: Tensor, thin: bool, num_iters: int) -> tuple[Tensor, list[Tensor]]:
-    """f(X_hat X_hat^T + shift I), (B, d, d), and what `backward` asks for. If thin: by N x N, without shift f'(0) I."""
+    """f(X_hat X_hat^T + shift I), (B, d, d), and what `backward` needs. If thin, by N x N, without shift f'(0) I."""
     first = gram(x_hat, shift, thin)
     z, kept = inverse_root(first, num_iters)
     return torch.bmm(torch.bmm(x_hat, z), x_hat.mT) if thin else torch.bmm(first, z), kept
@@ -33,7 +33,7 @@ def forward(x_hat: Tensor, shift: Tensor, thin: bool, num_iters: int) -> tuple[T
 def backward(
     grad: Tensor, x_hat: Tensor, shift: Tensor, thin: bool, num_iters: int, kept: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For a symmetric grad (B, d, d): half the gradient with respect to x_hat (B, d, N), and two numbers an image (B, 1, 1):
+    """For a symmetric grad (B, d, d): half the gradient with respect to x_hat (B, d, N), and two numbers per image (B, 1, 1):
     the inner product of grad with the result of `forward`, and the derivative with respect to shift."""
     first = gram(x_hat, shift, thin)
     if thin:
@@ -54,7 +54,7 @@ def _trace(mat: Tensor) -> Tensor:
 
 
 def inverse_root(m: Tensor, num_iters: int) -> tuple[Tensor, list[Tensor]]:
-    """Z after num_iters steps from M = m, and the later M of every second step, which `derivative` asks for.
+    """Z after num_iters steps from M = m, and the later M of every second step, which `derivative` needs.
 
     Args:
         m: (B, n, n), symmetric, eigenvalues in [0, 1].

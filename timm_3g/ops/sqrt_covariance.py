@@ -1,4 +1,4 @@
-"""From features to the root of their covariance in one operation: what the head spends its time and memory on.
+"""From features to the root of their covariance in one operation, which takes most of the time and memory of the head.
 
 The same function as `sqrtm_newton_schulz(covariance(x))`, at the cost of min(d, N)^3 + d N min(d, N) instead of d^3. With
 X_hat the centred features divided by sqrt(N t), t = tr(Sigma) + d eps and e = eps / t:
@@ -6,9 +6,9 @@ X_hat the centred features divided by sqrt(N t), t = tr(Sigma) + d eps and e = e
     d <= N   sqrt(t) * A z(A),                               A = X_hat X_hat^T + e I        (d x d)
     d >  N   sqrt(t) * (X_hat z(G) X_hat^T + e f'(0) I),     G = X_hat^T X_hat + e I        (N x N)
 
-where z and f(l) = l z(l) are what the steps make of an eigenvalue. The second line is exact for eps = 0; with eps it is off
-by less than 8 f'(0) e, f'(0) = (3/2)^num_iters (2 f'(0) e measured for five steps; without its last term up to 47). Where that
-is more than 1e-5, for features that have all but vanished, the first line is used.
+where z and f(l) = l z(l) are what the steps make of an eigenvalue. The second line is exact for eps = 0. With eps its error is
+below 8 f'(0) e, f'(0) = (3/2)^num_iters. For five steps 2 f'(0) e was measured, and up to 47 e without the last term. Where the
+bound exceeds 1e-5, for features close to zero, the first line is used.
 """
 
 from collections.abc import Iterator
@@ -23,18 +23,18 @@ from . import _root_eigh, _root_products
 from ._dispatch import is_ordinary, without_autocast
 from ._gram import SMALLEST_SCALE, normalize
 from .covariance import covariance
-from .matrix_sqrt import sqrtm_newton_schulz
+from .matrix_sqrt import slope_at_zero, sqrtm_newton_schulz
 
-# Up to so many threads, and where a gradient is wanted, eigh is the faster form on a CPU: it takes one matrix after the other
-# and gains little from threads, while products of a batch use all. docs/speed.md has the measurements.
+# With up to this many threads eigh is the faster form on a CPU where a gradient is needed: it takes one matrix after the other
+# and gains little from threads, while products of a batch use all of them. docs/speed.md has the measurements.
 _EIGH_MAX_THREADS = 2
 
-# Matrices of about so many entries are worked on at a time on a CPU: 1.2 MB in float32, so that a step finds in the cache what
-# the step before left. The whole batch at once is up to twice slower.
+# A CPU works on matrices with about this many entries at a time, 1.2 MB in float32. A step then finds the previous result in
+# the cache. The whole batch at once takes up to twice as long.
 _ENTRIES_AT_A_TIME = 300_000
 
-# A step multiplies a rounding error in a small eigenvalue by up to 9/4. Up to ten steps that is harmless in float32. Above,
-# products lose their gradient (15 steps) and diverge (30): there it is eigh, on every device.
+# A step multiplies a rounding error in a small eigenvalue by up to 9/4. Ten steps are harmless in float32. With 15 steps
+# products lose their gradient, with 30 they diverge. Above ten steps eigh is used on every device.
 _MAX_PRODUCT_ITERS = 10
 
 # With TF32's 10 bits the error of the gradient is 7e-4 after five steps and 1e-2 after ten, where d and N are nearly equal.
@@ -42,14 +42,15 @@ _MAX_TF32_ITERS = 7
 
 
 def sqrt_covariance(x: Tensor, num_iters: int = 5, centered: bool = True, eps: float = 0.0) -> Tensor:
-    """sqrtm_newton_schulz(covariance(x, centered, eps), num_iters), several times faster and with a tenth of the memory.
+    """sqrtm_newton_schulz(covariance(x, centered, eps), num_iters), several times faster, with a tenth of the memory.
 
-    The result differs by rounding (1e-6 in float32), and by at most 1e-5, relative, from eps where d > N: see the head of
-    this file. For the backward it keeps x and, where d > N, at most two matrices of the size of X_hat an image, 0.53 MiB at
-    d = 256, N = 196, float32. The products run in the dtype of x, autocast or not; for more than 7 steps TF32 is off.
+    The result differs by rounding (1e-6 in float32). Where d > N, eps adds a relative error of at most 1e-5: see the top of
+    this file. The backward keeps x and, where d > N, at most two matrices of the size of X_hat: 0.53 MiB per image at d = 256,
+    N = 196, float32. Products run in the dtype of x, with or without autocast. More than 7 steps run without TF32.
 
-    Source: Li, Xie, Wang, Gao, "Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix Square
-    Root Normalization" (iSQRT-COV), CVPR 2018, for the function; for how it is computed, `_root_products.py`, `_root_eigh.py`.
+    Source: Li, Xie, Wang, Gao, "Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix Square Root
+    Normalization" (iSQRT-COV), CVPR 2018, https://arxiv.org/abs/1712.01034, for the function. `_root_products.py` and
+    `_root_eigh.py` explain how it is computed.
 
     Args:
         x: features (..., d, N), float32 or float64, N >= 1.
@@ -58,16 +59,20 @@ def sqrt_covariance(x: Tensor, num_iters: int = 5, centered: bool = True, eps: f
         eps: added to the diagonal of the covariance before the root, >= 0.
 
     Returns:
-        (..., d, d), symmetric to rounding, in the dtype of x. Constant features give zeros (f(eps I) with eps) with zero
-        gradient; NaN or infinite features give NaN for their own image.
+        (..., d, d), symmetric to rounding, in the dtype of x. Constant features give zeros, or f(eps I) with eps, with zero
+        gradient. NaN or infinite features give NaN for their own image.
 
     Raises:
-        TypeError: x in half precision: the covariance would have negative eigenvalues.
+        TypeError: x is in half precision. Its covariance would have negative eigenvalues.
 
-    Second derivatives, scripting, tracing, export, `torch.func`, meta and other special tensors take the two plain functions;
-    under `torch.compile` a second derivative raises. Images are worked on in groups, and one image of a group whose features
-    have all but vanished sends its neighbours to the d x d form too, up to 1e-5 away. On CUDA that choice waits for the GPU
-    once; while a CUDA graph is recorded it is always d x d, and so it is for float64 with eps.
+    Second derivatives, scripting, tracing, export, `torch.func`, meta and other special tensors use the two plain functions. A
+    second derivative under `torch.compile` raises a RuntimeError. Images are processed in groups. An image with features close
+    to zero switches its whole group to the d x d form, up to 1e-5 away. On CUDA this choice waits for the GPU once. The d x d
+    form is also used while a CUDA graph is recorded, and for float64 with eps.
+
+    >>> x = torch.randn(2, 4, 9)
+    >>> torch.allclose(sqrt_covariance(x), sqrtm_newton_schulz(covariance(x)), atol=1e-5)
+    True
     """
     if torch.jit.is_scripting():
         return sqrtm_newton_schulz(covariance(x, centered, eps), num_iters)
@@ -120,7 +125,7 @@ def _forward(x: Tensor, num_iters: int, centered: bool, eps: float, differentiab
             thin = n < d and (eps == 0.0 or _negligible(shift, num_iters))
             inner, matrices = form.forward(x_hat, shift, thin, num_iters)
             if thin and eps > 0.0:
-                inner.diagonal(dim1=1, dim2=2).add_(1.5**num_iters * shift.squeeze(2))
+                inner.diagonal(dim1=1, dim2=2).add_(slope_at_zero(num_iters) * shift.squeeze(2))
             torch.mul(inner, scale, out=root[images])
             if differentiable:
                 kept.append(_Kept(images, form, thin, matrices))
@@ -138,9 +143,9 @@ def _backward(grad: Tensor, x: Tensor, num_iters: int, centered: bool, eps: floa
             half, inner, shift_grad = form.backward(g, x_hat, shift, thin, num_iters, matrices)
             if thin and eps > 0.0:
                 trace = g.diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1)
-                inner += 1.5**num_iters * shift * trace
-                shift_grad += 1.5**num_iters * trace
-            # The root is sqrt(t) f; t enters as sqrt(t), through X_hat ~ 1 / sqrt(t) and through shift = eps / t.
+                inner += slope_at_zero(num_iters) * shift * trace
+                shift_grad += slope_at_zero(num_iters) * trace
+            # The root is sqrt(t) f. t enters as sqrt(t), through X_hat ~ 1 / sqrt(t) and through shift = eps / t.
             scale_grad = inner - 2.0 * (half * x_hat).sum((1, 2), keepdim=True) - 2.0 * shift * shift_grad
             scale_grad.masked_fill_(scale <= SMALLEST_SCALE, 0.0)
             # If the features were centred, its rows have mean 0 by themselves, since those of X_hat have.
@@ -149,10 +154,10 @@ def _backward(grad: Tensor, x: Tensor, num_iters: int, centered: bool, eps: floa
 
 
 def _negligible(shift: Tensor, num_iters: int) -> bool:
-    """Whether the N x N form is exact to 1e-5, relative, in spite of eps. Float64 is for exactness: never there."""
+    """Whether the N x N form has a relative error below 1e-5 from eps. Never in float64, which is for exactness."""
     if shift.dtype != torch.float32 or _recording_a_graph(shift):  # a CUDA graph cannot depend on data
         return False
-    return bool(8.0 * 1.5**num_iters * shift.max() <= 1e-5)  # False for NaN
+    return bool(8.0 * slope_at_zero(num_iters) * shift.max() <= 1e-5)  # False for NaN
 
 
 def _recording_a_graph(x: Tensor) -> bool:
@@ -168,7 +173,7 @@ def _chunk_size(x: Tensor) -> int:
 
 @contextmanager
 def _own_precision(x: Tensor, num_iters: int) -> Iterator[None]:
-    """Products in the dtype of x: no autocast, and no TF32 where it would not do."""
+    """Run products in the dtype of x: no autocast, and no TF32 for many steps."""
     matmul = torch.backends.cuda.matmul
     with without_autocast(x):
         if x.device.type != 'cuda' or num_iters <= _MAX_TF32_ITERS:
@@ -195,7 +200,7 @@ class _SqrtCovariance(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         x, *tensors = ctx.saved_tensors
         num_iters, centered, eps = ctx.args
-        if torch.is_grad_enabled():  # create_graph=True: the gradient is to be differentiated in its turn
+        if torch.is_grad_enabled():  # create_graph=True: the gradient will be differentiated too
             root = _plain(x, num_iters, centered, eps)
             return torch.autograd.grad(root, x, grad, create_graph=True)[0], None, None, None
         rest = iter(tensors)
@@ -203,8 +208,8 @@ class _SqrtCovariance(torch.autograd.Function):
         return _backward(grad, x, num_iters, centered, eps, kept), None, None, None
 
 
-# For torch.compile the same code is one opaque operator: it looks at the data, at the threads and at the batch, which a traced
-# graph cannot. It keeps x alone and runs the forward again in its backward.
+# For torch.compile the same code is one opaque operator: it depends on the data, the threads and the batch, and a traced graph
+# cannot. It keeps x alone and runs the forward again in its backward.
 
 
 @torch.library.custom_op('timm_3g::sqrt_covariance', mutates_args=())

@@ -1,4 +1,4 @@
-"""What the front matter of a source or of a card may state, and of which type."""
+"""The facts that the front matter of a source or of a card may state, and their types."""
 
 import datetime
 import math
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from types import NoneType
 from typing import Any
 
-# What a source may state, and what it must. All else is prose.
+# The facts that a source must state, and all that it may state. Everything else is prose.
 REQUIRED = ('license', 'datasets', 'metrics', 'recipe', 'sha256', 'hardware', 'hours', 'seeds', 'known_faults')
 FACTS = (*REQUIRED, 'license_note', 'made_by', 'origin', 'base_model')
 METRIC = ('dataset', 'dataset_id', 'split', 'protocol', 'top1', 'top5', 'measured_by', 'source_url')
@@ -18,51 +18,53 @@ _OURS = re.compile(r'<!--\s*timm_3g:')
 _PLAIN = (str, int, float, datetime.date)
 
 
-def check_facts(facts: Mapping[str, Any], prose: str, whose: str) -> None:
-    """Raise ValueError unless the facts have the types that a card needs, and no text could be taken for the card's marks.
+def check_facts(facts: Mapping[str, Any], prose: str, source: str) -> None:
+    """Raise ValueError unless the facts have the right types and no text could be mistaken for the marks of a card.
 
     Args:
-        whose: the file, for the message.
+        facts: names to values.
+        prose: the text of the source.
+        source: the file, for the message.
     """
     unknown, missing = facts.keys() - set(FACTS), set(REQUIRED) - facts.keys()
     if unknown or missing:
         pairs = (('unknown', unknown), ('missing', missing))
         wrong = '; '.join(f'{what} facts: {", ".join(sorted(map(str, names)))}' for what, names in pairs if names)
         raise ValueError(
-            f'{whose}: {wrong}. A source states {", ".join(REQUIRED)}, and may state {", ".join(FACTS[len(REQUIRED) :])}.'
+            f'{source}: {wrong}. A source states {", ".join(REQUIRED)}, and may state {", ".join(FACTS[len(REQUIRED) :])}.'
         )
     for name, fact in facts.items():
         if name in LISTS:
             if not isinstance(fact, list | None):
-                raise ValueError(f'{whose}: {name} must be a list or null; got {fact!r}.')
+                raise ValueError(f'{source}: {name} must be a list or null; got {fact!r}.')
             if name != 'metrics' and not all(isinstance(item, _PLAIN) for item in fact or []):
-                raise ValueError(f'{whose}: {name} must be a list of text or numbers; got {fact!r}.')
+                raise ValueError(f'{source}: {name} must be a list of text or numbers; got {fact!r}.')
         elif name == 'license' and not isinstance(fact, str):
-            raise ValueError(f"{whose}: license must be an identifier of the Hub, or 'unknown'; got {fact!r}.")
+            raise ValueError(f"{source}: license must be an identifier of the Hub, or 'unknown'; got {fact!r}.")
         elif not isinstance(fact, (*_PLAIN, NoneType)):
-            raise ValueError(f'{whose}: {name} must be text, a number or null; got {fact!r}.')
+            raise ValueError(f'{source}: {name} must be text, a number or null; got {fact!r}.')
     for metric in facts['metrics'] or []:
-        _check_metric(metric, whose)
+        _check_metric(metric, source)
     for text in (*_texts(facts), prose):
         if _OURS.search(text):
-            raise ValueError(f'{whose}: <!-- timm_3g: ... --> are the marks of a card; neither facts nor prose may hold them.')
+            raise ValueError(f'{source}: <!-- timm_3g: ... --> are the marks of a card. Facts and prose must not contain them.')
         control = control_character(text)
         if control:
-            raise ValueError(f'{whose}: facts and prose must be free of control characters; got {control!r}.')
+            raise ValueError(f'{source}: facts and prose must be free of control characters; got {control!r}.')
 
 
 def control_character(text: str) -> str | None:
-    """The first that is no line break and no tab, if there is one: a terminal obeys it."""
+    """The first control character other than a line break and a tab, or None. Terminals obey such characters."""
     return next((c for c in text if unicodedata.category(c) == 'Cc' and c not in '\n\t'), None)
 
 
-def _check_metric(metric: Any, whose: str) -> None:
+def _check_metric(metric: Any, source: str) -> None:
     numbers = [metric[k] for k in ('top1', 'top5') if metric.get(k) is not None] if isinstance(metric, dict) else ['']
     named = isinstance(metric, dict) and {'dataset', 'top1', 'measured_by'} <= metric.keys() <= set(METRIC)
     plain = named and all(isinstance(value, (*_PLAIN, NoneType)) for value in metric.values())
     if not plain or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers) or metric['top1'] is None:
         raise ValueError(
-            f'{whose}: a metric has dataset, top1 (a number), measured_by, and may have {", ".join(METRIC)}; got {metric}.'
+            f'{source}: a metric has dataset, top1 (a number), measured_by, and may have {", ".join(METRIC)}; got {metric}.'
         )
 
 

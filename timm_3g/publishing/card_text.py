@@ -1,33 +1,33 @@
-"""The text of a model card, from the facts of its source and the folder itself."""
+"""The text of a model card, from the facts of its source and the model itself."""
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from timm_3g.checkpoints import WEIGHTS
+from timm_3g.layers import pool_paper
+from timm_3g.layers.create_pool import POOLS
 
-from .papers import PAPERS
+from .marks import BEGIN, END, PROSE
 
-BEGIN = '<!-- timm_3g: begin. `timm-3g card` writes anew what is between these marks; text below the last one is kept. -->'
-END = '<!-- timm_3g: end -->'
-PROSE = ('<!-- timm_3g: prose -->', '<!-- timm_3g: end of prose -->')
-
-NO_LICENCE = (
-    'No licence was granted with these weights. Whether they may be passed on is for whoever publishes them to settle with '
-    'their authors.'
-)
+NO_LICENCE = 'The authors granted no licence with these weights. Ask them before you redistribute the weights.'
 
 
-def render(folder: Path, key: str, facts: Mapping[str, Any], prose: str, repo: str) -> str:
-    """The card without anything hand-written."""
-    net: Any = timm.create_model(f'local-dir:{folder}', device='meta').eval()
+def render(net: nn.Module, key: str, facts: Mapping[str, Any], prose: str, repo: str) -> str:
+    """The card without any hand-written text.
+
+    Args:
+        net: the model, in eval mode. On the meta device its statistics cost nothing.
+        key: <arch>.<tag>.
+        facts: checked facts (see `check_facts`).
+        prose: the text of the source.
+        repo: ORG/NAME for the snippets.
+    """
     results = [
         EvalResult(
             task_type='image-classification',
@@ -37,7 +37,7 @@ def render(folder: Path, key: str, facts: Mapping[str, Any], prose: str, repo: s
             metric_type='accuracy',
             metric_name=f'Top-{k}',
             metric_value=metric[f'top{k}'],
-            # The Hub takes a name only with an address.
+            # The Hub accepts a name only with an address.
             source_name=metric['measured_by'] if metric.get('source_url') else None,
             source_url=metric.get('source_url'),
         )
@@ -63,7 +63,7 @@ def render(folder: Path, key: str, facts: Mapping[str, Any], prose: str, repo: s
         _results(facts),
         _usage(net, repo),
         '\n'.join([PROSE[0], prose, PROSE[1]]) if prose else '',
-        '## Known faults\n\n' + '\n'.join(f'- {fault}' for fault in facts['known_faults'] or ['Nobody has written any down.']),
+        '## Known faults\n\n' + '\n'.join(f'- {fault}' for fault in facts['known_faults'] or ['Not documented.']),
         f'## Citation\n\n{_citation(net)}',
         END,
     ]
@@ -76,8 +76,8 @@ def _details(net: Any, facts: Mapping[str, Any]) -> str:
     licence = facts['license'] + (f', {facts["license_note"]}' if facts.get('license_note') else '')
     lines = {
         'Model Type': 'image classification / feature backbone',
-        'Model Stats': '; '.join(f'{name}: {value}' for name, value in stats.items()),
-        'Global pooling': f'`{net.global_pool.pool_type}`, {net.head_hidden_size:,} numbers ({pool or "no options"})',
+        'Model Stats': ', '.join(f'{name}: {value}' for name, value in stats.items()),
+        'Global pooling': f'`{net.global_pool.pool_type}`, {net.head_hidden_size:,} features ({pool or "no options"})',
         'Base model': facts.get('base_model'),
         'Dataset': ', '.join(facts['datasets'] or ['not stated']),
         'Made by': facts.get('made_by') or 'not stated',
@@ -94,7 +94,7 @@ def _details(net: Any, facts: Mapping[str, Any]) -> str:
 
 
 def model_stats(net: Any) -> dict[str, str]:
-    """Parameters, multiply-adds of convolutions and products, outputs of convolutions and Linears; one image, any device."""
+    """Parameters, multiply-adds of convolutions and products, outputs of convolutions and Linears, for one image."""
     cfg = net.pretrained_cfg
     activations = 0
 
@@ -123,7 +123,7 @@ def _results(facts: Mapping[str, Any]) -> str:
         for metric in facts['metrics'] or []
     ]
     if not rows:
-        return '## Results\n\nNobody has stated any.'
+        return '## Results\n\nNot stated.'
     head = '| data | split | protocol | top-1 | top-5 | measured by |\n| --- | --- | --- | --- | --- | --- |\n'
     return '## Results\n\nAccuracy in %.\n\n' + head + '\n'.join(rows)
 
@@ -133,7 +133,7 @@ def _percent(metric: Mapping[str, Any], name: str) -> str:
 
 
 def _usage(net: Any, repo: str) -> str:
-    """Snippets that run as they stand. Classification only where there is a classifier."""
+    """Complete snippets. Classification only if there is a classifier."""
     height, width = net.pretrained_cfg['input_size'][1:]
     maps = ''.join(
         f'\n    #   (1, {info["num_chs"]}, {math.ceil(height / info["reduction"])}, {math.ceil(width / info["reduction"])})'
@@ -153,7 +153,7 @@ percent, classes = logits.softmax(dim=1).mul(100).topk({min(5, net.num_classes)}
 """
     return f"""## Model Usage
 
-With the package timm_3g installed: importing it registers the architecture in timm.
+Install the package timm_3g. Importing it registers the architecture in timm.
 
 {classification if net.num_classes else ''}### Feature Map Extraction
 
@@ -191,5 +191,8 @@ image = transform(picture).unsqueeze(0)"""
 
 
 def _citation(net: Any) -> str:
-    papers = [PAPERS[net.global_pool.pool_type]] if net.global_pool.pool_type in PAPERS else []
-    return '\n'.join(f'```bibtex\n{paper}\n```' for paper in papers) or 'This pooling has no paper of its own.'
+    name = net.global_pool.pool_type
+    if name not in POOLS:
+        return 'This pooling has no paper of its own.'
+    paper = pool_paper(name)
+    return f'[{paper.title}]({paper.url}), {paper.where}.\n\n```bibtex\n{paper.bibtex()}\n```'

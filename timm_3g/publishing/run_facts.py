@@ -1,32 +1,35 @@
-"""What a card can say of weights that nobody has written about: from config.json and the arguments of a run of train.py."""
+"""The facts of a card without a source: from config.json and the arguments of a run of train.py."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from timm.models import resolve_pretrained_cfg
+from timm.models import resolve_pretrained_cfg, split_model_name_tag
 
 from timm_3g.checkpoints import is_ours, is_tag
 
 from .card_facts import REQUIRED
-from .folder import read_json
 
-# Arguments of train.py that a recipe names, and how.
+# Arguments of train.py that a recipe names, and their names there.
 RECIPE = {'batch_size': 'batch size', 'opt': 'optimizer', 'lr': 'learning rate', 'weight_decay': 'weight decay'}
 
-_ID = re.compile(r'[\w-][\w.-]*(?:/[\w-][\w.-]*)?', re.ASCII)  # what the Hub takes for base_model
+_ID = re.compile(r'[\w-][\w.-]*(?:/[\w-][\w.-]*)?', re.ASCII)  # what the Hub accepts as base_model
 
 
-def facts_of_run(folder: Path, training: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of an exported folder, where `training` is what train.py recorded (see `read_training`), or {}."""
-    config = read_json(folder)
+def facts_of_run(config: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of exported weights.
+
+    Args:
+        config: the content of config.json.
+        training: what train.py recorded (see `read_training`), or {}.
+    """
     cfg = config['pretrained_cfg']
     where = training.get('data_dir') or training.get('data')
     data = training.get('dataset') or (Path(where).name if isinstance(where, str) else None)
     metrics = []
     if training.get('metric') is not None and training.get('eval_metric', 'top1') == 'top1':
-        said = f"timm's train.py, after {_epochs(training)} of the run; nobody has checked it"
+        said = f"timm's train.py, after {_epochs(training)} of the run, not verified"
         split = training.get('val_split') or 'validation'
         metrics = [{'dataset': data or 'unknown', 'split': split, 'top1': training['metric'], 'measured_by': said}]
     return {
@@ -36,15 +39,18 @@ def facts_of_run(folder: Path, training: Mapping[str, Any]) -> dict[str, Any]:
         'recipe': _recipe(training, config.get('num_classes')) if training else None,
         'metrics': metrics,
         'seeds': [training['seed']] if 'seed' in training else None,
-        'known_faults': ['This card was made without a source: nobody has written down what these weights are bad at.'],
+        'known_faults': ['Not documented. This card was made without a source.'],
         **({'origin': cfg['origin_url']} if cfg.get('origin_url') else {}),
     }
 
 
 def base_of(training: Mapping[str, Any]) -> str:
-    """What a run began with, by its arguments: <arch>.<tag>, ORG/NAME or the name of a file; '' for random weights.
+    """The weights that a run started from: <arch>.<tag>, ORG/NAME or the name of a file. '' for random weights.
 
-    Nothing is opened: the arguments are what the checkpoint says.
+    Only the recorded arguments are read. Nothing is opened.
+
+    >>> base_of({'model': 'resnet50_3g', 'initial_checkpoint': '/runs/birds.pth'})
+    'birds.pth'
     """
     model, given = training.get('model'), training.get('pretrained_path') if training.get('pretrained') else None
     given = given or training.get('initial_checkpoint')
@@ -58,13 +64,14 @@ def base_of(training: Mapping[str, Any]) -> str:
     if source:
         name = rest.split('@')[0] if source == 'hf-hub' else Path(rest).name
     else:
-        tag = resolve_pretrained_cfg(model).tag if is_ours(model) and '.' not in model else None
-        name = f'{model}.{tag}' if tag else model
+        arch, tag = split_model_name_tag(model)
+        tag = tag or (resolve_pretrained_cfg(arch).tag if is_ours(arch) else None)
+        name = f'{arch}.{tag}' if tag else arch
     return name if _ID.fullmatch(name) else ''
 
 
 def _epochs(training: Mapping[str, Any]) -> str:
-    """'epoch N', counted from 1 as `timm-3g curves` does: train.py counts from 0."""
+    """'epoch N', counted from 1 as in `timm-3g curves`. train.py counts from 0."""
     epoch = training.get('epoch')
     return f'epoch {epoch + 1}' if type(epoch) is int else 'an unknown epoch'
 

@@ -1,4 +1,4 @@
-"""Lines against epochs, one a run: what `demo` and `curves` draw."""
+"""Lines against epochs, one per run: the pictures of `demo` and `curves`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +22,12 @@ def draw_curves(
         title: above all panels.
         file: the picture.
         epochs: name of the run -> its epochs; None for 1, 2, and so on.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp(), 'curves.png')
+    >>> draw_curves({'accuracy, %': {'3g': [50.0, 60.0]}}, 'digits', file)
+    >>> file.read_bytes()[1:4]
+    b'PNG'
     """
     figure = Figure(figsize=(6 * len(panels), 4), layout='constrained')
     figure.suptitle(title)

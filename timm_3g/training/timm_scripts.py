@@ -25,25 +25,38 @@ SHA256 = {
 
 
 def cache_dir() -> Path:
-    """The user's cache of timm's scripts, one folder a commit."""
+    """The user's cache of timm's scripts, one folder per commit.
+
+    >>> cache_dir().name == COMMIT[:12]
+    True
+    """
     return cache_root() / 'timm_scripts' / COMMIT[:12]
 
 
 def find_script(name: str, folder: str | Path | None = None, url: str = URL) -> Path:
     """The path of one of timm's scripts: in `folder`, in $TIMM_SCRIPTS, in the cache, or downloaded into the cache.
 
-    A file of the user's own folder is taken as it is: any version. The cache holds one pinned commit, and a file in it counts
-    only if its sha256 is the pinned one. One process downloads while others (the ranks of torchrun) wait for it.
+    A file in the user's own folder is used as it is, whatever its version. The cache holds one pinned commit, and a file in it
+    is used only if its SHA-256 is the pinned one. One process downloads while others (the ranks of torchrun) wait.
 
     Args:
-        name: a key of SHA256; in a folder of the user's, any file name.
+        name: a key of SHA256. With a folder of the user's, any file name.
         folder: a checkout of timm's repository (`--timm-scripts`).
         url: where the pinned scripts are.
 
+    Returns:
+        The path of the script.
+
     Raises:
         ValueError: a name that is not pinned, without a folder.
-        FileNotFoundError: no such file in the folder.
-        OSError: not there and the download failed; or what came was not the pinned file.
+        FileNotFoundError: the folder does not have the file.
+        OSError: the download failed, or its SHA-256 is not the pinned one.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> Path(folder, 'train.py').touch()
+    >>> find_script('train.py', folder).name
+    'train.py'
     """
     given = folder or os.environ.get(ENV)
     if given:
@@ -74,7 +87,7 @@ def find_script(name: str, folder: str | Path | None = None, url: str = URL) -> 
 
 
 def _fetch(url: str, script: Path) -> None:
-    """Raise OSError if it does not come, or is not the pinned one; it is then not kept."""
+    """Download a script. Raises OSError if that fails or the file is not the pinned one, which is then deleted."""
     arrived = script.with_suffix('.new')
     arrived.unlink(missing_ok=True)
     download(url, arrived, checked=True, tries=2)
@@ -85,15 +98,21 @@ def _fetch(url: str, script: Path) -> None:
 
 
 def is_pinned(script: Path) -> bool:
-    """Whether this is the pinned version of the script of this name."""
+    """Whether this file is the pinned version of the script of its name."""
     return script.is_file() and sha256_of(script) == SHA256[script.name]
 
 
 def run_script(script: Path, args: Sequence[str]) -> None:
     """Run the script in this process as `python script args...` would, with the plugin imported.
 
-    Its folder does not join sys.path: the `timm` beside the scripts in a checkout would shadow the installed one. (Started by
-    `python -m timm_3g` *inside* a checkout, Python itself puts that folder first; `timm-3g` does not.)
+    Its folder does not join sys.path: the `timm` beside the scripts in a checkout would shadow the installed one. (With
+    `python -m timm_3g` inside a checkout, Python itself puts that folder first. `timm-3g` does not.)
+
+    >>> import tempfile
+    >>> script = Path(tempfile.mkdtemp(), 'hello.py')
+    >>> _ = script.write_text('import sys; print(__name__, sys.argv[1:])')
+    >>> run_script(script, ['--epochs', '1'])
+    __main__ ['--epochs', '1']
     """
     sys.argv = [str(script), *args]
     runpy.run_path(str(script), run_name='__main__')

@@ -1,4 +1,4 @@
-"""A file over http: bounded tries, time-outs, and never parts of two versions of it in one."""
+"""Download a file over HTTP: bounded retries, timeouts, and never parts of two versions in one file."""
 
 import http
 import http.client
@@ -16,54 +16,57 @@ from tqdm import tqdm
 
 TIMEOUT = 10.0  # seconds without a byte
 TRIES = 5
-SLOW, PATIENCE = 1000, 60.0  # fewer bytes a second, on average over so many seconds, is no progress
+SLOW, PATIENCE = 1000, 60.0  # fewer bytes per second, on average over this many seconds, count as no progress
 _BLOCK = 1 << 20
 
 
 class ConnectError(OSError):
-    """The server is not there, or does not speak HTTP to the end."""
+    """The server cannot be reached, or breaks off before the end."""
 
 
 class Redirects(HTTPRedirectHandler):
-    """Refuses to be sent from https to anything else, where nothing proves who answers."""
+    """Refuse redirects from https to anything else, because nothing proves who answers there."""
 
     def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
         if req.type == 'https' and not newurl.lower().startswith('https:'):
-            raise ConnectError(f'{req.full_url} sends on to {newurl}, which is not https, and is not followed')
+            raise ConnectError(f'{req.full_url} redirects to {newurl}, which is not https. The redirect is not followed')
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class Pace:
-    """Whether bytes come fast enough to end some day, over all tries together."""
+    """Check that bytes arrive fast enough, over all retries together."""
 
     def __init__(self) -> None:
         self.since, self.bytes = time.monotonic(), 0
 
     def add(self, number: int) -> None:
-        """Raise ConnectError where the last PATIENCE seconds brought next to nothing."""
+        """Raise ConnectError if the last PATIENCE seconds brought almost nothing."""
         self.bytes += number
         seconds = time.monotonic() - self.since
         if seconds > PATIENCE:
             if self.bytes < SLOW * seconds:
-                raise ConnectError(f'only {self.bytes:,} bytes came in {seconds:.0f} seconds')
+                raise ConnectError(f'only {self.bytes:,} bytes arrived in {seconds:.0f} seconds')
             self.since, self.bytes = time.monotonic(), 0
 
 
 def download(url: str, output: Path, checked: bool = False, tries: int = TRIES) -> None:
-    """Write what the address gives to `output`, whole or not at all; go on where an earlier call was interrupted.
+    """Download `url` to `output`, whole or not at all. Resume where an earlier call was interrupted.
 
-    What has arrived is kept in `<output without suffix>.part`, and what the server calls this version of the file (its ETag or
-    Last-Modified) in `<...>.version`. A part is continued only where the server still has that version.
+    Bytes that have arrived are kept in `<output without suffix>.part`. The server's name for this version of the file (its
+    ETag or Last-Modified) is kept in `<output without suffix>.version`. A part is resumed only if the server still has that
+    version.
 
     Args:
-        checked: the caller compares the result with a sha256, so that a part is continued without a version, too.
-        tries: in a row that bring nothing new.
+        url: an http or https address.
+        output: the file to write.
+        checked: the caller compares the result with a sha256. Then a part is resumed without a version, too.
+        tries: give up after this many tries in a row without new bytes.
 
     Raises:
-        OSError: it does not come, or so slowly that it never will. ConnectError for what is not the server's own refusal.
+        OSError: the file does not arrive, or too slowly. ConnectError unless the server itself refused.
     """
     if constants.HF_HUB_OFFLINE:
-        raise OfflineModeIsEnabled(f'{url} is not asked.')
+        raise OfflineModeIsEnabled(f'{url} is not requested.')
     part, version = output.with_suffix('.part'), output.with_suffix('.version')
     furthest = failures = 0
     pace = Pace()
@@ -76,12 +79,12 @@ def download(url: str, output: Path, checked: bool = False, tries: int = TRIES) 
             error.close()
             if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not _size(part):
                 raise
-            part.unlink()  # it was whole already, or the file is another one now: start over
+            part.unlink()  # it was complete, or the file has changed on the server: start over
             failures, reason = failures + 1, error
         except ConnectError:
             raise
         except (OSError, http.client.HTTPException, ValueError) as error:
-            # A server that always breaks off at the same place, or begins anew each time, gets no further.
+            # A server that always breaks off at the same place, or starts over each time, makes no progress.
             size = _size(part)
             failures = 0 if size > furthest else failures + 1
             furthest = max(furthest, size)
@@ -99,7 +102,7 @@ def _size(file: Path) -> int:
 
 
 def _go_on(url: str, part: Path, version: Path, checked: bool, pace: Pace) -> None:
-    """One request. Raises what urllib and http.client raise, or OSError where fewer bytes came than were announced."""
+    """Make one request. Raise what urllib and http.client raise, or OSError if fewer bytes arrived than announced."""
     known = version.read_text(encoding='latin-1') if version.is_file() else ''
     start = _size(part) if known or checked else 0
     headers = {'Range': f'bytes={start}-', **({'If-Range': known} if known else {})} if start else {}
@@ -109,14 +112,14 @@ def _go_on(url: str, part: Path, version: Path, checked: bool, pace: Pace) -> No
             continues = (answer.headers['Content-Range'] or '').startswith(f'bytes {start}-')
             if not continues or (known and found not in ('', known)):
                 part.unlink(missing_ok=True)
-                raise OSError('the server has another version of the file now')
+                raise OSError('the file has changed on the server')
         else:
             start = 0
             version.write_text(found, encoding='latin-1') if found else version.unlink(missing_ok=True)
         total = _announced(answer, start)
         free = shutil.disk_usage(part.parent).free
         if total and total - start > free:
-            raise ConnectError(f'the server announces {total:,} bytes, and {part.parent} has {free:,} left')
+            raise ConnectError(f'the server announces {total:,} bytes, and {part.parent} has {free:,} bytes left')
         with (
             open(part, 'ab' if start else 'wb') as stream,
             tqdm(desc=part.stem[-40:], total=total, initial=start, unit='B', unit_scale=True, file=sys.stderr, delay=1) as bar,
@@ -126,11 +129,11 @@ def _go_on(url: str, part: Path, version: Path, checked: bool, pace: Pace) -> No
                 pace.add(len(block))
                 bar.update(len(block))
     if total is not None and _size(part) != total:
-        raise OSError(f'{_size(part):,} of {total:,} bytes came')
+        raise OSError(f'{_size(part):,} of {total:,} bytes arrived')
 
 
 def _version_of(answer: Any) -> str:
-    """A name for exactly these bytes, fit for If-Range; '' where the server gives none."""
+    """A name for exactly these bytes, for If-Range. '' if the server gives none."""
     tag = answer.headers['ETag'] or ''
     return tag if tag.startswith('"') else answer.headers['Last-Modified'] or ''
 

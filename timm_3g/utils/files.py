@@ -1,4 +1,4 @@
-"""Files written under a temporary name, then renamed: the old content or the new, never half of it."""
+"""Files written under a temporary name, then renamed: a reader finds the old content or the new, never half of it."""
 
 import os
 import stat
@@ -8,54 +8,61 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .temporary import start_of, sweep
+from .temporary import sweep, temporary_name
 
 if TYPE_CHECKING:  # verbs that draw nothing do without the extra
     from matplotlib.figure import Figure
 
 
-SOFTWARE = 'timm_3g'  # in our PNGs, so that they can be told from a user's own
+SOFTWARE = 'timm_3g'  # written into our PNGs, to tell them from a user's own
 
 
 def write_text(file: Path, text: str) -> None:
-    """In UTF-8."""
+    """Write text in UTF-8.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_text(Path(folder, 'new', 'a.txt'), 'one')
+    ...     Path(folder, 'new', 'a.txt').read_text()
+    'one'
+    """
     with _beside(file) as partial:
         partial.write_text(text, encoding='utf-8')
 
 
 def save_figure(figure: 'Figure', file: Path) -> None:
-    """As a PNG of 110 dots an inch."""
+    """Write a PNG of 110 dots per inch."""
     with _beside(file) as partial:
         figure.savefig(partial, dpi=110, format='png', metadata={'Software': SOFTWARE})
 
 
 def require_writable(file: Path) -> None:
-    """Raise OSError unless `write_text` could write the file. Nothing stays behind. To be called before long work.
+    """Raise OSError unless `write_text` could write the file. Call it before long work. It leaves nothing behind.
 
-    Folders that are missing are no fault: they would be made.
+    Missing folders are fine, because `write_text` makes them.
 
     Raises:
-        OSError: a name that the file system does not take, something that is no regular file, a folder that is none, or that
-            may not be written.
+        OSError: the file system does not accept the name, the name is taken by something other than a regular file, a parent
+            is not a folder, or the folder is not writable.
     """
     target = Path(os.path.realpath(file))
     try:
         if target.exists() and not target.is_file():
-            raise OSError('it is there and is no regular file')
+            raise OSError('it exists and is not a regular file')
         require_writable_folder(target.parent)
         with suppress(FileNotFoundError):
-            target.lstat()  # a name that is too long
+            target.lstat()  # raises for a name that is too long
     except OSError as error:
         raise type(error)(f'{file} cannot be written: {error.strerror or error}. Name another file.') from error
 
 
 def require_writable_folder(folder: Path) -> None:
-    """Raise OSError unless files can be made in the folder, or the folder itself where it is missing."""
+    """Raise OSError unless files can be created in the folder, or the folder itself if it is missing."""
     there = Path(os.path.realpath(folder))
     while not os.path.lexists(there):
         there = there.parent
     if not there.is_dir():
-        raise NotADirectoryError(f'{folder} cannot be written: {there} is no folder. Name another place.')
+        raise NotADirectoryError(f'{folder} cannot be written: {there} is not a folder. Name another place.')
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
@@ -65,27 +72,25 @@ def require_writable_folder(folder: Path) -> None:
 
 @contextmanager
 def _beside(file: Path) -> Iterator[Path]:
-    """A new file in the folder of `file`, which takes its place, mode and owner. Of a link, what it names is replaced."""
+    """A new file beside `file` that then replaces it and takes over its mode and owner. A link's target is replaced."""
     target = Path(os.path.realpath(file))
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep(target.parent, target.name)
-    number, name = tempfile.mkstemp(prefix=start_of(target.name), dir=target.parent)  # exclusively, through no link
-    os.close(number)
-    partial = Path(name)
+    partial = target.with_name(temporary_name(target.name))
+    partial.open('x').close()  # exclusively: it follows no link that somebody has planted
     try:
         yield partial
         _take_over(target, partial)
-        partial.replace(target)
+        os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def _take_over(target: Path, partial: Path) -> None:
-    """Mode and owner of the file that will be replaced; those of any new file where there is none."""
+    """Give the new file the mode and the owner of the file that it will replace, if there is one."""
     try:
         old = target.stat()
     except FileNotFoundError:
-        partial.chmod(0o666 & ~umask())
         return
     new = partial.stat()
     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
@@ -94,17 +99,10 @@ def _take_over(target: Path, partial: Path) -> None:
     partial.chmod(stat.S_IMODE(old.st_mode))
 
 
-def umask() -> int:
-    """Of this process."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def require_file(file: Path) -> None:
-    """Raise FileNotFoundError unless `file` is there and is a regular file."""
+    """Raise FileNotFoundError unless `file` is a regular file."""
     if file.is_file():
         return
     if file.is_dir():
-        raise FileNotFoundError(f'{file} is a folder; name the file of weights in it.')
-    raise FileNotFoundError(f'{file} is no regular file.' if file.exists() else f'{file} does not exist.')
+        raise FileNotFoundError(f'{file} is a folder. Name the weights file in it.')
+    raise FileNotFoundError(f'{file} is not a regular file.' if file.exists() else f'{file} does not exist.')

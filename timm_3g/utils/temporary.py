@@ -1,8 +1,9 @@
-"""Names for what is not finished yet: they carry machine and process, so that what a killed process has left can be told."""
+"""Names of unfinished files. They contain the machine and the process, so that leftovers of a killed process can be found."""
 
 import os
 import platform
 import re
+import secrets
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -11,14 +12,26 @@ _HOST = re.sub(r'\W', '', platform.node())[:16]
 
 
 def start_of(name: str) -> str:
-    """How the temporary name of `name` begins. For `tempfile`, which adds random letters."""
+    """The beginning of every temporary name of `name` in this process."""
     return f'{_stem(name)}{_HOST}.{os.getpid()}.'
 
 
+def temporary_name(name: str) -> str:
+    """A new temporary name that nobody can guess.
+
+    `tempfile` is not used here: it creates files and folders for their owner alone, and the finished file must have the mode
+    that the user's umask gives.
+
+    >>> temporary_name('a.txt').startswith(start_of('a.txt'))
+    True
+    """
+    return f'{start_of(name)}{secrets.token_hex(8)}'
+
+
 def sweep(folder: Path, name: str) -> None:
-    """Remove temporary files and folders of `name` whose process, on this machine, has ended. Links are not followed."""
+    """Remove temporary files and folders of `name` whose process on this machine has ended. Links are not followed."""
     pattern = re.compile(rf'{re.escape(_stem(name))}{re.escape(_HOST)}\.(\d{{1,9}})\.\w+')
-    with suppress(OSError):  # it is a courtesy: a folder of somebody else's is left alone
+    with suppress(OSError):  # a folder that cannot be read is left alone
         for entry in list(os.scandir(folder)):
             match = pattern.fullmatch(entry.name)
             if not match or _lives(int(match[1])):
@@ -39,6 +52,6 @@ def _lives(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # another user's process
         return True
     return True

@@ -10,19 +10,20 @@ from torch import Tensor
 
 from timm_3g.mggd import FitRecord, MultivariateGeneralizedGaussian, fit_mggd
 
-from .case import Bench
-from .plot import draw_bars
+from ..bench import Bench
+from ..case import Case
+from ..plot import draw_section
 
 _SHAPE = 0.5  # of the samples: the paper's Laplace
 
 
-def measure_fit(bench: Bench) -> list[str]:
-    """Time of fitting a generalized Gaussian to every image: N = size^2 samples of shape 0.5 in --fit-dim dimensions."""
-    args = bench.args
-    count, dim, num = args.fit_images, args.fit_dim, args.size**2
+def measure(bench: Bench) -> list[str]:
+    """Time the fits with known and unknown shape, and report their steps and how they ended."""
+    options = bench.options
+    count, dim, num = options.fit_images, options.fit_dim, options.size**2
     x = _samples(count, num, dim).to(bench.device)
     for name, shape in (('known', _SHAPE), ('unknown', None)):
-        case = f'images={count} dim={dim} positions={num} shape={name}'
+        case = Case.of(images=count, dim=dim, positions=num, shape=name)
         with bench.case('fit', case):
             forms: dict[str, Callable[[], object]] = {
                 'one by one': partial(_one_by_one, x, shape),
@@ -31,14 +32,13 @@ def measure_fit(bench: Bench) -> list[str]:
             if shape is not None:
                 forms = {'plain fixed point, one by one': lambda: [plain_fixed_point(image, _SHAPE) for image in x], **forms}
             bench.time('fit', case, 'fit', forms, speed_up_over=[form for form in forms if form != 'ours'])
-            law, record = _quiet(x, shape)
+            distribution, record = _quiet(x, shape)
             steps = record.steps.double()
             bench.report.add('fit', case, 'ours', 'fit', 'steps, median', float(steps.median()))
             bench.report.add('fit', case, 'ours', 'fit', 'steps, most', float(steps.max()))
             bench.report.add('fit', case, 'ours', 'fit', 'converged', float(record.converged.double().mean()))
-            bench.report.add('fit', case, 'ours', 'fit', 'shape, median', float(law.shape.median()))
-    if rows := bench.report.values('fit', 'median'):
-        draw_bars(rows, f'fit_mggd ({bench.report.machine.device})', args.output / 'fit.png')
+            bench.report.add('fit', case, 'ours', 'fit', 'shape, median', float(distribution.shape.median()))
+    draw_section(bench.report, 'fit', 'fit_mggd')
     return ['All to a residual of 1e-8 in float64, float32 samples. Fits that have no maximum end at a bound of the shape.']
 
 

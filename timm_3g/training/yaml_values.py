@@ -1,18 +1,29 @@
-"""Values of a YAML file that are of another type than they look: `1e-7` is a string in YAML 1.1."""
+"""Values of a YAML file of another type than they look: `1e-7` is a string in YAML 1.1."""
 
 import argparse
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def check_types(file: str, content: Mapping[str, Any], actions: Iterable[argparse.Action]) -> None:
-    """Compare the values of train.py's YAML file with the types that its options have.
+def check_value_types(file: str, content: Mapping[str, Any], actions: Iterable[argparse.Action]) -> None:
+    """Compare the values of a YAML file for train.py with the types of its options.
 
-    argparse turns a string into the number that an option wants, but not one in a list, in model_kwargs or in opt_kwargs, and
-    it takes any text for a flag that is on.
+    argparse converts a string to the number that an option takes, but not a string in a list, in model_kwargs or in opt_kwargs.
+    Any text turns a flag on.
+
+    Args:
+        file: its name, for the error.
+        content: keys and values. Every key is the `dest` of an action.
+        actions: the options of train.py.
 
     Raises:
-        ValueError: a value of the wrong type: names file, key, what was received, and the remedy.
+        ValueError: a value of the wrong type. The message has the file, the key, the value and the remedy.
+
+    >>> parser = argparse.ArgumentParser()
+    >>> check_value_types('a.yaml', {'lr': 0.1}, [parser.add_argument('--lr', type=float)])
+    >>> check_value_types('a.yaml', {'opt_kwargs': {'eps': '1e-7'}}, [parser.add_argument('--opt-kwargs')])
+    Traceback (most recent call last):
+    ValueError: a.yaml: opt_kwargs.eps is the string '1e-7', not a number. Write 1.0e-7.
     """
     by_name = {action.dest: action for action in actions}
     for key, value in content.items():
@@ -35,7 +46,7 @@ def check_types(file: str, content: Mapping[str, Any], actions: Iterable[argpars
 
 
 def _strings(name: str, value: Any) -> Iterable[tuple[str, str]]:
-    """The strings below a value, with where they stand: `opt_kwargs.betas[1]`."""
+    """The strings in a value, each with its place: `opt_kwargs.betas[1]`."""
     if isinstance(value, str):
         yield name, value
     elif isinstance(value, Mapping):
@@ -47,7 +58,7 @@ def _strings(name: str, value: Any) -> Iterable[tuple[str, str]]:
 
 
 def _number(text: str) -> str | None:
-    """How YAML 1.1 wants the number that a string is; None for other text."""
+    """The number in a string, as YAML 1.1 reads it. None for other text."""
     if not any(c.isdigit() for c in text) or not _converts(text, float):
         return None
     if _converts(text, int):

@@ -7,9 +7,11 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor
 
-from .case import Bench, Head, create_pool, head_forms, random_features
-from .plot import Line, Panel, draw_lines
-from .rounding import RoundedProducts, round_bf16, round_fp16, round_tf32, tf32_products
+from ..bench import Bench
+from ..case import Case
+from ..forms import Form, create_pool, head_forms, random_features
+from ..plot import Line, Panel, draw_lines
+from ..rounding import RoundedProducts, round_bf16, round_fp16, round_tf32, tf32_products
 
 NUM_ITERS = (1, 3, 5, 7, 10, 15, 20)
 BATCH = 4
@@ -23,17 +25,17 @@ FORMATS: dict[str, Callable[[Tensor], Tensor] | None] = {
 WITHIN = 0.01  # of the closing lines, not of the measurement
 
 
-def measure_precision(bench: Bench) -> list[str]:
-    """Error of vector and gradient, relative (Frobenius), against the textbook form in float64, by format of the products."""
-    args = bench.args
-    if 'textbook' not in head_forms(create_pool(args.pool, 1, None)):
-        return [f'Nothing measured: --pool {args.pool} has no textbook form to compare with; 3g and isqrt have.']
+def measure(bench: Bench) -> list[str]:
+    """Compare both forms in each format with the textbook form in float64, over steps and kinds of features."""
+    options = bench.options
+    if 'textbook' not in head_forms(create_pool(options.pool, 1, None)):
+        return [f'Nothing measured: --pool {options.pool} has no textbook form to compare with; 3g and isqrt have.']
     for kind, decaying in INPUTS.items():
         for num_iters in NUM_ITERS:
-            case = f'input={kind} num_iters={num_iters} batch={BATCH} dim={args.dim} positions={args.size**2}'
+            case = Case.of(input=kind, num_iters=num_iters, batch=BATCH, dim=options.dim, positions=options.size**2)
             with bench.case('precision', case):
-                x = random_features(BATCH, args.dim, args.size**2, bench.device, decaying)
-                forms = head_forms(create_pool(args.pool, args.dim, num_iters).to(bench.device))
+                x = random_features(BATCH, options.dim, options.size**2, bench.device, decaying)
+                forms = head_forms(create_pool(options.pool, options.dim, num_iters).to(bench.device))
                 grad = torch.randn(forms['textbook'](x).shape, generator=torch.Generator().manual_seed(1)).to(x)
                 exact = _vector_and_gradient(forms['textbook'], x.double(), grad.double())
                 for form in ('textbook', 'ours'):
@@ -70,7 +72,7 @@ def _quantity(name: str, device: torch.device) -> str:
     return f'{name}{"" if is_real(name, device) else " emulated"} error'
 
 
-def _vector_and_gradient(form: Head, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+def _vector_and_gradient(form: Form, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     leaf = x.detach().requires_grad_()
     vector = form(leaf)
     return vector.detach(), torch.autograd.grad(vector, leaf, grad)[0]
@@ -79,9 +81,9 @@ def _vector_and_gradient(form: Head, x: Tensor, grad: Tensor) -> tuple[Tensor, T
 def _errors(bench: Bench, name: str, kind: str, form: str, phase: str) -> dict[int, float]:
     """num_iters -> error, where there is one."""
     return {
-        int(row.case.split('num_iters=')[1].split()[0]): row.value
+        row.case['num_iters']: row.value
         for row in bench.report.values('precision', _quantity(name, bench.device))
-        if f'input={kind} ' in row.case and (row.form, row.phase) == (form, phase)
+        if (row.case['input'], row.form, row.phase) == (kind, form, phase)
     }
 
 
@@ -122,4 +124,4 @@ def _draw(bench: Bench) -> None:
                     errors = {k: e for k, e in _errors(bench, name, kind, form, phase).items() if math.isfinite(e)}
                     lines[f'{name}, {form}'] = Line(list(errors), list(errors.values()), dashed=form == 'textbook')
             panels.append(Panel(f'{phase}, {kind} features', 'num_iters', 'relative error', lines))
-    draw_lines(panels, bench.args.output / 'precision.png', log_x=False)
+    draw_lines(bench.report, 'precision', panels, log_x=False)

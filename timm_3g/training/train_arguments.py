@@ -1,4 +1,4 @@
-"""What train.py is given, checked with its own parser before it starts: timm takes a misspelt key of a YAML file in silence."""
+"""Arguments of train.py, checked with its own parser before it starts. timm silently ignores a misspelt key of a YAML file."""
 
 import dataclasses
 import difflib
@@ -15,17 +15,18 @@ import torch
 import yaml
 from timm.optim import create_optimizer_v2, get_optimizer_class
 
-from timm_3g.checkpoints import read_weights
+from timm_3g.checkpoints import open_weights
+from timm_3g.compat import parser_options
 from timm_3g.data import require_data, require_split
-from timm_3g.layers import POOL_OPTIONS
+from timm_3g.layers import pool_options
 from timm_3g.models import SecondOrderHead
 from timm_3g.models.loading import require_model
 
-from .yaml_types import check_types
+from .yaml_values import check_value_types
 
 _logger = logging.getLogger(__name__)
 
-# Keyword arguments that train.py gives from options of its own: a second value would be a TypeError after the start.
+# Keyword arguments that train.py passes from its own options. A second value would be a TypeError after the start.
 OWN_OPTIONS = {
     'model_kwargs': {
         'global_pool': 'gp',
@@ -45,22 +46,33 @@ OWN_OPTIONS = {
 def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
     """Parse argv as the script will, and check what its parser lets through.
 
-    Checked: that --config is a YAML file of keys that train.py has; the keys of model_kwargs, by what the model takes; those of
-    opt_kwargs, by what the optimizer takes; that --resume is a whole checkpoint; that a folder of images has the splits
-    to train and to validate on. An argument that the parser itself refuses ends in the parser's own message.
+    These are checked: keys and types in the YAML file of --config, the keys of model_kwargs and opt_kwargs against model and
+    optimizer, the checkpoint of --resume, and the splits of a folder of images. An argument that the parser itself rejects ends
+    the process with the parser's own message.
+
+    Args:
+        script: timm's train.py.
+        argv: its arguments.
 
     Returns:
-        What to add to argv: `--device cpu` where nobody named a device and there is no GPU, which is train.py's own default.
+        What to add to argv: `--device cpu` if no device is named and there is no GPU (train.py's own default is cuda).
 
     Raises:
-        ValueError: an unknown model; a value of the wrong type in the YAML file; an unknown key: names it, where it stands, and
-            the nearest valid ones. A file of --resume that is cut off.
-        OSError: no such config file, nothing to resume.
+        ValueError: an unknown model, a value of the wrong type, an unknown key (with its place and the nearest valid ones), a
+            truncated file of --resume.
+        OSError: a missing config file or checkpoint.
+
+    >>> from timm_3g.training import find_script
+    >>> script = find_script('train.py')  # doctest: +SKIP
+    >>> check_arguments(script, ['--model', 'resnet18_3g', '--opt-kwargs', 'nestrov=True'])  # doctest: +SKIP
+    Traceback (most recent call last):
+    ValueError: the command line: unknown key 'nestrov' in opt_kwargs. Nearest: nesterov.
     """
     names = runpy.run_path(str(script))  # its functions and parsers; main() does not run under this name
+    options = parser_options(names['parser'])
     config = names['config_parser'].parse_known_args(list(argv))[0].config
-    content = check_config(config, {action.dest for action in names['parser']._actions}) if config else {}
-    check_types(str(config), content, names['parser']._actions)
+    content = check_config(config, (option.dest for option in options)) if config else {}
+    check_value_types(str(config), content, options)
     names['parser'].set_defaults(device=None)  # to see whether anybody names one
     args = _parse(names['_parse_args'], script, argv)
     require_model(args.model)
@@ -81,7 +93,7 @@ def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
             raise FileNotFoundError(
                 f'--resume {args.resume}: there is no such file. A run keeps last.pth.tar and checkpoint-N.pth.tar.'
             )
-        read_weights(args.resume)
+        open_weights(args.resume).verify()
     if args.device is None and not torch.cuda.is_available():
         print('There is no GPU: training on the CPU (--device cpu).', file=sys.stderr)
         return ['--device', 'cpu']
@@ -89,10 +101,17 @@ def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
 
 
 def check_config(file: str | Path, valid: Iterable[str]) -> dict[str, Any]:
-    """The content of a YAML file of train.py's, all of whose keys are in `valid`.
+    """The content of a YAML file for train.py, whose keys are all in `valid`.
 
     Raises:
-        ValueError: no YAML, no mapping; an unknown key.
+        ValueError: not YAML, not a mapping, an unknown key.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile('w', suffix='.yaml') as file:
+    ...     _ = file.write('lr: 0.1')
+    ...     file.flush()
+    ...     check_config(file.name, ['lr', 'epochs'])
+    {'lr': 0.1}
     """
     with open(file) as stream:
         try:
@@ -106,13 +125,18 @@ def check_config(file: str | Path, valid: Iterable[str]) -> dict[str, Any]:
 
 
 def model_options(model: str, given: Mapping[str, Any]) -> set[str]:
-    """The keyword arguments that a timm model takes: those of its classes, of its config dataclass, of its builder, of our
-    poolings, and those of `given` that it was built with without complaint about their name (some are passed on to where no
-    signature shows them)."""
+    """The keyword arguments that a timm model takes.
+
+    They are those of its classes, its config dataclass, its builder and our poolings, and those of `given` whose name the model
+    accepts when it is built (some are passed on to where no signature shows them).
+
+    >>> {'num_iters', 'num_reweights'} <= model_options('resnet18_3g', {})
+    True
+    """
     with torch.device('meta'):
         net = timm.create_model(model)
         names = _parameters(timm.models.build_model_with_cfg, timm.create_model, *type(net).__mro__)
-        names |= POOL_OPTIONS if isinstance(net, SecondOrderHead) else set()
+        names |= pool_options() if isinstance(net, SecondOrderHead) else set()
         for key in given.keys() - names:
             try:
                 timm.create_model(model, **{key: given[key]})
@@ -126,7 +150,11 @@ def model_options(model: str, given: Mapping[str, Any]) -> set[str]:
 
 
 def optimizer_options(opt: str, given: Mapping[str, Any]) -> set[str]:
-    """The keyword arguments that timm's factory and this optimizer's class take, and `given`'s where the class is unknown."""
+    """The keyword arguments that timm's factory and this optimizer's class take. Those of `given` too if the class is unknown.
+
+    >>> 'betas' in optimizer_options('adamw', {}), 'betas' in optimizer_options('momentum', {})
+    (True, False)
+    """
     names = _parameters(create_optimizer_v2) - {'model_or_params'}
     try:
         optimizer: Any = get_optimizer_class(opt.lower().split('_')[-1], bind_defaults=False)  # lookahead_adamw: of adamw
@@ -136,7 +164,7 @@ def optimizer_options(opt: str, given: Mapping[str, Any]) -> set[str]:
 
 
 def _parse(parse: Any, script: Path, argv: Sequence[str]) -> Any:
-    """train.py's own namespace for argv: it reads sys.argv."""
+    """The namespace that train.py makes of argv. Its function reads sys.argv."""
     saved = sys.argv
     sys.argv = [str(script), *argv]
     try:

@@ -1,0 +1,85 @@
+"""Memory of the parts of the head: what a forward keeps for its backward, and the peak on a GPU."""
+
+import weakref
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..bench import OUT_OF_MEMORY, TRAINING, Bench
+from ..case import Case
+from ..forms import Form, create_pool, head_forms, random_features, reweighting_forms, training_of
+from ..plot import draw_section
+from ..timing import attempt, synchronize
+
+MIB = 2**20
+
+
+def measure(bench: Bench) -> list[str]:
+    """Measure covariance, root and triangle, then re-weighting."""
+    options = bench.options
+    batch, dim, positions = bench.middle_batch, options.dim, options.size**2
+    case = Case.of(part='head', batch=batch, dim=dim, positions=positions)
+    with bench.case('memory', case):
+        pool = create_pool(options.pool, dim, options.num_iters).to(bench.device)
+        x = random_features(batch, dim, positions, bench.device)
+        for name, form in head_forms(pool).items():
+            _add(bench, case, name, form, x, list(pool.buffers()))
+
+    case = Case.of(part='re-weighting', batch=batch, dim=dim, positions=positions)
+    with bench.case('memory', case):
+        x = random_features(batch, dim, positions, bench.device).unflatten(2, (options.size, options.size))
+        for name, module in reweighting_forms(dim, bench.device).items():
+            _add(bench, case, name, module, x, [*module.parameters(), *module.buffers()])
+    draw_section(bench.report, 'memory', 'memory per sample', 'kept for the backward')
+    return ['Kept: storages that autograd saves, each once, without weights and buffers. MiB per sample; 1 MiB = 2^20 bytes.']
+
+
+def kept_bytes(call: Callable[[], object], apart_from: Sequence[Tensor] = ()) -> int:
+    """Bytes that the autograd graph of what `call` returns holds: storages whole, each once, those of `apart_from` left out.
+
+    >>> x = torch.ones(10, 10, requires_grad=True)
+    >>> kept_bytes(x.exp), kept_bytes(lambda: x + 1)
+    (400, 0)
+    """
+    saved: list[weakref.ref[Tensor]] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        held = tensor.detach()  # an object that the graph alone keeps: what it gives up before the end is not counted
+        saved.append(weakref.ref(held))
+        return held
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = call()
+    storages = [tensor.untyped_storage() for ref in saved if (tensor := ref()) is not None]
+    del result
+    bytes_at = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    for tensor in apart_from:
+        bytes_at.pop(tensor.untyped_storage().data_ptr(), None)
+    return sum(bytes_at.values())
+
+
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
+    """The most that a GPU allocated during `call`, above what was allocated before."""
+    call()  # cuBLAS and cuDNN allocate workspaces once
+    synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    call()
+    synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _add(bench: Bench, case: Case, name: str, form: Form, x: Tensor, apart_from: Sequence[Tensor]) -> None:
+    leaf = x.detach().requires_grad_()
+    kept = attempt(partial(kept_bytes, partial(form, leaf), apart_from))
+    if kept is None:
+        bench.report.fail('memory', case, name, TRAINING, OUT_OF_MEMORY)
+        return
+    bench.report.add('memory', case, name, TRAINING, 'kept for the backward', kept / len(x) / MIB, 'MiB')
+    if bench.device.type == 'cuda':
+        parameters = [t for t in apart_from if t.requires_grad]
+        peak = attempt(partial(peak_bytes, training_of(form, x, parameters), bench.device))
+        if peak is not None:
+            bench.report.add('memory', case, name, TRAINING, 'peak', peak / len(x) / MIB, 'MiB')

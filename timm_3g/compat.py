@@ -1,0 +1,87 @@
+"""Private names of other libraries that this package uses, each with its reason. Nothing else uses a private name.
+
+Every library has its section. `tests/test_compat.py` fails with an instruction when a release changes one of these names.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import HfHubHTTPError
+from timm.data import dataset_factory
+from timm.models import _efficientnet_builder, _hub
+from torch import Tensor, nn
+
+# The only hook below autograd, so also for the products of a backward. torch documents it, from this module.
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
+
+# torch ----------------------------------------------------------------------------------------------------------------
+
+# What torch's own distributions inherit to check parameters, to expand and to sample. torch documents these methods by example
+# alone: every distribution in torch.distributions calls them. `mggd.MultivariateGeneralizedGaussian` does so too.
+DISTRIBUTION_PROTOCOL = ('_get_checked_instance', '_extended_shape', '_validate_sample', '_validate_args')
+
+
+def transforms_active() -> bool:
+    """Whether a transform of torch.func (grad, vmap, jvp and others) is active. torch has no public name for this question."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def has_forward_hooks(module: nn.Module) -> bool:
+    """Whether forward hooks or forward pre-hooks are registered. torch can register and remove hooks but not list them."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def count_graph_breaks(model: nn.Module, x: Tensor) -> int:
+    """How often torch.compile would leave its graph in one call. torch documents `explain`, in a private module.
+
+    >>> count_graph_breaks(nn.Linear(2, 2), torch.ones(1, 2))
+    0
+    """
+    explained: Any = torch._dynamo.explain(model)(x)
+    return explained.graph_break_count
+
+
+# timm -----------------------------------------------------------------------------------------------------------------
+
+# The folder of a split in a folder of images, or the whole folder. timm takes the whole folder without a word where a split is
+# missing, and has no public function that tells the two apart.
+search_split = dataset_factory._search_split
+
+# The blocks of an EfficientNet in timm's notation, as its class takes them. The entry points of timm's models alone call it.
+decode_arch_def = _efficientnet_builder.decode_arch_def
+
+# The attribute of a model that `save_for_hf` writes to config.json as `model_args`. timm keeps there what the caller passed to
+# create_model. Our models add what settles their function, so that config.json builds the same network. No public setter.
+MODEL_ARGS = '_model_args'
+
+
+def write_timm_config(model: nn.Module, file: Path) -> None:
+    """Write config.json of a model as timm does.
+
+    timm's public `save_for_hf` does this, too, but always writes the weights with it, and without the header that records which
+    function they belong to. The weights would be written twice.
+    """
+    _hub.save_config_for_hf(model, str(file))
+
+
+# huggingface_hub ------------------------------------------------------------------------------------------------------
+
+# The base of the errors of the HTTP library below the Hub's client, which it lets pass while the network fails. The library is
+# requests before huggingface_hub 1.0 and httpx since.
+HTTP_ERROR: type[Exception] = HfHubHTTPError.__mro__[1]
+
+
+# argparse -------------------------------------------------------------------------------------------------------------
+
+
+def parser_options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """The options of a parser that somebody else has made (timm's train.py). argparse has no public list with their types.
+
+    >>> parser = argparse.ArgumentParser(add_help=False)
+    >>> _ = parser.add_argument('--lr', type=float)
+    >>> [(option.dest, option.type.__name__) for option in parser_options(parser)]
+    [('lr', 'float')]
+    """
+    return parser._actions

@@ -1,0 +1,42 @@
+"""timm's register_model for the networks of this package: an entry point, and the options that settle its function."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+from timm.models import register_model
+from torch import nn
+
+from timm_3g.checkpoints.function import DEFAULTS
+
+Model = TypeVar('Model', bound=nn.Module)
+
+
+def register_second_order(
+    global_pool: str = '3g', reduce_dim: int = 256, bn_eps: float = 1e-5
+) -> Callable[[Callable[..., Model]], Callable[..., Model]]:
+    """A decorator for an entry point of timm: registers it, and passes it these options where the caller names no others.
+
+    They are recorded, too: what weights say of themselves is compared with them, and `is_ours` knows the architecture by them.
+
+    Args:
+        global_pool: a name of `timm_3g.list_pools()`.
+        reduce_dim: channels after the 1x1 reduction.
+        bn_eps: of every BatchNorm.
+
+    >>> import timm, timm_3g
+    >>> timm.create_model('resnet18_isqrt', device='meta').global_pool.pool_type
+    'isqrt'
+    """
+    defaults = {'global_pool': global_pool, 'reduce_dim': reduce_dim, 'bn_eps': bn_eps}
+
+    def decorate(entry: Callable[..., Model]) -> Callable[..., Model]:
+        DEFAULTS[entry.__name__] = defaults
+
+        @wraps(entry)
+        def create(pretrained: bool = False, **kwargs: Any) -> Model:
+            return entry(pretrained, **{**defaults, **kwargs})
+
+        return register_model(create)
+
+    return decorate

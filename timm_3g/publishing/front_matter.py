@@ -1,0 +1,69 @@
+"""The YAML front matter of a Markdown file.
+
+huggingface_hub's `RepoCard` reads front matter, too. It is not used here for three reasons, which a test checks: it reads
+Norwegian, `language: no`, as false and would write that back. It fails if a key is not text. It does not recognize front matter
+that opens with `--- ` and a blank. A card on the Hub may have all three, and what people wrote is kept.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which only true and false are booleans, so that `no` is Norwegian."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != 'tag:yaml.org,2002:bool']
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver('tag:yaml.org,2002:bool', re.compile(r'^(?:true|false)$'), list('tf'))
+
+
+def read_text(file: Path) -> str:
+    """A Markdown file as text, without byte order mark and carriage returns.
+
+    Raises:
+        ValueError: it is not a regular file, or not UTF-8.
+    """
+    if file.exists() and not file.is_file():
+        raise ValueError(f'{file} must be a regular file.')
+    try:
+        return file.read_text(encoding='utf-8-sig').replace('\r\n', '\n')
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{file} must be UTF-8: {error}') from error
+
+
+def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
+    """(fields, body) of a Markdown file. ({}, text) if it does not start with front matter.
+
+    Raises:
+        ValueError: the front matter is not a YAML mapping.
+
+    >>> split_front_matter('---\\nlicense: mit\\nlanguage: no\\n---\\nText.')
+    ({'license': 'mit', 'language': 'no'}, 'Text.')
+    >>> split_front_matter('Text.')
+    ({}, 'Text.')
+    """
+    match = re.match(r'---[ \t]*\n(.*?)^---[ \t]*(?:\n(.*)|\Z)', text, re.DOTALL | re.MULTILINE)
+    if not match:
+        return {}, text
+    try:
+        fields = yaml.load(match[1], _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f'The front matter is not valid YAML: {error}') from error
+    if not isinstance(fields, dict | None):
+        raise ValueError(f'The front matter must map names to values; got {type(fields).__name__}.')
+    return fields or {}, match[2] or ''
+
+
+def join_front_matter(fields: dict[str, Any], body: str) -> str:
+    """The text of a Markdown file. `split_front_matter` gives the fields and the body back.
+
+    >>> join_front_matter({'license': 'mit'}, 'Text.')
+    '---\\nlicense: mit\\n---\\nText.'
+    """
+    return f'---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)}---\n{body}'
