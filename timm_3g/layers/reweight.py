@@ -75,7 +75,7 @@ class _BoundedReLU(torch.autograd.Function):
 def bounded_relu(x: Tensor) -> Tensor:
     """ReLU, bounded by 1e15 in values and gradient. NaN stays NaN.
 
-    The block is of fourth degree in the activations, and float32 ends at 3e38. In float16 the bound is its largest number, 65504.
+    The block is of fourth degree in the activations, and float32 ends at 3e38. In float16 the bound is 65504.
     """
     if x.dtype == torch.float16:
         return F.hardtanh(x, 0.0, 65504.0)
