@@ -73,15 +73,13 @@ def fit_mggd(
     Raises:
         TypeError: x is neither float32 nor float64.
         ValueError: entries that are not finite. Too few samples: N < d, N <= d with unknown shape, one more for an estimated
-        mean.
-            Samples in a subspace, such as constant ones. A sample at loc with unknown shape, which makes the likelihood
+            mean. Samples in a subspace, such as constant ones. A sample at loc with unknown shape, which makes the likelihood
             unbounded as shape -> 0. A scatter or scale that the dtype of x cannot hold. An argument out of range.
 
     Warns:
         RuntimeWarning: some fits did not converge. If their shape is 1/64 or 64, the likelihood has no maximum. That is common
-        for
-            few samples. Of 100 Gaussian sets each: 90 at d = 8, N = 24. 62 at N = 32. 10 at N = 48. None at N = 64. 99 at d =
-            64, N = 196. None at N = 392.
+            for few samples. Of 100 Gaussian sets each: 90 at d = 8, N = 24. 62 at N = 32. 10 at N = 48. None at N = 64. 99 at
+            d = 64, N = 196. None at N = 392.
 
     >>> laplace = MultivariateGeneralizedGaussian(torch.zeros(2), torch.eye(2), shape=0.5)
     >>> fitted, record = fit_mggd(laplace.sample((5000,)))
