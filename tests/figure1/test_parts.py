@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from timm_3g.figure1 import PARTS, Figure1Options, Finding
 from timm_3g.figure1.activations import Activations, Recorder
 from timm_3g.figure1.chain import chain_of
+from timm_3g.figure1.csv_file import write_csv
 from timm_3g.figure1.densities import draw_densities
 from timm_3g.figure1.heldout import compare, gaussian_like
-from timm_3g.figure1.tables import write_csv
 from timm_3g.utils.files import save_figure
 
 

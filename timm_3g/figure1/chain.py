@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from timm_3g.mggd import estimator_weights, squared_distances
+from timm_3g.utils.table import aligned
 
 from .activations import Activations
 from .agreement import misfit, rank_correlation
 from .finding import Finding, Row
 from .options import Figure1Options
 from .spectra import exact_estimator
-from .tables import aligned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +53,7 @@ def measure_chain(found: Activations, options: Figure1Options) -> Finding:
             rows.append({'image': str(file), 'link': name, **figures})
         lines.append([name, _median(link.misfit), *_spread(link.rank), _median(link.variation)])
     header = ['', 'misfit', 'rank', '5 %', '95 %', 'images', 'variation']
-    return Finding({'chain': rows}, [*aligned(header, lines), *_notes(found, options)])
+    return Finding({'chain': rows}, [*aligned([header, *lines]), *_notes(found, options)])
 
 
 def _notes(found: Activations, options: Figure1Options) -> list[str]:

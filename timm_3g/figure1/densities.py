@@ -9,12 +9,12 @@ from torch import Tensor
 
 from timm_3g.mggd import MultivariateGeneralizedGaussian, can_fit, fit_mggd
 from timm_3g.utils.options import OptionError
+from timm_3g.utils.table import aligned
 
 from .activations import Activations
 from .finding import Finding, Row
 from .heldout import Comparison, compare, gaussian_like
 from .options import Figure1Options
-from .tables import aligned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +49,7 @@ def measure_densities(found: Activations, options: Figure1Options) -> Finding:
                 image_rows += images
                 lines.append([f'{layer}: {"control" if control else "images"} (d = {d})', *_summary(images)])
     header = ['', 'fitted', 'no max.', 'sets won', 'images won', 'gain', '5 %', '95 %', 'shape', 'shape < 1']
-    return Finding({'channels': channel_rows, 'images': image_rows}, [*aligned(header, lines), *notes, *_LEGEND])
+    return Finding({'channels': channel_rows, 'images': image_rows}, [*aligned([header, *lines]), *notes, *_LEGEND])
 
 
 _LEGEND = [

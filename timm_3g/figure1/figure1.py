@@ -20,11 +20,11 @@ from timm_3g.utils.options import OptionError, takes_fields_of
 
 from .activations import Activations, Recorder, default_layers
 from .chain import draw_chain, measure_chain
+from .csv_file import write_csv
 from .densities import draw_densities, measure_densities, require_channels
 from .finding import Finding
 from .options import Figure1Options
 from .spectra import draw_spectra, measure_spectra, require_estimator
-from .tables import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,11 +13,11 @@ from tqdm import tqdm
 from timm_3g.mggd import regularized_covariance
 from timm_3g.ops import covariance
 from timm_3g.utils.options import OptionError
+from timm_3g.utils.table import aligned
 
 from .activations import Activations
 from .finding import Finding, Row
 from .options import Figure1Options
-from .tables import aligned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,7 +89,7 @@ def measure_spectra(found: Activations, options: Figure1Options) -> Finding:
         rank = torch.from_numpy(scipy.stats.entropy(shares.numpy(), axis=1)).exp().mean()
         first = [f'{100 * float(shares[:, :k].sum(-1).mean()):.1f} %' for k in (1, 10)]
         lines.append([name, *first, f'{float(rank):.1f} of {shares.shape[1]}', str(len(shares))])
-    return Finding({'spectra': rows}, aligned(['', 'largest', 'ten largest', 'effective rank', 'images'], lines))
+    return Finding({'spectra': rows}, aligned([['', 'largest', 'ten largest', 'effective rank', 'images'], *lines]))
 
 
 def _shares(values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""CSV files and aligned lines."""
+"""CSV files."""
 
 import csv
 import io
@@ -23,17 +23,3 @@ def write_csv(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     writer.writeheader()
     writer.writerows({k: f'{v:.6g}' if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     write_text(file, text.getvalue())
-
-
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table: the first column to the left, the others to the right.
-
-    >>> print(*aligned(['', 'size'], [['large', '1000'], ['small', '1']]), sep='\\n')
-           size
-    large  1000
-    small     1
-    """
-    grid = [list(header), *map(list, rows)]
-    widths = [max(len(line[i]) for line in grid) for i in range(len(header))]
-    pairs = ((line[0].ljust(widths[0]), [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)]) for line in grid)
-    return ['  '.join([first, *rest]) for first, rest in pairs]
