@@ -135,7 +135,7 @@ def test_its_checkpoints_export_load_and_are_told_apart(tmp_path, capsys):
 
 
 def test_a_new_format_is_one_entry(tmp_path, monkeypatch):
-    """Their names: squeeze.* for the reduction, out.* for the classifier, body.0 to body.3 for the rest, all behind 'model.'."""
+    """Their names: squeeze.* for the reduction, out.* for the classifier, body.0 to body.3 for the rest, behind 'model.'."""
     parts = dict(enumerate(('stem', 'mid', 'last', 'norm')))
 
     def rename(key):
