@@ -135,7 +135,7 @@ def test_its_checkpoints_export_load_and_are_told_apart(tmp_path, capsys):
 
 
 def test_a_new_format_is_one_entry(tmp_path, monkeypatch):
-    """Their code calls the reduction `squeeze` and the convolutions `body.0`, `body.1`, ..., behind Lightning's 'model.'."""
+    """Their names: squeeze.* for the reduction, out.* for the classifier, body.0 to body.3 for the rest, behind 'model.'."""
     parts = dict(enumerate(('stem', 'mid', 'last', 'norm')))
 
     def rename(key):
@@ -143,7 +143,7 @@ def test_a_new_format_is_one_entry(tmp_path, monkeypatch):
         if match:
             return f'{parts[int(match[1])]}.{match[2]}'
         match = re.fullmatch(r'squeeze\.(conv|bn)\.(\w+)', key)
-        return f'global_pool.reduce.{match[1]}.{match[2]}' if match else key
+        return f'global_pool.reduce.{match[1]}.{match[2]}' if match else key.replace('out.', 'fc.')
 
     monkeypatch.setitem(
         FORMATS,
@@ -155,7 +155,8 @@ def test_a_new_format_is_one_entry(tmp_path, monkeypatch):
     for key, value in model.state_dict().items():
         for number, name in parts.items():
             key = re.sub(rf'^{name}\.', f'body.{number}.', key)
-        theirs[f'model.{key.replace("global_pool.reduce.", "squeeze.")}'] = value
+        key = re.sub('^fc', 'out', key.replace('global_pool.reduce.', 'squeeze.'))
+        theirs[f'model.{key}'] = value
     torch.save({'state_dict': {**theirs, 'criterion.scale': torch.ones(1)}}, tmp_path / 'theirs.pth')
     assert any('squeeze.conv.weight' in key for key in theirs)
     assert 'model.squeeze.conv.weight' in open_weights(tmp_path / 'theirs.pth').tensors
