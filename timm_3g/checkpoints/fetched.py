@@ -9,8 +9,8 @@ from .integrity import WEIGHTS
 def cache_root() -> Path:
     """The user's cache of this package: $XDG_CACHE_HOME/timm_3g, else ~/.cache/timm_3g.
 
-    >>> cache_root().name
-    'timm_3g'
+    >>> (cache_root() / 'weights').name
+    'weights'
     """
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'timm_3g')
 

@@ -16,7 +16,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {}
 
 
 def recorded_options() -> set[str]:
-    """The names that a record may state. Anything else in it, such as what timm would fetch or open, is ignored."""
+    """The names that a record may state. Anything else in it, such as what timm would fetch or open, is ignored.
+
+    >>> {'global_pool', 'num_iters'} <= recorded_options(), 'url' in recorded_options()
+    (True, False)
+    """
     return pool_options() | {'global_pool', 'reduce_dim', 'bn_eps'}
 
 

@@ -87,6 +87,9 @@ def download_config(hub_id: str, cache_dir: str | Path | None = None) -> Path:
 
     Raises:
         RuntimeError: see `download`.
+
+    >>> download_config('timm/resnet18.a1_in1k').name  # doctest: +SKIP
+    'config.json'
     """
     repo, _, revision = hub_id.partition('@')
     try:

@@ -39,6 +39,9 @@ class Part:
         measure: from activations to numbers.
         draw: from activations and numbers to a picture.
         needs_pooling: whether the model must have a second-order pooling of this package.
+
+    >>> PARTS['densities'].needs_pooling
+    False
     """
 
     title: str
@@ -77,6 +80,9 @@ class Figure1:
         files: the images.
         layers: the modules whose activations were fitted.
         findings: name of a part -> its numbers. A part that the model's pooling does not allow is missing.
+
+    >>> Figure1('resnet50_3g', (), ('layer4',), {}).layers
+    ('layer4',)
     """
 
     model: str

@@ -106,6 +106,9 @@ class ReadImage(NamedTuple):
         number: position of the file.
         pixels: (C, H, W), or None if the file cannot be read.
         error: why it cannot be read, else ''.
+
+    >>> ReadImage(3, None, 'truncated').pixels is None
+    True
     """
 
     number: int

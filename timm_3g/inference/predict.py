@@ -104,10 +104,10 @@ def predict(options: PredictOptions) -> list[Prediction]:
 
     >>> import tempfile
     >>> from PIL import Image
-    >>> import timm_3g.inference
+    >>> import timm_3g
     >>> file = Path(tempfile.mkdtemp(), 'photo.png')
     >>> Image.new('RGB', (32, 32), 'skyblue').save(file)
-    >>> (found,) = timm_3g.inference.predict('resnet10_mini_3g.cifar10', file, topk=3, workers=0, device='cpu')
+    >>> (found,) = timm_3g.predict('resnet10_mini_3g.cifar10', file, topk=3, workers=0, device='cpu')
     >>> found.file == file, len(found.classes)
     (True, 3)
     >>> found.classes[0].name

@@ -27,6 +27,10 @@ class Evaluation:
         processes, device: where it ran.
         torch, timm, timm_3g: versions.
         seconds: of evaluation, without loading the model.
+
+    >>> from dataclasses import fields
+    >>> [field.name for field in fields(Evaluation)][6:9]
+    ['images', 'top1', 'top1_err']
     """
 
     date: str

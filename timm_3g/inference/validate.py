@@ -44,12 +44,12 @@ def validate(options: ValidateOptions) -> Evaluation:
 
     >>> import pathlib, tempfile
     >>> from PIL import Image
-    >>> import timm_3g.inference
+    >>> import timm_3g
     >>> root = pathlib.Path(tempfile.mkdtemp())
     >>> for name, colour in (('airplane', 'skyblue'), ('automobile', 'red')):
     ...     (root / 'val' / name).mkdir(parents=True)
     ...     Image.new('RGB', (32, 32), colour).save(root / 'val' / name / '0.png')
-    >>> found = timm_3g.inference.validate('resnet10_mini_3g.cifar10', root, split='val', workers=0, device='cpu')
+    >>> found = timm_3g.validate('resnet10_mini_3g.cifar10', root, split='val', workers=0, device='cpu')
     >>> found.images, found.img_size, found.top5_count
     (2, 32, 2)
     """

@@ -112,7 +112,7 @@ def export(options: ExportOptions) -> ExportFolder:
         ValueError: the weights cannot be read, are not of this model, or read back differently.
 
     >>> import tempfile, timm, timm_3g
-    >>> from timm_3g.publishing import export
+    >>> from timm_3g import export
     >>> weights = timm.get_pretrained_cfg('resnet10_mini_3g.cifar10').file
     >>> with tempfile.TemporaryDirectory() as scratch:
     ...     folder = export(weights, 'resnet10_mini_3g.mine', output=Path(scratch, 'mine'), license='apache-2.0')

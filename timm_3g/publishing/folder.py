@@ -64,6 +64,11 @@ def open_folder(path: str | Path, with_card: bool = True) -> ExportFolder:
         FileNotFoundError: a file is missing.
         ValueError: config.json is damaged or states no sha256. README.md is not UTF-8, not a regular file, or a link to
             something that is not our card.
+
+    >>> import timm
+    >>> folder = open_folder(Path(timm.get_pretrained_cfg('resnet10_mini_3g.cifar10').file).parent)
+    >>> folder.name, folder.config['num_classes']
+    ('resnet10_mini_3g.cifar10', 10)
     """
     path = Path(path)
     missing = [name for name in (WEIGHTS, CONFIG, GOLDEN) if not (path / name).is_file()]

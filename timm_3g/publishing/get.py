@@ -78,7 +78,7 @@ def get(options: GetOptions) -> Fetched:
         FileNotFoundError: no such file.
         OSError: the authors' server does not give the file, or the cache cannot be written.
 
-    >>> from timm_3g.publishing import get
+    >>> from timm_3g import get
     >>> fetched = get('resnet10_mini_3g.cifar10')
     >>> fetched.state, fetched.folder.name, fetched.license
     ('shipped', 'resnet10_mini_3g.cifar10', 'apache-2.0')

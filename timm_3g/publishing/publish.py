@@ -95,7 +95,7 @@ def publish(options: PublishOptions) -> Published:
         OSError: the Hub refuses, or cannot be reached.
 
     >>> import timm, timm_3g
-    >>> from timm_3g.publishing import publish
+    >>> from timm_3g import publish
     >>> weights = timm.get_pretrained_cfg('resnet10_mini_3g.cifar10').file
     >>> published = publish(Path(weights).parent, 'me/resnet10_mini_3g.cifar10', dry_run=True)
     >>> published.license, published.commit, published.files['model.safetensors']

@@ -100,7 +100,12 @@ def _take_over(target: Path, partial: Path) -> None:
 
 
 def require_file(file: Path) -> None:
-    """Raise FileNotFoundError unless `file` is a regular file."""
+    """Raise FileNotFoundError unless `file` is a regular file.
+
+    >>> require_file(Path('absent.pth'))
+    Traceback (most recent call last):
+    FileNotFoundError: absent.pth does not exist.
+    """
     if file.is_file():
         return
     if file.is_dir():
