@@ -89,4 +89,4 @@ def test_export_and_model_card(tmp_path):
     assert loaded.global_pool.options == {'gain': 2.0} and torch.equal(loaded(x), model(x))
     card = (folder / 'README.md').read_text()
     assert '[Deviations of Channels](https://example.org/toy), eq. (1).' in card and TOY.bibtex() in card
-    assert '`toy`, 64 numbers (gain=2.0)' in card
+    assert '`toy`, 64 features (gain=2.0)' in card

@@ -8,7 +8,7 @@ import pytest
 import reference
 import timm
 import torch
-from common import LITE, SMALL
+from common import LITE, SMALL, slow_unless
 from safetensors.torch import save_file
 
 from timm_3g.models import checkpoint_filter_fn
@@ -47,7 +47,10 @@ def ten(**overlay) -> dict:
 # The authors' networks --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(('kind', 'depth'), [('3g', d) for d in DEPTHS] + [('isqrt', d) for d in (18, 34, 50, 101)])
+@pytest.mark.parametrize(
+    ('kind', 'depth'),
+    [slow_unless(d in (18, 50), '3g', d) for d in DEPTHS] + [slow_unless(d in (18, 50), 'isqrt', d) for d in (18, 34, 50, 101)],
+)
 @pytest.mark.parametrize('training', [False, True])
 def test_logits_and_gradients_equal_the_authors(kind, depth, training):
     """Vectors, logits and the gradient of every parameter; vectors too, because a random Linear hides most of the head."""
@@ -433,7 +436,7 @@ OF_LITE = [{}, {'global_pool': 'avg'}, {'global_pool': 'isqrt', 'num_iters': 3, 
 
 
 @pytest.mark.parametrize(('name', 'kwargs'), [*((SMALL, o) for o in OPTIONS), *((LITE, o) for o in OF_LITE)])
-@pytest.mark.parametrize('reset', [False, True])
+@pytest.mark.parametrize('reset', [True, slow_unless(False, False)])
 def test_config_json_is_the_whole_model(tmp_path, name, kwargs, reset):
     model = timm.create_model(name, **({} if reset else kwargs)).eval()
     if reset:

@@ -163,6 +163,7 @@ def test_offline(published, logits, monkeypatch):
         by_registry(**{**ON_HUB, 'hf_hub_id': 'acme/other'})
 
 
+@pytest.mark.slow
 def test_network_away_and_an_owner_in_the_environment(published, logits, tmp_path):
     """In a process of its own: timm registers at import, and its Hub is a port where nobody listens."""
     load(f'hf-hub:{REPO}')

@@ -29,6 +29,7 @@ def test_help_shows_a_runnable_example(verb, capsys):
 
 def test_python_dash_m_lists_the_verbs(monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['timm_3g', '--help'])
+    monkeypatch.delitem(sys.modules, 'timm_3g.__main__', raising=False)  # other tests import it
     with pytest.raises(SystemExit) as stop:
         runpy.run_module('timm_3g', run_name='__main__', alter_sys=True)
     assert stop.value.code == 0

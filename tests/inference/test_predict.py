@@ -116,7 +116,7 @@ def test_a_config_that_no_image_can_be_prepared_by(folder, capsys, change, messa
 def test_a_config_without_end(folder, capsys):
     (folder / 'model' / 'config.json').write_text('[' * 100_000)
     assert predict(folder, folder / 'images') == 1
-    assert 'is no config.json of timm' in capsys.readouterr().err
+    assert 'is not a valid timm config.json' in capsys.readouterr().err
 
 
 def test_find_images(tmp_path):

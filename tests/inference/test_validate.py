@@ -21,7 +21,6 @@ from torchvision.transforms import functional as TF
 
 from timm_3g.__main__ import main
 from timm_3g.inference import Evaluation, ValidateOptions, append_row
-from timm_3g.inference import results as _results
 from timm_3g.inference.counts import Counts
 from timm_3g.inference.results import COLUMNS
 from timm_3g.inference.validate import evaluate
@@ -130,6 +129,7 @@ def test_ema_weights_are_others(job, tmp_path):
     assert rows[0]['top1_count'] != rows[1]['top1_count']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('stream', 'crops'), [(False, 10), (True, 1)])
 def test_figures_do_not_depend_on_the_number_of_processes(stream, crops, job, tmp_path):
     more = ['--crops', crops]
@@ -247,7 +247,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     file = tmp_path / 'r.csv'
     append_row(file, ROW)
     before = file.read_text()
-    monkeypatch.setattr(_results.Path, 'replace', lambda *_: (_ for _ in ()).throw(OSError('no space left')))
+    monkeypatch.setattr('timm_3g.utils.files.os.replace', lambda *_: (_ for _ in ()).throw(OSError('no space left')))
     with pytest.raises(OSError, match='no space left'):
         append_row(file, ROW)
     assert file.read_text() == before

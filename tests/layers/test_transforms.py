@@ -5,7 +5,7 @@ import copy
 import pytest
 import timm
 import torch
-from common import EXACT, LITE, MODELS, SMALL, assert_agree, features
+from common import EXACT, LITE, MODELS, SMALL, assert_agree, features, slow_unless
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.ao.quantization import get_default_qconfig_mapping, quantize_dynamic
@@ -85,7 +85,13 @@ IGNORE_QUANTIZATION = pytest.mark.filterwarnings(
 
 @IGNORE_QUANTIZATION
 @pytest.mark.filterwarnings('ignore:The TorchScript type system')  # of torch's own GraphModule
-@pytest.mark.parametrize(('backbone', 'name'), [*((SMALL, name) for name in timm_3g.list_pools()), (LITE, '3g')])
+@pytest.mark.parametrize(
+    ('backbone', 'name'),
+    [
+        *(slow_unless(name in ('3g', 'isqrt', 'cbp', 'avg'), SMALL, name) for name in timm_3g.list_pools()),
+        slow_unless(False, LITE, '3g'),
+    ],
+)
 def test_symbolic_trace_and_feature_extraction(backbone, name):
     model, x = small(backbone, global_pool=name), torch.randn(2, 3, 64, 64)
     traced = torch.fx.symbolic_trace(model)
@@ -175,6 +181,7 @@ def test_finite_in_finite_out_in_float16(name, scale, training):
 
 
 @pytest.mark.filterwarnings('ignore:`torch.jit.trace:FutureWarning')
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['3g', 'bcnn'])
 def test_half_precision_trains(name):
     """Running statistics are kept, gradients arrive, hooks run once, and a compiled or traced model agrees."""

@@ -483,7 +483,8 @@ def test_not_samples(lam):
     with pytest.raises(
         ValueError,
         match=re.escape(
-            'x must be finite, and the sum of its squares too; 1 of 6 sets of samples, the first at index (1, 2), have'
+            'x must be finite, and so must the sum of its squares. It has NaN, infinite or too large entries in 1 of 6 sets of '
+            'samples, the first at index (1, 2).'
         ),
     ):
         regularized_covariance(x, 0.5, lam)

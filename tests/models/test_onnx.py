@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 import timm
 import torch
-from common import SMALL
+from common import SMALL, slow_unless
 from timm.utils.onnx import onnx_export
 
 from timm_3g.layers import create_global_pool
@@ -20,8 +20,10 @@ def export(model, file, dynamo: bool, **kwargs) -> None:
     onnx_export(model, str(file), batch_size=2, use_dynamo=dynamo, **kwargs)
 
 
-@pytest.mark.parametrize('dynamo', [False, True])
-@pytest.mark.parametrize('name', EXPORTED)
+@pytest.mark.parametrize(
+    ('name', 'dynamo'),
+    [slow_unless(not dynamo or name == '3g', name, dynamo) for name in EXPORTED for dynamo in (False, True)],
+)
 def test_runs_in_onnxruntime_with_any_batch(name, dynamo, tmp_path):
     model = timm.create_model(SMALL, global_pool=name, exportable=True).eval()
     export(model, tmp_path / 'model.onnx', dynamo)
@@ -32,7 +34,7 @@ def test_runs_in_onnxruntime_with_any_batch(name, dynamo, tmp_path):
         np.testing.assert_allclose(got, model(x).detach(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('dynamo', [False, True])
+@pytest.mark.parametrize('dynamo', [False, slow_unless(False, True)])
 @pytest.mark.parametrize(('name', 'options'), REFUSED)
 def test_the_rest_refuse(name, options, dynamo, tmp_path):
     model = timm.create_model(SMALL, global_pool=name, exportable=True, **options)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import timm
 import torch
 from PIL import Image
@@ -51,3 +52,8 @@ def image_folder(root: Path, splits: dict[str, int], classes: int = 3, size: tup
                 noise = rng.normal(0, 40, (*size[::-1], 3))
                 Image.fromarray(np.clip(colours[c] + noise, 0, 255).astype(np.uint8)).save(folder / f'{i}.png')
     return root
+
+
+def slow_unless(fast: bool, *values: object) -> object:
+    """Values of one case of a parametrized test, which only `pytest -m slow` runs unless `fast`."""
+    return pytest.param(*values, marks=() if fast else pytest.mark.slow)

@@ -93,6 +93,7 @@ def test_what_is_not_the_pinned_file_is_refused_and_not_kept(cache, server):
     assert not [f for f in scripts.cache_dir().iterdir() if f.suffix != '.lock']
 
 
+@pytest.mark.slow
 def test_one_process_downloads_while_the_others_wait(cache, server, tmp_path):
     folder, requests, url = server
     (folder / 'train.py').write_bytes(cache)
@@ -122,6 +123,7 @@ def test_arguments_reach_the_script_as_they_are(tmp_path, capfd):
     assert "['out.onnx', '--model', 'x', '--help', '-b', '4'] True" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_crash_of_the_script_keeps_its_traceback(tmp_path):
     (tmp_path / 'crash.py').write_text('raise RuntimeError("inside")')
     command = [sys.executable, '-m', 'timm_3g', 'run', '--timm-scripts', str(tmp_path), 'crash.py']
@@ -330,6 +332,7 @@ def kill_twice_then_finish(data, output, processes, shim):
     return run
 
 
+@pytest.mark.slow
 def test_one_process_killed_in_a_checkpoint_and_in_an_epoch_resumes(data, tmp_path, timm_script):
     timm_script('train.py')
     run = kill_twice_then_finish(data, tmp_path, 1, [])
@@ -339,6 +342,7 @@ def test_one_process_killed_in_a_checkpoint_and_in_an_epoch_resumes(data, tmp_pa
     assert (run / 'class_names.txt').read_text() == 'class0\nclass1\nclass2\n'
 
 
+@pytest.mark.slow
 def test_two_processes_killed_and_resumed_end_as_an_uninterrupted_run(data, tmp_path, timm_script):
     """There the order of images depends on the epoch alone; in one process it comes from a stream that a resume restarts."""
     timm_script('train.py')
