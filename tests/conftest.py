@@ -1,10 +1,13 @@
 """Fixtures of all tests, and red lines at the end of the report for tests that could not run."""
 
 # isort: off
+import os
+
+if 'PYTEST_XDIST_WORKER' in os.environ:  # one thread each, before anything imports torch: workers share the cores
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
 from local_hub import HUB  # first: before anything imports huggingface_hub
 # isort: on
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator

@@ -11,7 +11,7 @@ import pytest
 import reference
 import timm
 import torch
-from common import EXACT, FLOAT32, SMALL, features
+from common import EXACT, FLOAT32, SMALL, features, slow_unless
 
 from timm_3g import create_global_pool
 from timm_3g.benchmarks import SECTIONS, BenchmarkOptions, Case, Report, benchmark
@@ -40,6 +40,9 @@ TINY = ['--dim', '6', '--size', '3', '--batch-size', '2', '3', '--device', 'cpu'
 NETWORK = ['--model', SMALL, '--compile-model', SMALL, '--compile-img-size', '32', '--compile-backend', 'eager']
 GROWTH = ['--growth-dims', '4', '8', '--growth-sizes', '2', '3']
 TINY += [*NETWORK, *GROWTH, '--batch-size-model', '2', '--growth-batch-size', '2', '--fit-images', '3', '--fit-dim', '2']
+
+
+QUICK = [section for section in SECTIONS if section != 'compile']
 
 
 def vector_and_gradient(form, x, grad):
@@ -320,7 +323,16 @@ def whole(tmp_path_factory):
     """A run of everything: its folder, and what it printed."""
     folder = tmp_path_factory.mktemp('benchmark')
     with redirect_stdout(io.StringIO()) as out:
-        assert main(['benchmark', '--busy', '--threads', '1', '--output', str(folder), *TINY]) == 0
+        assert main(['benchmark', '--busy', '--threads', '1', '--output', str(folder), *TINY, '--sections', *QUICK]) == 0
+    return folder, out.getvalue()
+
+
+@pytest.fixture(scope='module')
+def compiled(tmp_path_factory):
+    """The same of torch.compile, whose tracing takes longer than all else together."""
+    folder = tmp_path_factory.mktemp('compile')
+    with redirect_stdout(io.StringIO()) as out:
+        assert main(['benchmark', '--output', str(folder), *TINY, '--sections', 'compile']) == 0
     return folder, out.getvalue()
 
 
@@ -330,13 +342,13 @@ def test_the_machine_is_described(whole):
         assert word in out.partition('head:')[0]
     assert {row['threads'] for row in read(folder)} == {'1'}
     assert all(row[column] for row in read(folder) for column in ('date', 'device', 'cpu', 'cores', 'torch', 'command'))
-    pictures = [f'{section}.png' for section in SECTIONS]
+    pictures = [f'{section}.png' for section in QUICK]
     assert sorted(p.name for p in folder.iterdir()) == sorted(['benchmark.csv', *pictures])
 
 
-@pytest.mark.parametrize('section', SECTIONS)
-def test_section_leaves_a_table_figures_and_a_picture(section, whole):
-    folder, out = whole
+@pytest.mark.parametrize('section', [slow_unless(section != 'compile', section) for section in SECTIONS])
+def test_section_leaves_a_table_figures_and_a_picture(section, request):
+    folder, out = request.getfixturevalue('compiled' if section == 'compile' else 'whole')
     assert f'\n{section}: ' in out
     assert (folder / f'{section}.png').read_bytes().startswith(b'\x89PNG')
     rows = [row for row in read(folder) if row['section'] == section]
@@ -390,13 +402,16 @@ def test_model_is_split_and_compared(whole):
     assert shares == {(part, phase) for part in parts for phase in ('training step', 'forward')}
 
 
-def test_compile_counts_graph_breaks(whole):
-    breaks = figures(whole[0], 'compile', 'graph breaks')
+@pytest.mark.slow
+def test_compile_counts_graph_breaks(compiled):
+    breaks = figures(compiled[0], 'compile', 'graph breaks')
     assert {key[:2] for key in breaks} == {('compiled', 'training step'), ('compiled', 'forward')}
     assert set(breaks.values()) == {0.0}
 
 
-@pytest.mark.parametrize('options', [['--amp-dtype', 'bfloat16', '--channels-last'], ['--amp-dtype', 'float16']])
+@pytest.mark.parametrize(
+    'options', [['--amp-dtype', 'bfloat16', '--channels-last'], slow_unless(False, ['--amp-dtype', 'float16'])]
+)
 def test_networks_under_autocast(options, tmp_path):
     """What a GPU does by default, as far as a CPU can."""
     sections = ['--sections', 'model', 'reweight', '--img-size', '16']

@@ -87,6 +87,7 @@ def test_the_default_tag_is_the_one_with_weights():
     assert model.pretrained_cfg['tag'] == 'cifar10'
 
 
+@pytest.mark.slow
 def test_offline_in_a_fresh_process():
     code = (
         'import socket\n'

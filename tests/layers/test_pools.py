@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from common import EXACT, assert_agree, features
+from common import EXACT, assert_agree, features, slow_unless
 
 import timm_3g
 from timm_3g.layers import (
@@ -290,7 +290,7 @@ MODES = {
 @pytest.mark.parametrize('case', HOSTILE)
 @pytest.mark.parametrize('mode', MODES)
 @pytest.mark.parametrize('training', [True, False])
-@pytest.mark.parametrize('reduce_dim', [DIM, 0])
+@pytest.mark.parametrize('reduce_dim', [DIM, slow_unless(False, 0)])
 def test_finite_in_finite_out(name, case, mode, training, reduce_dim):
     pool = build(name, reduce_dim=reduce_dim).train(training)
     x = HOSTILE[case](features(3))

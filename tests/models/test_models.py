@@ -113,7 +113,7 @@ def test_efficientnet_features_are_timms_own():
     assert timm.create_model(LITE, global_pool='', num_classes=0).eval()(images(1, (224, 224))).shape == (1, 1280, 7, 7)
 
 
-@pytest.mark.parametrize('backbone', BACKBONES)
+@pytest.mark.parametrize('backbone', [slow_unless(backbone == SMALL, backbone) for backbone in BACKBONES])
 @pytest.mark.parametrize('name', timm_3g.list_pools())
 def test_every_pool_by_keyword_and_by_reset(backbone, name):
     model = small(backbone, global_pool=name).eval()

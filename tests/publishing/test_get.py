@@ -208,6 +208,7 @@ def test_the_token_of_the_hub_goes_to_no_author(server, cache, monkeypatch):
     assert server.requests and not any('hf_secret' in value for r in server.requests for value in r.headers.values())
 
 
+@pytest.mark.slow
 def test_a_real_key_at_full_size(cache, tmp_path, monkeypatch):
     """180 MB; iSQRT's format, whose triangle is the upper one."""
     net = reference.AuthorsNetISQRT(18).eval()
