@@ -88,7 +88,7 @@ IGNORE_QUANTIZATION = pytest.mark.filterwarnings(
 @pytest.mark.parametrize(
     ('backbone', 'name'),
     [
-        *(slow_unless(name in ('3g', 'isqrt', 'cbp', 'avg'), SMALL, name) for name in timm_3g.list_pools()),
+        *(slow_unless(name in ('3g', 'cbp'), SMALL, name) for name in timm_3g.list_pools()),
         slow_unless(False, LITE, '3g'),
     ],
 )
@@ -113,7 +113,9 @@ def test_symbolic_trace_and_feature_extraction(backbone, name):
     prepare_fx(model, get_default_qconfig_mapping(), (x,))(x)
 
 
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize(
+    'name', [slow_unless(name in (SMALL, LITE, 'resnet18_bcnn', 'resnet50_isqrt'), name) for name in MODELS]
+)
 def test_every_network_is_traced(name):
     with torch.device('meta'):
         torch.fx.symbolic_trace(timm.create_model(name, num_classes=2))

@@ -212,6 +212,7 @@ def test_networks_that_no_pooling_tells_apart():
     assert build('resnet50.paper_in1k').layer4[0].conv2.stride == (2, 2)
 
 
+@pytest.mark.slow
 @every_family_file
 def test_no_residual_branch_starts_at_zero(name):
     """timm's ResNets do that by default, the authors' do not."""
