@@ -344,6 +344,7 @@ def test_pretrained_without_weights_says_where_they_are():
         timm.create_model('resnet50_3g', pretrained=True)
 
 
+@pytest.mark.slow
 def test_import_prints_and_warns_nothing():
     done = subprocess.run([sys.executable, '-W', 'error', '-c', 'import timm_3g'], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')

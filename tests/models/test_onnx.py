@@ -23,7 +23,7 @@ def export(model, file, dynamo: bool, **kwargs) -> None:
 @pytest.mark.parametrize(
     ('name', 'dynamo'),
     [
-        slow_unless(name == '3g' or (not dynamo and name in ('isqrt', 'g2de', 'bcnn')), name, dynamo)
+        slow_unless(not dynamo and name in ('3g', 'isqrt', 'g2de', 'bcnn'), name, dynamo)
         for name in EXPORTED
         for dynamo in (False, True)
     ],
