@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 
 import timm
+
+sys.path.insert(0, str(Path(__file__).parent / 'support'))
 from common import MODELS
 
 CONFTEST = """

@@ -1,5 +1,6 @@
 """Every pooling cites its paper, its docstring links the same address, and BibTeX reads the citation."""
 
+import dataclasses
 import inspect
 import re
 
@@ -60,3 +61,8 @@ def test_a_citation_cannot_change():
     with pytest.raises(AttributeError):
         pool_paper('3g').year = 2020
     assert isinstance(pool_paper('3g'), Paper)
+
+
+def test_authors_are_names_and_not_their_letters():
+    with pytest.raises(TypeError, match=r"authors must be a tuple of full names, e.g. \('Ada Lovelace',\); got 'Doe, Jane'"):
+        dataclasses.replace(pool_paper('3g'), authors='Doe, Jane')

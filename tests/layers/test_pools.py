@@ -10,12 +10,7 @@ from common import EXACT, assert_agree, features, slow_unless
 
 import timm_3g
 from timm_3g.layers import (
-    BilinearPool2d,
-    CompactBilinearPool2d,
     CovPool2d,
-    DropCovPool2d,
-    GaussianPool2d,
-    MGGDPool2d,
     create_global_pool,
 )
 from timm_3g.layers.create_pool import POOLS, TIMM_POOLS
@@ -371,7 +366,7 @@ def test_wrong_features(name, shape):
 
 # Layers built directly ------------------------------------------------------------------------------------------------
 
-DIRECT = [BilinearPool2d, CompactBilinearPool2d, CovPool2d, DropCovPool2d, GaussianPool2d, MGGDPool2d]
+DIRECT = list(dict.fromkeys(entry.cls for entry in POOLS.values()))
 
 
 @pytest.mark.parametrize('cls', DIRECT)

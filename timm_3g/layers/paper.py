@@ -38,6 +38,10 @@ class Paper:
     key: str
     pages: str = ''
 
+    def __post_init__(self) -> None:
+        if isinstance(self.authors, str):
+            raise TypeError(f"authors must be a tuple of full names, e.g. ('Ada Lovelace',); got {self.authors!r}.")
+
     def bibtex(self) -> str:
         """The citation as a BibTeX entry. Words with inner capitals keep them, in braces."""
         title = ' '.join(f'{{{word}}}' if word[1:] != word[1:].lower() else word for word in self.title.split(' '))
