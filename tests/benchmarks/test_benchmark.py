@@ -409,9 +409,8 @@ def test_compile_counts_graph_breaks(compiled):
     assert set(breaks.values()) == {0.0}
 
 
-@pytest.mark.parametrize(
-    'options', [['--amp-dtype', 'bfloat16', '--channels-last'], slow_unless(False, ['--amp-dtype', 'float16'])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('options', [['--amp-dtype', 'bfloat16', '--channels-last'], ['--amp-dtype', 'float16']])
 def test_networks_under_autocast(options, tmp_path):
     """What a GPU does by default, as far as a CPU can."""
     sections = ['--sections', 'model', 'reweight', '--img-size', '16']
