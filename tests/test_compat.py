@@ -10,7 +10,6 @@ import timm
 import torch
 from common import SMALL
 from huggingface_hub import hf_hub_download
-from timm.models.efficientnet import EfficientNet
 from torch import nn
 from torch.distributions import Distribution, Normal
 
@@ -74,9 +73,9 @@ def test_search_split(tmp_path):
     assert compat.search_split(str(tmp_path), 'train') == str(tmp_path)
 
 
-def test_decode_arch_def():
-    net = EfficientNet(compat.decode_arch_def([['ds_r1_k3_s1_e1_c16']]), num_classes=2)
-    assert net.num_classes == 2 and [info['num_chs'] for info in net.feature_info] == [16]
+def test_the_feature_getter_of_timm():
+    features = timm.create_model('resnet10t', features_only=True, feature_cls='getter')
+    assert type(features) is compat.FeatureGetterNet, 'timm has moved FeatureGetterNet: adapt compat.'
 
 
 def test_model_args(tmp_path):

@@ -1,5 +1,6 @@
 """The package as a whole: version and changelog, README's tables and commands, what `.ci/run` runs, types."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from common import MODELS, ROOT
 
 import timm_3g
+from timm_3g.layers.create_pool import POOLS
 
 README = (ROOT / 'README.md').read_text()
 SHELL = [line for code in re.findall(r'```bash\n(.*?)```', README, re.DOTALL) for line in code.splitlines()]
@@ -33,12 +35,15 @@ POOLINGS = (ROOT / 'docs' / 'guides' / 'poolings.md').read_text()
 
 @pytest.mark.parametrize('page', [README, NETWORKS], ids=['README', 'networks'])
 def test_the_tables_of_networks_are_complete(page):
-    names = set()
-    for cell in re.findall(r'^\| (?:.*? \| )?.*', page, re.MULTILINE):
-        for prefix, numbers, suffix in re.findall(r'`(resnet)\{([\d,]+)\}(_\w+)`', cell):
-            names |= {f'{prefix}{number}{suffix}' for number in numbers.split(',')}
-        names |= set(re.findall(r'`(\w+_3g)`', cell))
-    assert names == set(MODELS)
+    cells = re.findall(r'`([\w{},]+)`', '\n'.join(line for line in page.splitlines() if line.startswith('|')))
+    names = {name for cell in cells for name in expanded(cell)}
+    assert {name for name in names if name == 'gcp' or ('_' in name and name.rsplit('_', 1)[1] in POOLS)} == set(MODELS)
+
+
+def expanded(text: str) -> list[str]:
+    """The names that braces stand for, as in a shell: a{b,c} is ab and ac."""
+    parts = [part.split(',') for part in re.split(r'[{}]', text)]
+    return [''.join(name) for name in itertools.product(*parts)]
 
 
 @pytest.mark.parametrize('page', [README, POOLINGS], ids=['README', 'poolings'])

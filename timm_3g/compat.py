@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import HfHubHTTPError
 from timm.data import dataset_factory
-from timm.models import _efficientnet_builder, _hub
+from timm.models import _features, _hub
 from torch import Tensor, nn
 
 # The only hook below autograd, so also for the products of a backward. torch documents it, from this module.
@@ -49,8 +49,9 @@ def count_graph_breaks(model: nn.Module, x: Tensor) -> int:
 # missing, and has no public function that tells the two apart.
 search_split = dataset_factory._search_split
 
-# The blocks of an EfficientNet in timm's notation, as its class takes them. The entry points of timm's models alone call it.
-decode_arch_def = _efficientnet_builder.decode_arch_def
+# What `features_only=True` wraps a model in that has `forward_intermediates`. timm takes a class of one's own in its place, and
+# asks whether it is of this one, but exports the others alone.
+FeatureGetterNet: Any = _features.FeatureGetterNet
 
 # The attribute of a model that `save_for_hf` writes to config.json as `model_args`. timm keeps there what the caller passed to
 # create_model. Our models add what settles their function, so that config.json builds the same network. No public setter.

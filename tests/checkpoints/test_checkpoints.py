@@ -459,7 +459,9 @@ def test_config_json_is_the_whole_model(tmp_path, name, kwargs, reset):
 @pytest.mark.parametrize(('name', 'bn_eps'), [('resnet18_3g', 1e-5), (LITE, 1e-3)])
 def test_defaults_are_recorded_for_3g(tmp_path, name, bn_eps):
     timm.models.save_for_hf(timm.create_model(name, num_classes=3), str(tmp_path), safe_serialization=True)
+    tap = {'backbone': 'tf_efficientnet_lite0.in1k', 'out_index': None, 'first_order': False, 'output_stride': None}
     assert json.loads((tmp_path / 'config.json').read_text())['model_args'] == {
+        **(tap if name == LITE else {}),
         'global_pool': '3g', 'reduce_dim': 256, 'bn_eps': bn_eps, 'eps': 1e-7, 'triangle': 'lower', 'num_iters': 5,
         'centered': True,
         'num_reweights': 3, 'reweight_beta': 0.0, 'num_classes': 3, 'in_chans': 3,

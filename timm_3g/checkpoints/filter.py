@@ -28,11 +28,8 @@ _POOL = 'global_pool.'  # what the names of the pooling begin with; the classifi
 
 def _check_options(model: nn.Module, source: str, recorded: Mapping[str, Any]) -> None:
     """Refuse weights whose order, eps, steps, ... are known and differ from those of the model."""
-    pool: Any = model.global_pool
-    built = {'reduce_dim': model.reduce_dim, 'bn_eps': model.bn_eps, **pool.options}
-    differing = [
-        f'{k}: weights {recorded[k]!r}, model {built[k]!r}' for k in built if k in recorded and recorded[k] != built[k]
-    ]
+    head: Any = model
+    differing = head.differing_options(recorded)
     if differing:
         raise ValueError(
             f'These weights were made for another function, as {source} says ({"; ".join(differing)}). They would load and '

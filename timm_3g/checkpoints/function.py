@@ -11,7 +11,12 @@ from timm_3g.layers.create_pool import POOLS, TIMM_POOLS, checked_option, pool_o
 MOST: dict[str, int] = {'reduce_dim': 4096, 'num_iters': 1000, 'num_reweights': 64, 'sketch_dim': 1 << 20}
 MOST_CLASSES = 1_000_000
 
-# global_pool, reduce_dim and bn_eps of each architecture of this package. `models.register_second_order` fills it.
+# Options of networks on any backbone, each with an example of its type.
+BACKBONE_OPTIONS: dict[str, Any] = {'backbone': '', 'out_index': 0, 'first_order': False, 'output_stride': 32}
+# What they are where a training run does not state them.
+UNSTATED: dict[str, Any] = {'out_index': None, 'first_order': False, 'output_stride': None}
+
+# What settles the function of each architecture of this package by default. `models.register_second_order` fills it.
 DEFAULTS: dict[str, dict[str, Any]] = {}
 
 
@@ -21,7 +26,7 @@ def recorded_options() -> set[str]:
     >>> {'global_pool', 'num_iters'} <= recorded_options(), 'url' in recorded_options()
     (True, False)
     """
-    return pool_options() | {'global_pool', 'reduce_dim', 'bn_eps'}
+    return pool_options() | {'global_pool', 'reduce_dim', 'bn_eps', *BACKBONE_OPTIONS}
 
 
 def is_ours(name: str) -> bool:
@@ -35,7 +40,12 @@ def is_ours(name: str) -> bool:
 
 
 def defaults_of(arch: str) -> dict[str, Any]:
-    """global_pool, reduce_dim and bn_eps of an architecture of this package; {} for any other."""
+    """What settles the function of an architecture of this package by default; {} for any other.
+
+    >>> import timm_3g
+    >>> defaults_of('resnet50_isqrt')
+    {'global_pool': 'isqrt', 'reduce_dim': 256, 'bn_eps': 1e-05}
+    """
     return dict(DEFAULTS.get(arch, {}))
 
 
@@ -49,7 +59,9 @@ def checked_options(given: Mapping[str, Any], source: str) -> dict[str, Any]:
     pool = options.get('global_pool', '')
     if not isinstance(pool, str) or pool not in ('', *POOLS, *TIMM_POOLS):
         raise ValueError(f'{source} names global_pool={pool!r:.80}, which is none of timm_3g.list_pools().')
-    examples = {'reduce_dim': 256, 'bn_eps': 1e-5} | {k: v for entry in POOLS.values() for k, v in entry.options.items()}
+    examples = {'reduce_dim': 256, 'bn_eps': 1e-5, **BACKBONE_OPTIONS} | {
+        k: v for entry in POOLS.values() for k, v in entry.options.items()
+    }
     try:
         options |= {name: checked_option(name, value, examples[name]) for name, value in options.items() if name in examples}
     except TypeError as error:
@@ -66,7 +78,8 @@ def function_of(arch: str, given: Mapping[str, Any], source: str) -> dict[str, A
     Raises:
         ValueError: see `checked_options`; or an option that the pooling does not have.
     """
-    stated = {**defaults_of(arch), **checked_options(given, source)}
+    defaults = defaults_of(arch)
+    stated = {**(UNSTATED if 'backbone' in defaults else {}), **defaults, **checked_options(given, source)}
     pool = stated.get('global_pool')
     known = POOLS[pool].options if pool in POOLS else {}
     foreign = sorted(pool_options() & stated.keys() - known.keys())
@@ -74,3 +87,15 @@ def function_of(arch: str, given: Mapping[str, Any], source: str) -> dict[str, A
         takes = ', '.join(known) or 'none'
         raise ValueError(f'{source} has {", ".join(foreign)} for global_pool={pool!r}, whose options are: {takes}.')
     return {**known, **stated}
+
+
+def differing_options(recorded: Mapping[str, Any], built: Mapping[str, Any]) -> list[str]:
+    """The options that weights and a model both state, and state differently, as texts.
+
+    Backbones are compared without their tags, which say how images are prepared and where weights came from.
+
+    >>> differing_options({'num_iters': 5, 'backbone': 'resnet18.a1_in1k'}, {'num_iters': 3, 'backbone': 'resnet18'})
+    ['num_iters: weights 5, model 3']
+    """
+    ours, theirs = ({**options, 'backbone': options.get('backbone', '').split('.')[0]} for options in (built, recorded))
+    return [f'{k}: weights {theirs[k]!r}, model {ours[k]!r}' for k in built if k in recorded and theirs[k] != ours[k]]

@@ -8,6 +8,7 @@ from .create_pool import list_pools as list_pools
 from .create_pool import pool_options as pool_options
 from .create_pool import pool_paper as pool_paper
 from .dropcov_pool import DropCovPool2d as DropCovPool2d
+from .first_order import WithAverage2d as WithAverage2d
 from .gaussian_pool import GaussianPool2d as GaussianPool2d
 from .matrix_root import EighRoot as EighRoot
 from .matrix_root import NewtonSchulzRoot as NewtonSchulzRoot
@@ -18,6 +19,7 @@ from .reduce import Reduce2d as Reduce2d
 from .reweight import Reweight2d as Reweight2d
 from .reweight import ReweightURMv1 as ReweightURMv1
 from .reweight import ReweightURMv2 as ReweightURMv2
+from .reweight import open_gates as open_gates
 from .reweight import record_weights as record_weights
 from .second_order_pool import SecondOrderPool2d as SecondOrderPool2d
 from .vectorize import SymToVec as SymToVec

@@ -6,7 +6,7 @@ first. The map w in [0, 1] multiplies features, so a chain of blocks weighs x x^
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from timm_3g.ops import is_ordinary
 
 from ._fold import fold_batch_norms
 from .paper import Paper
-from .reduce import conv1x1
+from .reduce import Reduce2d, conv1x1
 
 THREE_G = Paper(
     title='Deep Global Generalized Gaussian Networks',
@@ -91,6 +91,9 @@ torch.fx.wrap('bounded_relu')
 
 class PositionReweight2d(nn.Module):
     """X_hat <- w * X_hat. Subclasses compute the map w."""
+
+    if TYPE_CHECKING:  # TorchScript would read it
+        squeeze: Squeeze2d
 
     def weight(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """The map w, (B, 1, H, W), values in [0, 1]."""
@@ -207,6 +210,36 @@ class ReweightURMv2(PositionReweight2d):
         """The map w, (B, 1, H, W), values in [0, 1]."""
         product = bounded_relu(self.bn_d(self.conv_d(x_hat))) * bounded_relu(self.bn_e(self.conv_e(x_hat)))
         return torch.sigmoid(self.squeeze(product))
+
+
+@torch.no_grad()
+def open_gates(pool: nn.Module) -> None:
+    """Start a pooling with re-weighting as the same pooling without it. Its function, parameters and names stay.
+
+    The authors' initialization saturates most maps at random, so that a new network sees few positions. Here conv_g and conv_h
+    of every block become 0, so that every map is 1/2 everywhere, and the scale of the reduction's BatchNorm is multiplied by
+    2^T, so that the product of the T maps times the features is what it would be without them. conv_g learns from the first
+    step, and what is before it from the second.
+
+    Without a reduction there is no such scale. The vector of a covariance's root is 2^-T as long then.
+
+    Args:
+        pool: a new pooling of `create_global_pool`. One without re-weighting stays as it is.
+
+    >>> pool = create_global_pool('3g', in_features=8, reduce_dim=4)
+    >>> open_gates(pool)
+    >>> with record_weights(pool) as maps:
+    ...     vector = pool(torch.rand(2, 8, 5, 5))
+    >>> [w.unique().tolist() for w in maps]
+    [[0.5], [0.5], [0.5]]
+    """
+    blocks = [m for m in pool.modules() if isinstance(m, PositionReweight2d)]
+    for block in blocks:
+        block.squeeze.conv_g.weight.zero_()
+        if isinstance(block, Reweight2d):
+            block.conv_h.weight.zero_()
+    for reduce in (m for m in pool.modules() if isinstance(m, Reduce2d)):
+        reduce.bn.weight.mul_(2.0 ** len(blocks))
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """timm's build_model_with_cfg for the classes with our head: weights are found and opened before anything is built."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import partial
 from inspect import signature
@@ -19,8 +19,8 @@ from timm_3g.layers import pool_options
 Model = TypeVar('Model', bound=nn.Module)
 
 
-def build_with_filter(cls: type[Model], arch: str, pretrained: bool, **kwargs: Any) -> Model:
-    """timm's build_model_with_cfg for a class with our head: weights are opened first, and go through our filter.
+def build_with_filter(cls: Callable[..., Model], arch: str, pretrained: bool, **kwargs: Any) -> Model:
+    """timm's build_model_with_cfg for what builds a model with our head: weights are opened first, and go through our filter.
 
     Raises:
         RuntimeError, FileNotFoundError, ValueError: no weights, or not these (see `find_weights`, `open_weights`,
@@ -44,7 +44,7 @@ def build_with_filter(cls: type[Model], arch: str, pretrained: bool, **kwargs: A
         raise
 
 
-def _build_from(weights: Weights, cls: type[Model], arch: str, filter_fn: Any, kwargs: dict[str, Any]) -> Model:
+def _build_from(weights: Weights, cls: Callable[..., Model], arch: str, filter_fn: Any, kwargs: dict[str, Any]) -> Model:
     """Build the model while the weights are being read, and hand them to timm as values: it would read the file again."""
     recorded = weights.record.function(arch)
 
@@ -59,7 +59,7 @@ def _build_from(weights: Weights, cls: type[Model], arch: str, filter_fn: Any, k
     return model
 
 
-def _build(cls: type[Model], arch: str, pretrained: bool, filter_fn: Any, kwargs: dict[str, Any]) -> Model:
+def _build(cls: Callable[..., Model], arch: str, pretrained: bool, filter_fn: Any, kwargs: dict[str, Any]) -> Model:
     """timm's build_model_with_cfg, with a remedy where the model does not take an argument."""
     try:
         return build_model_with_cfg(cls, arch, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
@@ -76,11 +76,10 @@ def _build(cls: type[Model], arch: str, pretrained: bool, filter_fn: Any, kwargs
         raise TypeError(f'{error}. Did you mean {near[0]}?') from error
 
 
-def _arguments_of(cls: type[nn.Module]) -> list[str]:
-    """What the class and timm's below it take, and the options of the poolings."""
-    return sorted(
-        recorded_options().union(*(signature(base).parameters for base in cls.__mro__ if base.__module__ != 'builtins'))
-    )
+def _arguments_of(cls: Callable[..., nn.Module]) -> list[str]:
+    """What the class and timm's below it take, or the function; and the options of the poolings."""
+    bases = [base for base in cls.__mro__ if base.__module__ != 'builtins'] if isinstance(cls, type) else [cls]
+    return sorted(recorded_options().union(*(signature(base).parameters for base in bases)))
 
 
 def _settled(arch: str, kwargs: Mapping[str, Any], weights: Weights | None) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """The head that every backbone of this package shares: a pooling of `timm_3g.list_pools()`, a Linear, a record of both."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from timm.layers import get_device_dtype
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from timm_3g.checkpoints.function import differing_options
 from timm_3g.compat import MODEL_ARGS
 from timm_3g.layers import create_global_pool, pool_options
 
@@ -32,6 +35,7 @@ class SecondOrderHead(nn.Module):
     """
 
     classifier_name = 'fc'
+    batch_norm: tuple[float | None, float | None] = (0.1, 1e-5)  # momentum and eps where the caller names none. None: as built
     drop_rate: float
 
     def classify(self, x: Tensor) -> Tensor:
@@ -48,31 +52,45 @@ class SecondOrderHead(nn.Module):
         bn_eps: float | None,
         **dd: Any,
     ) -> None:
-        """Build the head, and give every BatchNorm of the model its momentum and eps (None: PyTorch's 0.1 and 1e-5)."""
+        """Build the head, and give every BatchNorm of the model its momentum and eps (None: those of `batch_norm`)."""
         self.num_classes = num_classes
         self.reduce_dim = reduce_dim or 0
-        self.bn_momentum = 0.1 if bn_momentum is None else bn_momentum
-        self.bn_eps = 1e-5 if bn_eps is None else bn_eps
+        self.bn_momentum = self.batch_norm[0] if bn_momentum is None else bn_momentum
+        self.bn_eps = self.batch_norm[1] if bn_eps is None else bn_eps
         self._set_pool(global_pool, options, **dd)
         self._set_classifier(**dd)
         self._set_batch_norm(self)
 
     def _set_pool(self, global_pool: str, options: dict[str, Any], **dd: Any) -> None:
-        features: Any = self.num_features
-        self.global_pool = create_global_pool(global_pool, features, self.reduce_dim, **options, **dd)
-        pool: Any = self.global_pool.train(self.training)
+        pool: Any = self._create_pool(global_pool, options, **dd)
+        self.global_pool = pool.train(self.training)
         self._set_batch_norm(pool)
         self.head_hidden_size = pool.out_features
         # What timm writes to config.json: by itself only what the caller passed, here all that settles the function.
         foreign = pool_options()
         kept = {k: v for k, v in getattr(self, MODEL_ARGS, {}).items() if k not in foreign}
-        settled = {'global_pool': global_pool, 'reduce_dim': self.reduce_dim, 'bn_eps': self.bn_eps, **pool.options}
-        setattr(self, MODEL_ARGS, {**kept, **settled})
+        setattr(self, MODEL_ARGS, {**kept, 'global_pool': global_pool, **self.function_options()})
+
+    def _create_pool(self, global_pool: str, options: dict[str, Any], **dd: Any) -> nn.Module:
+        features: Any = self.num_features
+        return create_global_pool(global_pool, features, self.reduce_dim, **options, **dd)
+
+    @torch.jit.ignore
+    def function_options(self) -> dict[str, Any]:
+        """What settles the function of this model beside its architecture and the name of its pooling. Plain data."""
+        pool: Any = self.global_pool
+        return {'reduce_dim': self.reduce_dim, 'bn_eps': self.bn_eps, **pool.options}
+
+    @torch.jit.ignore
+    def differing_options(self, recorded: Mapping[str, Any]) -> list[str]:
+        """What is recorded of a function that is not this model's, as texts."""
+        return differing_options(recorded, self.function_options())
 
     def _set_batch_norm(self, module: nn.Module) -> None:
         for batch_norm in module.modules():
             if isinstance(batch_norm, BATCH_NORMS):
-                batch_norm.momentum, batch_norm.eps = self.bn_momentum, self.bn_eps
+                batch_norm.momentum = batch_norm.momentum if self.bn_momentum is None else self.bn_momentum
+                batch_norm.eps = batch_norm.eps if self.bn_eps is None else self.bn_eps
 
     def _set_classifier(self, **dd: Any) -> None:
         has_classes = self.num_classes > 0
@@ -81,7 +99,9 @@ class SecondOrderHead(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Features (B, C, H, W) to logits (B, num_classes), or to the vector (B, head_hidden_size) before the classifier."""
-        x = self.global_pool(x)
+        return self._from_vector(self.global_pool(x), pre_logits)
+
+    def _from_vector(self, x: Tensor, pre_logits: bool) -> Tensor:
         if self.drop_rate > 0.0:
             x = F.dropout(x, p=float(self.drop_rate), training=self.training)
         return x if pre_logits else self.classify(x)

@@ -13,7 +13,7 @@ Model = TypeVar('Model', bound=nn.Module)
 
 
 def register_second_order(
-    global_pool: str = '3g', reduce_dim: int = 256, bn_eps: float = 1e-5
+    global_pool: str = '3g', reduce_dim: int | None = 256, bn_eps: float | None = 1e-5, **options: Any
 ) -> Callable[[Callable[..., Model]], Callable[..., Model]]:
     """A decorator for an entry point of timm: registers it, and passes it these options where the caller names no others.
 
@@ -21,14 +21,16 @@ def register_second_order(
 
     Args:
         global_pool: a name of `timm_3g.list_pools()`.
-        reduce_dim: channels after the 1x1 reduction.
-        bn_eps: of every BatchNorm.
+        reduce_dim: channels after the 1x1 reduction. None where the class settles it.
+        bn_eps: of every BatchNorm. None where the class settles it.
+        options: others of `recorded_options`, such as the backbone.
 
     >>> import timm, timm_3g
     >>> timm.create_model('resnet18_isqrt', device='meta').global_pool.pool_type
     'isqrt'
     """
-    defaults = {'global_pool': global_pool, 'reduce_dim': reduce_dim, 'bn_eps': bn_eps}
+    given = {'global_pool': global_pool, 'reduce_dim': reduce_dim, 'bn_eps': bn_eps, **options}
+    defaults = {name: value for name, value in given.items() if value is not None}
 
     def decorate(entry: Callable[..., Model]) -> Callable[..., Model]:
         DEFAULTS[entry.__name__] = defaults

@@ -21,6 +21,7 @@ from timm_3g.checkpoints import (
     our_names,
     recorded_options,
 )
+from timm_3g.checkpoints.function import defaults_of
 from timm_3g.data import CLASS_NAMES, names_in_order, read_class_map
 from timm_3g.utils.files import require_file
 
@@ -87,12 +88,23 @@ def create_loaded(
 def _create_named(model: str, num_classes: int | None, given: Mapping[str, Any]) -> nn.Module:
     """A model with the weights that its name stands for."""
     require_model(model)
+    _refuse_random_head(model)
     source, name = parse_model_name(model)
     if source:
         check_config(Path(name) if source == 'local-dir' else download_config(name, given.get('cache_dir')).parent)
     net = timm.create_model(model, pretrained=True, num_classes=num_classes, **given)
     _check_classifier(net, model, num_classes)
     return net
+
+
+def _refuse_random_head(model: str) -> None:
+    """Raise ValueError for a network on any backbone, whose name stands for weights of the backbone alone."""
+    arch = split_model_name_tag(model)[0]
+    if 'backbone' in defaults_of(arch) and not (resolve_pretrained_cfg(arch, split_model_name_tag(model)[1]).has_weights):
+        raise ValueError(
+            f'{model} names no weights of its own: pretrained=True loads its backbone under a random head. Give a trained '
+            f'file with --checkpoint, or a folder as local-dir:DIR.'
+        )
 
 
 def _create_timms(model: str, weights: Weights, num_classes: int | None, given: Mapping[str, Any]) -> nn.Module:
