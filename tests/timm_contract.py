@@ -1,4 +1,6 @@
-"""Run timm's own, unmodified tests/test_models.py on all our models: python tests/timm_contract.py [pytest args].
+"""Run timm's own, unmodified tests/test_models.py on all our models: python tests/timm_contract.py [--few] [pytest args].
+
+--few takes the smallest networks with which every class and every pooling is there. The others differ in depth alone.
 
 The wheel of timm does not carry its tests, the sdist does: pip fetches the one of the installed version, only its tests/ is
 unpacked (its parent would shadow the installed timm), and a conftest above it limits timm's lists to our models. Nothing of
@@ -59,8 +61,22 @@ def pytest_collection_modifyitems(config, items):
 """
 
 
+def few() -> list[str]:
+    """The smallest models with which every class, and every pooling of a model's name, is there."""
+    nets = {name: timm.create_model(name, device='meta') for name in MODELS}
+    chosen, seen = [], set()
+    for name in sorted(nets, key=lambda name: sum(p.numel() for p in nets[name].parameters())):
+        kinds = {type(nets[name]), nets[name].global_pool.pool_type}
+        if kinds - seen:
+            chosen.append(name)
+            seen |= kinds
+    return chosen
+
+
 def main() -> int:
     """Exit code of pytest."""
+    arguments = [word for word in sys.argv[1:] if word != '--few']
+    models = few() if '--few' in sys.argv else MODELS
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, '-m', 'pip', 'download', '-q', '--no-deps', '--no-binary', 'timm', '-d', folder]
         subprocess.run([*pip, f'timm=={timm.__version__}'], check=True)
@@ -69,8 +85,8 @@ def main() -> int:
             sdist.extractall(folder, members, filter='data')
         tests = next(Path(folder).glob('timm-*/tests'))
         (tests.parent / 'conftest.py').write_text(CONFTEST)
-        command = [sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider', str(tests / 'test_models.py'), *sys.argv[1:]]
-        env = {**os.environ, 'HF_HUB_OFFLINE': '1', 'TIMM_3G_MODELS': ' '.join(MODELS)}
+        command = [sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider', str(tests / 'test_models.py'), *arguments]
+        env = {'OMP_NUM_THREADS': '1', **os.environ, 'HF_HUB_OFFLINE': '1', 'TIMM_3G_MODELS': ' '.join(models)}
         return subprocess.run(command, cwd=tests.parent, env=env).returncode
 
 

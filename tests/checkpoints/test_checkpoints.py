@@ -326,7 +326,8 @@ def plain_weights(tmp_path, name):
     return plain, file
 
 
-@pytest.mark.parametrize(('name', 'of_timm', 'classifier', 'stage'), [slow_unless(False, *plain) for plain in PLAIN])
+@pytest.mark.slow
+@pytest.mark.parametrize(('name', 'of_timm', 'classifier', 'stage'), PLAIN[:1])  # test_gcp.py has the other class
 def test_backbone_only_where_timm_asks_for_it(tmp_path, caplog, name, of_timm, classifier, stage):
     plain, file = plain_weights(tmp_path, of_timm)
     with caplog.at_level(logging.INFO, 'timm_3g'):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from timm_3g.layers import Reduce2d, SecondOrderPool2d, record_weights
+from timm_3g.layers import Reduce2d, record_weights, second_order_pool_of
 from timm_3g.utils.options import OptionError
 
 
@@ -40,9 +40,9 @@ def default_layers(model: nn.Module) -> list[str]:
     >>> default_layers(timm.create_model('resnet10_mini_3g'))
     ['global_pool.reduce.bn', 'global_pool.reduce']
     """
-    pool = getattr(model, 'global_pool', None)
-    if isinstance(pool, SecondOrderPool2d) and isinstance(pool.reduce, Reduce2d):
-        return ['global_pool.reduce.bn', 'global_pool.reduce']
+    path, pool = second_order_pool_of(model)
+    if pool is not None and isinstance(pool.reduce, Reduce2d):
+        return [f'{path}.reduce.bn', f'{path}.reduce']
     return ['forward_features']
 
 
@@ -81,15 +81,15 @@ class Recorder:
 
     def __enter__(self) -> 'Recorder':
         modules = dict(self.model.named_modules())
-        pool = getattr(self.model, 'global_pool', None)
+        path, pool = second_order_pool_of(self.model)
         triangle: Any = getattr(pool, 'to_vec', None)
         with ExitStack() as stack:  # if one of these fails, all hooks are removed
             for name in self.kept:
                 if name != 'forward_features':
                     stack.callback(modules[name].register_forward_hook(self._keeper(self.kept[name], name)).remove)
-            if isinstance(pool, SecondOrderPool2d):
+            if pool is not None:
                 stack.callback(pool.register_forward_pre_hook(self._before_pool).remove)
-                stack.callback(pool.reduce.register_forward_hook(self._keeper(self.reduced, 'global_pool.reduce')).remove)
+                stack.callback(pool.reduce.register_forward_hook(self._keeper(self.reduced, f'{path}.reduce')).remove)
                 self.live_maps = stack.enter_context(record_weights(pool))
                 stack.callback(pool.register_forward_hook(self._after_pool).remove)
                 if triangle is not None:

@@ -14,7 +14,7 @@ from timm_3g.inference import find_images
 from timm_3g.inference.data_config import data_config
 from timm_3g.inference.images import read_batches
 from timm_3g.inference.model import forward, load_model
-from timm_3g.layers import SecondOrderPool2d
+from timm_3g.layers import second_order_pool_of
 from timm_3g.utils.files import require_writable_folder, save_figure
 from timm_3g.utils.options import OptionError, takes_fields_of
 
@@ -133,7 +133,7 @@ def figure1(options: Figure1Options) -> Figure1:
     if options.num_images and options.num_images < len(files):
         files = [files[i * len(files) // options.num_images] for i in range(options.num_images)]
     model: Any = load_model(options)
-    second_order = isinstance(getattr(model, 'global_pool', None), SecondOrderPool2d)
+    second_order = second_order_pool_of(model)[1] is not None
     parts = [part for part in options.parts if second_order or not PARTS[part].needs_pooling]
     if not parts:
         raise ValueError(

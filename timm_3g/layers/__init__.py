@@ -9,6 +9,7 @@ from .create_pool import pool_options as pool_options
 from .create_pool import pool_paper as pool_paper
 from .dropcov_pool import DropCovPool2d as DropCovPool2d
 from .first_order import WithAverage2d as WithAverage2d
+from .first_order import second_order_pool_of as second_order_pool_of
 from .gaussian_pool import GaussianPool2d as GaussianPool2d
 from .matrix_root import EighRoot as EighRoot
 from .matrix_root import NewtonSchulzRoot as NewtonSchulzRoot

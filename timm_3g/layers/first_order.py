@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .precision import at_least_float32
+from .second_order_pool import SecondOrderPool2d
 
 
 class WithAverage2d(nn.Module):
@@ -45,3 +46,21 @@ class WithAverage2d(nn.Module):
         vector = self.pool(x)
         average = at_least_float32(x if last is None else last).mean((2, 3))
         return torch.cat([average.to(vector.dtype), vector], 1)
+
+
+def second_order_pool_of(model: nn.Module) -> tuple[str, SecondOrderPool2d | None]:
+    """The second-order pooling of a network and its path in it: `global_pool`, or what is beside an average in it.
+
+    Returns:
+        ('', None) where the network has no second-order pooling.
+
+    >>> import timm, timm_3g
+    >>> path, pool = second_order_pool_of(timm.create_model('gcp', first_order=True, global_pool='isqrt', device='meta'))
+    >>> path, pool.pool_type
+    ('global_pool.pool', 'isqrt')
+    """
+    pool = getattr(model, 'global_pool', None)
+    path = 'global_pool'
+    if isinstance(pool, WithAverage2d):
+        pool, path = pool.pool, f'{path}.pool'
+    return (path, pool) if isinstance(pool, SecondOrderPool2d) else ('', None)

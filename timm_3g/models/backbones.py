@@ -4,6 +4,7 @@ Surveyed on timm 1.0.31, one network of each module family. `timm-3g backbones` 
 """
 
 import difflib
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from typing import Any
@@ -190,4 +191,7 @@ def backbone_cfg(arch: str, backbone: str) -> dict[str, Any]:
     check_backbone(backbone)
     cfg: Any = timm.get_pretrained_cfg(backbone)
     fields = {key: value for key, value in cfg.to_dict().items() if key not in _OF_WEIGHTS}
+    patch = re.search(r'_patch(\d+)_', backbone)
+    if cfg.pool_size is None and patch and family_of(backbone) in TOKENS:  # timm says it of maps alone
+        fields['pool_size'] = tuple(side // int(patch[1]) for side in cfg.input_size[1:])
     return {**fields, 'architecture': arch, 'num_classes': 1000, 'classifier': 'classifier'}

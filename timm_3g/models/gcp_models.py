@@ -35,9 +35,6 @@ NAMED: dict[str, dict[str, Any]] = {
     'gcp_vit_small_patch16_224': {'backbone': 'vit_small_patch16_224.augreg_in21k_ft_in1k'},
 }
 POOLS = ('3g', 'isqrt')
-# The height and width of the map, where timm does not say it of the backbone.
-POOL_SIZE = {'vit_small_patch16_224.augreg_in21k_ft_in1k': (14, 14)}
-
 # What names the weights of a backbone elsewhere, in an overlay of its pretrained_cfg.
 _ELSEWHERE = ('url', 'hf_hub_id', 'hf_hub_filename', 'custom_load')
 _JAX = ('.npz', '.npy')  # timm's networks read them by themselves
@@ -119,13 +116,7 @@ def _register(arch: str, global_pool: str, options: Mapping[str, Any]) -> None:
 _MEMBERS = {f'{name}_{pool}': (pool, options) for name, options in NAMED.items() for pool in POOLS}
 _MEMBERS['gcp'] = ('3g', {'backbone': BACKBONE})
 default_cfgs = generate_default_cfgs(
-    {
-        f'{arch}.untrained': {
-            **(cfg := backbone_cfg(arch, options['backbone'])),
-            'pool_size': POOL_SIZE.get(options['backbone'], cfg['pool_size']),
-        }
-        for arch, (_, options) in _MEMBERS.items()
-    }
+    {f'{arch}.untrained': backbone_cfg(arch, options['backbone']) for arch, (_, options) in _MEMBERS.items()}
 )
 for _arch, (_pool, _options) in _MEMBERS.items():
     _register(_arch, _pool, _options)
