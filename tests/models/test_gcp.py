@@ -434,6 +434,33 @@ def test_from_training_to_a_folder_and_back(trained, tmp_path, monkeypatch, caps
     capsys.readouterr()
 
 
+@pytest.mark.parametrize('key', ['checkpoint_path', 'backbone_weights'])
+def test_a_config_names_no_other_file(trained, tmp_path, capsys, key):
+    """What would reach timm.create_model of the backbone."""
+    assert main(['export', str(trained[1]), '--output', str(tmp_path / 'out'), '--license', 'mit']) == 0
+    capsys.readouterr()
+    file = tmp_path / 'out' / 'config.json'
+    config = json.loads(file.read_text())
+    config['model_args'][key] = {'url': 'http://127.0.0.1/other.pth'}
+    file.write_text(json.dumps(config))
+    with pytest.raises((TypeError, ValueError), match=key):
+        timm.create_model(f'local-dir:{tmp_path / "out"}')
+    with pytest.raises((TypeError, ValueError), match=key):
+        timm.create_model(f'local-dir:{tmp_path / "out"}', pretrained=True)
+
+
+def test_to_the_hub_and_back(trained, hub, capsys):
+    """Nothing but its own repository is asked for."""
+    model, file = trained
+    assert main(['publish', str(file), '--model', 'gcp.toy', '--license', 'mit', '--repo', 'acme/gcp.toy']) == 0
+    capsys.readouterr()
+    hub.requests.clear()
+    again = timm.create_model('hf-hub:acme/gcp.toy', pretrained=True).eval()
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(again(x), model(x)) and again.pretrained_cfg['tag'] == 'toy'
+    assert all('acme/gcp.toy' in path or 'lfs' in path for _, path, *_ in hub.requests) and hub.requests
+
+
 def test_a_checkpoint_of_train_is_known_by_its_arguments(trained):
     model, file = trained
     options = {'reduce_dim': 16, 'num_iters': 3, 'out_index': 2, 'first_order': True, 'num_classes': 5}

@@ -69,6 +69,9 @@ _OF_WEIGHTS: tuple[str, ...] = (
     'label_offset',
 )
 _OF_WEIGHTS += ('label_names', 'label_descriptions', 'origin_url')
+# Arguments of timm.create_model that are no options of a network.
+NOT_OPTIONS = {'checkpoint_path', 'pretrained', 'pretrained_cfg', 'pretrained_cfg_overlay', 'cache_dir', 'model_name'}
+NOT_OPTIONS |= {'pretrained_filter_fn', 'pretrained_strict', 'pretrained_model_args'}
 _REMEDY = 'Name a file of its weights: pretrained_cfg_overlay=dict(file=...). Or start from random ones: pretrained=False.'
 
 
@@ -144,9 +147,13 @@ def create_backbone(name: str, weights: Mapping[str, Any] | None, **kwargs: Any)
 
     Raises:
         ValueError: an unknown backbone, or weights that do not fit.
+        TypeError: an argument that the network does not have.
         RuntimeError: the weights cannot be fetched.
     """
     check_backbone(name)
+    foreign = sorted(NOT_OPTIONS & kwargs.keys())
+    if foreign:  # a config.json may have any: it must not name files, and nobody else needs them
+        raise TypeError(f'{", ".join(foreign)} cannot be given for a backbone. Options are those of the network {name}.')
     overlay = dict(weights or {})
     cache_dir = overlay.pop('cache_dir', None)
     try:

@@ -35,6 +35,7 @@ NAMED: dict[str, dict[str, Any]] = {
     'gcp_vit_small_patch16_224': {'backbone': 'vit_small_patch16_224.augreg_in21k_ft_in1k'},
 }
 POOLS = ('3g', 'isqrt')
+
 # What names the weights of a backbone elsewhere, in an overlay of its pretrained_cfg.
 _ELSEWHERE = ('url', 'hf_hub_id', 'hf_hub_filename', 'custom_load')
 _JAX = ('.npz', '.npy')  # timm's networks read them by themselves
@@ -42,6 +43,8 @@ _JAX = ('.npz', '.npy')  # timm's networks read them by themselves
 
 def _create_gcp(arch: str, pretrained: bool = False, **kwargs: Any) -> GCP:
     """Build, with the weights of the whole network where a config.json or a file has them, else with the backbone's own."""
+    if 'backbone_weights' in kwargs:
+        raise TypeError('backbone_weights is no option of a model. Name a file: pretrained_cfg_overlay=dict(file=...).')
     kwargs = {'feature_cfg': {'feature_cls': Features, 'out_indices': None}, **kwargs}
     given: Any = kwargs.get('pretrained_cfg')
     if (isinstance(given, Mapping) and given.get('source') in FROM_CONFIG) or _has_weights(arch, given, kwargs['backbone']):
