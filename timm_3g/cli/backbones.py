@@ -12,7 +12,7 @@ EXAMPLE = """timm-3g backbones
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb: which families, and where the table goes."""
-    parser.add_argument('--families', nargs='+', metavar='NAME', help="timm's names of modules (default: all; 6 minutes)")
+    parser.add_argument('--families', nargs='+', metavar='NAME', help="timm's names of modules (default: all; 12 minutes)")
     parser.add_argument('--output', type=Path, metavar='FILE', help='write the table there, as Markdown')
 
 
