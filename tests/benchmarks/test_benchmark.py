@@ -336,6 +336,7 @@ def compiled(tmp_path_factory):
     return folder, out.getvalue()
 
 
+@pytest.mark.slow
 def test_the_machine_is_described(whole):
     folder, out = whole
     for word in (f'torch {torch.__version__}', f'timm {timm.__version__}', 'device: cpu', '1 torch threads', 'timm-3g'):
@@ -357,6 +358,7 @@ def test_section_leaves_a_table_figures_and_a_picture(section, request):
     assert all(math.isfinite(float(row['value'])) for row in rows if 'num_iters=20' not in row['case'])
 
 
+@pytest.mark.slow
 def test_head_compares_three_forms_idle_and_busy(whole):
     cases = [f'batch={batch} dim=6 positions=9{busy}' for busy in ('', ' busy=1') for batch in (2, 3)]
     phases = ('forward + backward', 'forward')
@@ -373,6 +375,7 @@ def test_the_plain_fixed_point_is_the_same_estimate():
     torch.testing.assert_close(plain_fixed_point(x, 0.5), fit_mggd(x, 0.5)[0].scatter, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_fit_compares_the_forms_and_says_how_they_ended(whole):
     known, unknown = (f'images=3 dim=2 positions=9 shape={shape}' for shape in ('known', 'unknown'))
     forms = {
@@ -383,6 +386,7 @@ def test_fit_compares_the_forms_and_says_how_they_ended(whole):
     assert figures(whole[0], 'fit', 'converged')['ours', 'fit', known] == 1.0
 
 
+@pytest.mark.slow
 def test_precision_tells_the_formats_apart(whole):
     for form in ('textbook', 'ours'):
         for phase in ('vector', 'gradient'):
@@ -392,6 +396,7 @@ def test_precision_tells_the_formats_apart(whole):
             assert exact < 1e-5 < tf32 < 5e-3 and 2 * tf32 < bf16 < 5e-2
 
 
+@pytest.mark.slow
 def test_model_is_split_and_compared(whole):
     assert {key[:2] for key in figures(whole[0], 'model', 'time over avg')} == {
         *((form, 'training step') for form in ('avg', 'ours', 'textbook')),
