@@ -11,7 +11,7 @@ import pytest
 import reference
 import timm
 import torch
-from common import EXACT, FLOAT32, SMALL, features, slow_unless
+from common import EXACT, FLOAT32, SMALL, features
 
 from timm_3g import create_global_pool
 from timm_3g.benchmarks import SECTIONS, BenchmarkOptions, Case, Report, benchmark
@@ -347,7 +347,8 @@ def test_the_machine_is_described(whole):
     assert sorted(p.name for p in folder.iterdir()) == sorted(['benchmark.csv', *pictures])
 
 
-@pytest.mark.parametrize('section', [slow_unless(section != 'compile', section) for section in SECTIONS])
+@pytest.mark.slow
+@pytest.mark.parametrize('section', SECTIONS)
 def test_section_leaves_a_table_figures_and_a_picture(section, request):
     folder, out = request.getfixturevalue('compiled' if section == 'compile' else 'whole')
     assert f'\n{section}: ' in out
