@@ -53,7 +53,7 @@ def ten(**overlay) -> dict:
         slow_unless((kind, depth, training) in (('3g', 18, True), ('isqrt', 18, False)), kind, depth, training)
         for kind, depths in (('3g', DEPTHS), ('isqrt', (18, 34, 50, 101)))
         for depth in depths
-        for training in ((False, True) if depth in (18, 50) else (True,))
+        for training in (False, True)
     ],
 )
 def test_logits_and_gradients_equal_the_authors(kind, depth, training):

@@ -17,8 +17,8 @@ from timm.optim import create_optimizer_v2
 import timm_3g
 from timm_3g.__main__ import main
 from timm_3g.layers import WithAverage2d
-from timm_3g.models import GCP
-from timm_3g.models.backbones import INTERMEDIATES, REFUSED, TOKENS, family_of
+from timm_3g.models import GCP, EfficientNet3G
+from timm_3g.models.backbones import INTERMEDIATES, LAST_STAGE_ALONE, REFUSED, TOKENS, WITHOUT_NORM, family_of, takes_norm
 from timm_3g.models.gcp_models import NAMED
 from timm_3g.models.loading import create_loaded
 from timm_3g.models.survey import SMALL_MEMBERS, survey_backbones, survey_table
@@ -63,7 +63,11 @@ def test_the_families():
     known = {family_of(name) for name in timm.list_models() if not timm_3g.models.loading.is_ours(name)}
     assert set(SMALL_MEMBERS) <= known, 'timm has dropped families: take them out of SMALL_MEMBERS'
     assert known <= set(SMALL_MEMBERS), 'timm has new families: try them with `timm-3g backbones`, and add them'
-    assert TOKENS | INTERMEDIATES | set(REFUSED) <= known and len(known) - len(REFUSED) >= 90 and len(FAST) >= 30
+    assert (
+        TOKENS | INTERMEDIATES | WITHOUT_NORM | set(REFUSED) | set(LAST_STAGE_ALONE) <= known
+        and len(known) - len(REFUSED) >= 90
+        and len(FAST) >= 30
+    )
     assert {family_of(member) for member in SMALL_MEMBERS.values()} == known
 
 
@@ -72,6 +76,13 @@ def test_list_backbones():
     assert len(names) > 1300 and 'resnet50' in names
     assert not {'resnet50_3g', 'gcp', 'coat_tiny', 'crossvit_9_240'} & set(names)
     assert timm_3g.list_backbones('vit_tiny_patch16_?*4') == ['vit_tiny_patch16_224', 'vit_tiny_patch16_384']
+
+
+def test_an_unknown_family():
+    with pytest.raises(ValueError, match=r"timm has no family 'convnex'\. Did you mean convnext\?"):
+        next(survey_backbones(['convnex']))
+    with pytest.raises(ValueError, match="timm has no family 'gcp_models'"):
+        next(survey_backbones(['gcp_models']))
 
 
 def test_the_table_says_what_was_refused():
@@ -209,6 +220,44 @@ def test_a_stage_before_the_last(backbone, first_order):
     assert all(p.grad is not None for p in model.parameters())
     model.reset_classifier(4, 'avg')
     assert model(x).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    'family', [slow_unless(family in ('hiera', 'resnet'), family) for family in (*FAST, 'hiera', 'hieradet_sam2', 'xcit')]
+)
+@pytest.mark.parametrize('first_order', [False, True])
+def test_a_stage_of_a_family(family, first_order):
+    """The map is that of timm's forward_intermediates, and no parameter is idle."""
+    backbone = SMALL_MEMBERS[family]
+    if family in LAST_STAGE_ALONE:
+        with pytest.raises(ValueError, match=f'out_index must be left out for {backbone}: {LAST_STAGE_ALONE[family]}'):
+            gcp(backbone, out_index=-2, first_order=first_order)
+        return
+    model = gcp(backbone, out_index=-2, first_order=first_order)
+    cfg = model.pretrained_cfg
+    x = torch.randn(2, *(cfg['input_size'] if cfg.get('fixed_input_size') else (3, 128, 128)))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.01)
+    for training in (True, False):
+        model.train(training)(x).square().sum().backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    plain = timm.create_model(backbone).eval()
+    plain.load_state_dict(
+        {k: v for k, v in model.state_dict().items() if not k.startswith(('global_pool.', 'classifier.'))}, strict=False
+    )
+    with torch.no_grad():
+        found = model.forward_features(x)
+        (expected,) = plain.forward_intermediates(
+            x, indices=[model.out_index], norm=takes_norm(family), output_fmt='NCHW', intermediates_only=True
+        )
+    torch.testing.assert_close(found[0] if first_order else found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('backbone', ['hrnet_w18_small', 'efficientvim_m1'])
+def test_families_without_earlier_stages(backbone):
+    with pytest.raises(ValueError, match=f'out_index must be left out for {backbone}: '):
+        gcp(backbone, out_index=-2)
 
 
 def test_first_order_of_the_same_map():
@@ -388,6 +437,33 @@ def test_foreign_weights_are_refused(plain, tmp_path):
         gcp(pretrained=True, pretrained_cfg_overlay={'file': str(tmp_path / 'part.pth')})
 
 
+def test_a_bare_state_dict_of_the_whole_network(tmp_path):
+    """Without a reduction the pooling has no tensors: what tells it is the name of the classifier."""
+    model = gcp(reduce_dim=0).eval()
+    torch.save(model.state_dict(), tmp_path / 'bare.pth')
+    overlay = {'file': str(tmp_path / 'bare.pth'), 'num_classes': 10}
+    again = gcp(reduce_dim=0, pretrained=True, pretrained_cfg_overlay=overlay).eval()
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(again(x), model(x))
+
+
+@pytest.mark.parametrize('img_size', [96, (64, 96)])
+def test_a_run_at_another_image_size_is_known(tmp_path, capsys, img_size):
+    options = {'backbone': TOKEN, 'reduce_dim': 8, 'img_size': img_size}
+    model = timm.create_model('gcp', num_classes=3, global_pool='isqrt', **options).eval()
+    args = argparse.Namespace(model='gcp', gp='isqrt', num_classes=3, model_kwargs=options)
+    torch.save({'state_dict': model.state_dict(), 'args': args}, tmp_path / 'last.pth.tar')
+    x = torch.randn(1, 3, *([img_size] * 2 if isinstance(img_size, int) else img_size))
+    assert torch.equal(create_loaded('gcp', tmp_path / 'last.pth.tar').eval()(x), model(x))
+    assert main(['export', str(tmp_path / 'last.pth.tar'), '--output', str(tmp_path / 'out'), '--license', 'mit']) == 0
+    assert torch.equal(timm.create_model(f'local-dir:{tmp_path / "out"}', pretrained=True).eval()(x), model(x))
+    args.model_kwargs['img_size'] = 'large'
+    torch.save({'state_dict': model.state_dict(), 'args': args}, tmp_path / 'last.pth.tar')
+    with pytest.raises(ValueError, match='img_size must be a finite int'):
+        create_loaded('gcp', tmp_path / 'last.pth.tar')
+    capsys.readouterr()
+
+
 def test_a_random_head_is_never_evaluated():
     with pytest.raises(ValueError, match='convnext_atto_3g names no weights of its own'):
         create_loaded('convnext_atto_3g')
@@ -515,3 +591,4 @@ def test_the_efficientnet_keeps_its_names_and_its_function():
     ]
     assert {m.eps for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {1e-3}
     assert model.reduce_dim == 256 and model.head_hidden_size == 32896
+    assert isinstance(model, EfficientNet3G) and type(timm.create_model('gcp', backbone='tinynet_e')) is EfficientNet3G

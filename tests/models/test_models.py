@@ -83,8 +83,12 @@ def test_stage4_has_stride_1_without_dilation(name):
     assert model.feature_info[-1]['reduction'] == 16
 
 
-def test_residual_batch_norms_and_head_are_initialised_as_the_authors_do():
-    model = timm.create_model('resnet18_3g')
+@pytest.mark.parametrize(('name', 'scale'), [('resnet18_3g', 1), (LITE, 8)])
+def test_residual_batch_norms_and_head_are_initialised_as_the_authors_do(name, scale):
+    """But for the scale of the reduction and the gates, where a network starts open."""
+    model = timm.create_model(name)
+    assert bool((model.global_pool.reduce.bn.weight == scale).all())
+    model.global_pool.reduce.bn.weight.data.fill_(1)
     assert all(bool((m.weight == 1).all()) for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
     for conv in (model.global_pool.reduce.conv, model.global_pool.reweight[2].conv_e):
         assert float(conv.weight.detach().std()) == pytest.approx((2 / 256) ** 0.5, rel=0.05)

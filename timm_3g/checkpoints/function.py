@@ -12,7 +12,7 @@ MOST: dict[str, int] = {'reduce_dim': 4096, 'num_iters': 1000, 'num_reweights': 
 MOST_CLASSES = 1_000_000
 
 # Options of networks on any backbone, each with an example of its type.
-BACKBONE_OPTIONS: dict[str, Any] = {'backbone': '', 'out_index': 0, 'first_order': False, 'output_stride': 32}
+BACKBONE_OPTIONS: dict[str, Any] = {'backbone': '', 'out_index': 0, 'first_order': False, 'output_stride': 32, 'img_size': 224}
 # What they are where a training run does not state them.
 UNSTATED: dict[str, Any] = {'out_index': None, 'first_order': False, 'output_stride': None}
 
@@ -63,13 +63,20 @@ def checked_options(given: Mapping[str, Any], source: str) -> dict[str, Any]:
         k: v for entry in POOLS.values() for k, v in entry.options.items()
     }
     try:
-        options |= {name: checked_option(name, value, examples[name]) for name, value in options.items() if name in examples}
+        options |= {name: _checked(name, value, examples[name]) for name, value in options.items() if name in examples}
     except TypeError as error:
         raise ValueError(f'{source} has an option of another type: {error}') from error
     for name, most in MOST.items():
         if not 0 <= options.get(name, 0) <= most:
             raise ValueError(f'{source} has {name}={options[name]}; it must be between 0 and {most}.')
     return options
+
+
+def _checked(name: str, value: Any, example: Any) -> Any:
+    """See `checked_option`. An image size may be a height and a width."""
+    if name == 'img_size' and isinstance(value, (list, tuple)) and len(value) == 2:
+        return [checked_option(name, side, example) for side in value]
+    return checked_option(name, value, example)
 
 
 def function_of(arch: str, given: Mapping[str, Any], source: str) -> dict[str, Any]:

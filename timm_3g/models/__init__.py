@@ -1,4 +1,4 @@
-"""timm models, one architecture per file. Importing this package registers them. A new backbone: a file, and an import here."""
+"""timm models. Importing this package registers them. A new network that timm lacks: a file, and an import here."""
 
 from timm_3g.checkpoints import checkpoint_filter_fn as checkpoint_filter_fn
 
@@ -8,4 +8,5 @@ from ._head import SecondOrderHead as SecondOrderHead
 from ._register import register_second_order as register_second_order
 from .backbones import list_backbones as list_backbones
 from .gcp import GCP as GCP
+from .gcp_models import EfficientNet3G as EfficientNet3G
 from .resnet_3g import ResNet3G as ResNet3G

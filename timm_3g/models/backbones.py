@@ -29,7 +29,13 @@ TOKENS = frozenset(
 INTERMEDIATES = frozenset({'cait', 'efficientvim', 'pit', 'volo', 'xcit'})
 
 # Families whose `forward_intermediates` cannot apply the last normalization.
-WITHOUT_NORM = frozenset({'hiera'})
+WITHOUT_NORM = frozenset({'hiera', 'hieradet_sam2'})
+
+# Families of which no earlier stage can be taken, with the reason.
+LAST_STAGE_ALONE = {
+    'efficientvim': 'timm cannot cut its later stages off',
+    'hrnet': 'its stages exchange maps, so that parts of every stage serve the next one alone',
+}
 
 # Families that cannot be a backbone, with the reason.
 REFUSED = {

@@ -17,7 +17,7 @@ from timm_3g.layers import WithAverage2d, classify, create_global_pool, open_gat
 from timm_3g.layers.create_pool import POOLS
 
 from ._head import SecondOrderHead, pop_pool_options
-from .backbones import INTERMEDIATES, create_backbone, family_of, form_of, remove_head, takes_norm
+from .backbones import INTERMEDIATES, LAST_STAGE_ALONE, create_backbone, family_of, form_of, remove_head, takes_norm
 
 REDUCE_DIM = 256  # channels after the reduction, where the map has more
 
@@ -76,6 +76,10 @@ class GCP(SecondOrderHead):
     def get_classifier(self) -> nn.Module:
         """The Linear, or an Identity where num_classes is 0."""
         return self.classifier
+
+    def _maps_of(self, x: Tensor, stages: list[int]) -> list[Tensor]:
+        """The maps (B, C, H, W) of some stages, by timm's forward_intermediates."""
+        return self.forward_intermediates(x, indices=stages, norm=self.stage_norm, output_fmt='NCHW', intermediates_only=True)
 
     def _create_pool(self, global_pool: str, options: dict[str, Any], **dd: Any) -> nn.Module:
         channels: Any = self.num_features
@@ -141,8 +145,7 @@ class _FromStage(GCP):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images to maps (B, num_features, H, W)."""
-        maps = self.forward_intermediates(x, [self.stage], norm=self.stage_norm, output_fmt='NCHW', intermediates_only=True)
-        return maps[0]
+        return self._maps_of(x, [self.stage])[0]
 
 
 class _FromTwoStages(GCP):
@@ -151,10 +154,11 @@ class _FromTwoStages(GCP):
     def forward_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images to the map that is pooled and the last map, both in NCHW."""
         if self.family in INTERMEDIATES:
-            stages = [self.stage, self.num_stages - 1]
-            maps = self.forward_intermediates(x, stages, norm=self.stage_norm, output_fmt='NCHW', intermediates_only=True)
-            return maps[0], maps[1]
-        last, maps = self.forward_intermediates(x, [self.stage], norm=self.stage_norm, output_fmt='NCHW')
+            tap, last = self._maps_of(x, [self.stage, self.num_stages - 1])
+            return tap, last
+        last, maps = self.forward_intermediates(
+            x, indices=[self.stage], norm=self.stage_norm, stop_early=False, output_fmt='NCHW'
+        )
         if self.form == 'NLC':
             last = tokens_to_map(last, x, self.prefix_tokens, self.reduction)
         return maps[0], last.permute(0, 3, 1, 2) if self.form == 'NHWC' else last
@@ -192,8 +196,11 @@ PARTS = ('__code__', '__globals__', '__name__', '__defaults__', '__closure__')
 
 
 @cache
-def _class_of(kind: str, base: Any) -> type[GCP]:
-    """The class of a network of timm with our head. Two methods of the base's own have another name in it."""
+def class_of(kind: str, base: Any) -> type[GCP]:
+    """The class of a network of timm with our head: one per kind in _KINDS and class of timm's.
+
+    Two methods of timm's have another name in it: `backbone_features` and `backbone_intermediates`.
+    """
     features = FunctionType(*(getattr(base.forward_features, part) for part in PARTS))
     features.__name__ = 'backbone_features'  # by this name TorchScript knows it
     members = {
@@ -205,7 +212,7 @@ def _class_of(kind: str, base: Any) -> type[GCP]:
 
 
 def _empty(kind: str, base: Any) -> GCP:
-    cls = _class_of(kind, base)
+    cls = class_of(kind, base)
     return cls.__new__(cls)
 
 
@@ -272,6 +279,8 @@ def build_gcp(
     net.num_stages = len(net.feature_info)
     kind, stage = form, net.num_stages - 1
     if out_index is not None or form == 'intermediates':
+        if out_index is not None and family in LAST_STAGE_ALONE:
+            raise ValueError(f'out_index must be left out for {backbone}: {LAST_STAGE_ALONE[family]}.')
         stage = _stage(net, out_index)
         kind = 'two stages' if first_order and out_index is not None else 'stage'
         norm = takes_norm(family)
@@ -281,7 +290,7 @@ def build_gcp(
         net.num_features = net.feature_info[stage]['num_chs']
     remove_head(net, family)
     base: Any = type(net)
-    net.__class__ = _class_of(kind, base)
+    net.__class__ = class_of(kind, base)
     net.family, net.form, net.last_features = family, form, last if kind != 'stage' else net.num_features
     net.prefix_tokens, net.reduction = getattr(net, 'num_prefix_tokens', 0), net.feature_info[-1]['reduction']
     net.backbone, net.first_order, net.drop_rate = backbone, bool(first_order), drop_rate

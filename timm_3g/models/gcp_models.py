@@ -2,14 +2,13 @@
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import generate_default_cfgs, resolve_pretrained_cfg
+from timm.models import EfficientNet, generate_default_cfgs, resolve_pretrained_cfg
 
 from timm_3g.checkpoints import checkpoint_filter_fn as checkpoint_filter_fn
-from timm_3g.checkpoints import is_ours, open_weights
+from timm_3g.checkpoints import is_ours, open_weights, our_names
 from timm_3g.checkpoints.function import defaults_of
 from timm_3g.checkpoints.source import FROM_CONFIG
 from timm_3g.layers.create_pool import TIMM_POOLS
@@ -17,7 +16,7 @@ from timm_3g.layers.create_pool import TIMM_POOLS
 from ._build import build_with_filter
 from ._register import register_second_order
 from .backbones import PLAIN_HEADS, backbone_cfg, family_of
-from .gcp import GCP, Features, build_gcp
+from .gcp import GCP, Features, build_gcp, class_of
 
 _logger = logging.getLogger(__name__)
 
@@ -36,9 +35,11 @@ NAMED: dict[str, dict[str, Any]] = {
 }
 POOLS = ('3g', 'isqrt')
 
+# What `tf_efficientnet_lite0_3g` is an instance of, under the name that it had in 0.1.0.
+EfficientNet3G = class_of('NCHW', EfficientNet)
+
 # What names the weights of a backbone elsewhere, in an overlay of its pretrained_cfg.
 _ELSEWHERE = ('url', 'hf_hub_id', 'hf_hub_filename', 'custom_load')
-_JAX = ('.npz', '.npy')  # timm's networks read them by themselves
 
 
 def _create_gcp(arch: str, pretrained: bool = False, **kwargs: Any) -> GCP:
@@ -83,8 +84,6 @@ def _of_backbone(arch: str, overlay: Mapping[str, Any], kwargs: Mapping[str, Any
     """
     cache = {'cache_dir': kwargs['cache_dir']} if kwargs.get('cache_dir') else {}
     file, tensors = overlay.get('file'), overlay.get('state_dict')
-    if file and Path(file).suffix in _JAX:
-        return {'file': file, 'custom_load': True}
     if file and not tensors:
         weights = open_weights(file)
         if is_ours(weights.record.key):
@@ -92,10 +91,12 @@ def _of_backbone(arch: str, overlay: Mapping[str, Any], kwargs: Mapping[str, Any
         tensors = weights.tensors
     if not tensors:
         return {**cache, **{key: overlay[key] for key in _ELSEWHERE if overlay.get(key)}}
-    if any(name.startswith(('global_pool.', 'module.global_pool.')) for name in tensors) or _is_timms_own(kwargs):
-        return None
+    tensors = our_names(tensors)
     cfg: Any = timm.get_pretrained_cfg(kwargs['backbone'])
     names = [cfg.classifier] if isinstance(cfg.classifier, str) else list(cfg.classifier or ())
+    ours = f'{GCP.classifier_name}.weight' in tensors and GCP.classifier_name not in names
+    if ours or any(name.startswith('global_pool.') for name in tensors) or _is_timms_own(kwargs):
+        return None
     rows = next((len(tensors[f'{name}.weight']) for name in names if f'{name}.weight' in tensors), 0)
     return {'state_dict': tensors, 'num_classes': rows}
 

@@ -1,6 +1,6 @@
 """One network of each family of timm with our head: does it train, and what map does it give?"""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from timm_3g.checkpoints import is_ours
+from timm_3g.layers.create_pool import nearest
 
 from .backbones import REFUSED, family_of
 from .gcp import build_gcp
@@ -147,8 +148,8 @@ class SurveyedFamily:
         return self.family in REFUSED
 
 
-def survey_backbones(families: Iterable[str] | None = None, image_size: int | None = None) -> Iterator[SurveyedFamily]:
-    """Build a small network of each family with '3g' and with 'isqrt', and take a step forward and backward.
+def survey_backbones(families: Sequence[str] | None = None, image_size: int | None = None) -> Iterator[SurveyedFamily]:
+    """Build a small network of each family with '3g' and with 'isqrt', and take a step forward and backward in both modes.
 
     Args:
         families: timm's names of modules. None for all that timm has.
@@ -157,10 +158,16 @@ def survey_backbones(families: Iterable[str] | None = None, image_size: int | No
     Yields:
         One result per family, in order. `problem` says if logits or gradients are not finite, or a parameter has no gradient.
 
+    Raises:
+        ValueError: timm has no such family.
+
     >>> [found.map_size for found in survey_backbones(['resnet'])]
     [(512, 7, 7)]
     """
     known = sorted({family_of(name) for name in timm.list_models() if not is_ours(name)})
+    unknown = sorted(set(families or ()) - set(known))
+    if unknown:
+        raise ValueError(f'timm has no family {unknown[0]!r}.{nearest(unknown[0], known)} timm.list_modules() has them all.')
     for family in tqdm(list(families or known), desc='families', disable=None):
         member = SMALL_MEMBERS.get(family) or timm.list_models(module=family)[0]
         yield (
@@ -169,7 +176,7 @@ def survey_backbones(families: Iterable[str] | None = None, image_size: int | No
 
 
 def _tried(family: str, member: str, image_size: int | None) -> SurveyedFamily:
-    """Build, and take a step."""
+    """Build, and take a step forward and backward in training mode and in eval mode."""
     cfg: Any = timm.get_pretrained_cfg(member)
     channels, height, width = cfg.input_size
     side = SMALL_IMAGES.get(family) or (None if cfg.fixed_input_size else image_size)
