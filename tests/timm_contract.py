@@ -1,6 +1,6 @@
 """Run timm's own, unmodified tests/test_models.py on all our models: python tests/timm_contract.py [--few] [pytest args].
 
---few takes the smallest networks with which every class and every pooling is there. The others differ in depth alone.
+--few takes the smallest network of every class. The others differ in depth or pooling.
 
 The wheel of timm does not carry its tests, the sdist does: pip fetches the one of the installed version, only its tests/ is
 unpacked (its parent would shadow the installed timm), and a conftest above it limits timm's lists to our models. Nothing of
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from operator import itemgetter
 from pathlib import Path
 
 import timm
@@ -62,15 +63,13 @@ def pytest_collection_modifyitems(config, items):
 
 
 def few() -> list[str]:
-    """The smallest models with which every class, and every pooling of a model's name, is there."""
-    nets = {name: timm.create_model(name, device='meta') for name in MODELS}
-    chosen, seen = [], set()
-    for name in sorted(nets, key=lambda name: sum(p.numel() for p in nets[name].parameters())):
-        kinds = {type(nets[name]), nets[name].global_pool.pool_type}
-        if kinds - seen:
-            chosen.append(name)
-            seen |= kinds
-    return chosen
+    """The smallest model of every class."""
+    nets = [timm.create_model(name, device='meta') for name in MODELS]
+    sizes = [sum(p.numel() for p in net.parameters()) for net in nets]
+    smallest = {
+        type(net): name for _, name, net in sorted(zip(sizes, MODELS, nets, strict=True), reverse=True, key=itemgetter(0))
+    }
+    return list(smallest.values())
 
 
 def main() -> int:

@@ -184,10 +184,10 @@ def test_finite_in_finite_out_in_float16(name, scale, training):
 
 @pytest.mark.filterwarnings('ignore:`torch.jit.trace:FutureWarning')
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['3g', 'bcnn'])
-def test_half_precision_trains(name):
+@pytest.mark.parametrize(('name', 'options'), [('3g', {'num_reweights': 1}), ('bcnn', {})])
+def test_half_precision_trains(name, options):
     """Running statistics are kept, gradients arrive, hooks run once, and a compiled or traced model agrees."""
-    model, x = small(global_pool=name).half(), torch.randn(4, 3, 32, 32).half()
+    model, x = small(global_pool=name, **options).half(), torch.randn(4, 3, 32, 32).half()
     calls = []
     hook = model.global_pool.register_forward_hook(lambda *_: calls.append(1))
     before = {k: b.clone() for k, b in model.named_buffers() if 'running' in k}

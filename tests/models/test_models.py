@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import reference
 import timm
 import torch
-from common import FLOAT32, LITE, MODELS, SMALL, slow_unless
+from common import FLOAT32, LITE, MODELS, SMALL, shallow, slow_unless
 from timm.layers import convert_sync_batchnorm
 from timm.layers.split_batchnorm import convert_splitbn_model
 from timm.models._manipulate import reinit_non_persistent_buffers
@@ -31,6 +32,10 @@ def small(backbone: str = SMALL, **kwargs) -> torch.nn.Module:
 
 def images(batch: int = 2, size: tuple[int, int] = (64, 64), channels: int = 3) -> torch.Tensor:
     return torch.randn(batch, channels, *size)
+
+
+# Small ones, but for the maps of a network of stride 32.
+SIZES = {SMALL: (32, 32), LITE: (64, 64)}
 
 
 @pytest.mark.parametrize('depth', [18, 23, 34, 50, 101, 152])
@@ -170,7 +175,7 @@ def test_any_input_size_and_batch_of_one(size, backbone, name):
 def test_hostile_images_give_finite_logits_and_gradients(backbone, name, training):
     for image in (torch.zeros_like, torch.ones_like, lambda x: 1e4 * x, lambda x: 1e-4 * x):
         model = small(backbone, global_pool=name).train(training)
-        y = model(image(images(3)))
+        y = model(image(images(3, SIZES[backbone])))
         assert torch.isfinite(y).all()
         y.square().sum().backward()
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
@@ -195,7 +200,7 @@ def test_channels_last(backbone, name):
 @pytest.mark.parametrize(('autocast', 'out'), [(torch.bfloat16, torch.bfloat16), (torch.float16, torch.float32)])
 def test_autocast_trains(backbone, name, autocast, out):
     model = small(backbone, global_pool=name)
-    x = images(4, (32, 32) if backbone == SMALL else (64, 64))  # float16 is slow on a CPU
+    x = images(4, SIZES[backbone])  # float16 is slow on a CPU
     with torch.autocast('cpu', autocast):
         y = model(x)
     assert y.dtype == out
@@ -213,7 +218,7 @@ def test_fp16_autocast_keeps_logits_of_large_covariances_finite():
 @pytest.mark.parametrize(('backbone', 'name'), FEW_HEADS)
 def test_model_in_bfloat16(backbone, name):
     model = small(backbone, global_pool=name).to(torch.bfloat16)
-    y = model(images().bfloat16())
+    y = model(images(2, SIZES[backbone]).bfloat16())
     assert y.dtype == torch.bfloat16 and torch.isfinite(y).all()
     y.float().sum().backward()
 
@@ -282,27 +287,31 @@ def test_frozen_batch_norm(backbone, name):
     assert any(isinstance(m, torch.nn.BatchNorm2d) for m in model.get_submodule(stages).modules())
 
 
+# A network with every kind of layer, and every pooling behind one convolution.
 @pytest.mark.slow
-@pytest.mark.parametrize(('backbone', 'name'), HEADS)
-def test_compiles_in_one_graph(backbone, name):
-    model = small(backbone, global_pool=name).eval()
-    x = images()
+@pytest.mark.parametrize('build', [small, *(partial(shallow, name) for name in POOLS)], ids=['network', *POOLS])
+def test_compiles_in_one_graph(build):
+    model, x = build().eval(), images(2, (32, 32))
     torch.testing.assert_close(torch.compile(model, backend='aot_eager', fullgraph=True)(x), model(x), **FLOAT32)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['3g', 'mpn', 'dropcov'])
-def test_compiles_a_training_step_under_autocast(name):
-    model = small(global_pool=name)
+@pytest.mark.parametrize(
+    'build', [small, partial(shallow, 'mpn'), partial(shallow, 'dropcov')], ids=['network', 'mpn', 'dropcov']
+)
+def test_compiles_a_training_step_under_autocast(build):
+    model = build()
     compiled = torch.compile(model, backend='aot_eager', fullgraph=True)
     with torch.autocast('cpu', torch.bfloat16):
-        compiled(images()).float().sum().backward()
+        compiled(images(2, (32, 32))).float().sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize(('backbone', 'name'), [slow_unless(head == (SMALL, '3g'), *head) for head in HEADS])
-def test_torch_export_with_dynamic_batch(backbone, name):
-    model = small(backbone, global_pool=name).eval()
+@pytest.mark.parametrize(
+    'build', [small, *(slow_unless(False, partial(shallow, name)) for name in POOLS)], ids=['network', *POOLS]
+)
+def test_torch_export_with_dynamic_batch(build):
+    model = build().eval()
     program = torch.export.export(model, (images(),), dynamic_shapes=({0: torch.export.Dim('batch')},))
     x = images(5)
     torch.testing.assert_close(program.module()(x), model(x), **FLOAT32)

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from torch import nn
 
 import timm_3g
 from timm_3g.layers.create_pool import POOLS
@@ -38,6 +39,13 @@ def assert_agree(name: str, got: torch.Tensor, expected: torch.Tensor, **toleran
     wrong = ~torch.isclose(got, expected, **tolerance)
     if name != 'cbp' or int(wrong.sum()) > 2:
         torch.testing.assert_close(got, expected, **tolerance)
+
+
+def shallow(name: str, **options: object) -> nn.Module:
+    """A pooling and a classifier behind one convolution: where a deep network would take longer and prove no more."""
+    few = {'num_reweights': 1} if 'num_reweights' in POOLS[name].options else {}
+    pool = timm_3g.create_global_pool(name, 16, 8, **few, **options)
+    return nn.Sequential(nn.Conv2d(3, 16, 3, stride=4), pool, nn.Linear(pool.out_features, 10))
 
 
 def image_folder(root: Path, splits: dict[str, int], classes: int = 3, size: tuple[int, int] = (32, 32)) -> Path:
