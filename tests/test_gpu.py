@@ -5,9 +5,9 @@ import copy
 import pytest
 import timm
 import torch
+from common import create_global_pool
 from torch import Tensor
 
-from timm_3g.layers import create_global_pool
 from timm_3g.layers.create_pool import POOLS
 from timm_3g.mggd import MultivariateGeneralizedGaussian, fit_mggd, regularized_covariance
 from timm_3g.ops import covariance, sqrt_covariance, sqrtm_newton_schulz

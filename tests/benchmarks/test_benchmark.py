@@ -11,9 +11,8 @@ import pytest
 import reference
 import timm
 import torch
-from common import EXACT, FLOAT32, SMALL, features
+from common import EXACT, FLOAT32, SMALL, create_global_pool, features
 
-from timm_3g import create_global_pool
 from timm_3g.benchmarks import SECTIONS, BenchmarkOptions, Case, Report, benchmark
 from timm_3g.benchmarks.machine import describe
 from timm_3g.benchmarks.options import device_of

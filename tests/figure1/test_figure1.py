@@ -63,7 +63,7 @@ def images(tmp_path_factory):
 def whole(tmp_path_factory, images, saved):
     """The verb, once, all parts: folder, what it printed, the model, its input."""
     root = tmp_path_factory.mktemp('whole')
-    arguments, model = saved(reduce_dim=DIM)
+    arguments, model = saved(reduce_dim=DIM, head_init='orig')
     with redirect_stdout(io.StringIO()) as out:
         assert figure1(arguments, [images[0].parents[1]], root / 'out', '-b', 3, '--channels', 0, 3) == 0
     transform = create_transform(**resolve_data_config({}, model=model))

@@ -5,12 +5,10 @@ import copy
 import pytest
 import timm
 import torch
-from common import EXACT, SMALL
+from common import EXACT, SMALL, create_global_pool
 from timm.layers import convert_splitbn_model, freeze_batch_norm_2d
 from timm.utils import reparameterize_model
 from torch import nn
-
-from timm_3g.layers import create_global_pool
 
 NAMES = ['3g', 'urm_v1', 'urm_v2', 'isqrt']
 BATCH_NORMS = {'3g': 19, 'urm_v1': 2, 'urm_v2': 4, 'isqrt': 1}  # of the reduction, and 6 in each of three blocks

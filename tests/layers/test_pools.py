@@ -6,13 +6,10 @@ import numpy as np
 import pytest
 import reference
 import torch
-from common import EXACT, assert_agree, features, slow_unless
+from common import EXACT, assert_agree, create_global_pool, features, slow_unless
 
 import timm_3g
-from timm_3g.layers import (
-    CovPool2d,
-    create_global_pool,
-)
+from timm_3g.layers import CovPool2d
 from timm_3g.layers.create_pool import POOLS, TIMM_POOLS
 from timm_3g.mggd import regularized_covariance
 

@@ -3,12 +3,12 @@
 import pytest
 import reference
 import torch
-from common import EXACT, features
+from common import EXACT, create_global_pool, features
 from timm.utils import reparameterize_model
 from torch.nn import functional as F
 
 from timm_3g.checkpoints.formats import _ATMP
-from timm_3g.layers import DropCovPool2d, Reweight2d, ReweightURMv1, ReweightURMv2, create_global_pool, record_weights
+from timm_3g.layers import DropCovPool2d, Reweight2d, ReweightURMv1, ReweightURMv2, record_weights
 from timm_3g.layers.reweight import bounded_relu
 
 

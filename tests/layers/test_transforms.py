@@ -5,7 +5,7 @@ import copy
 import pytest
 import timm
 import torch
-from common import EXACT, LITE, MODELS, SMALL, assert_agree, features, slow_unless
+from common import EXACT, LITE, MODELS, SMALL, assert_agree, create_global_pool, features, slow_unless
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.ao.quantization import get_default_qconfig_mapping, quantize_dynamic
@@ -14,14 +14,14 @@ from torch.func import functional_call, grad, hessian, jvp, vmap
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 import timm_3g
-from timm_3g.layers import create_global_pool, record_weights
+from timm_3g.layers import record_weights
 from timm_3g.layers.create_pool import POOLS
 
 ONCE = ['mpn', 'mggd']  # the poolings without a second derivative
 
 
 def small(name: str = SMALL, **kwargs) -> nn.Module:
-    return timm.create_model(name, **{'num_classes': 4, 'reduce_dim': 16, **kwargs}).eval()
+    return timm.create_model(name, **{'num_classes': 4, 'reduce_dim': 16, 'head_init': 'orig', **kwargs}).eval()
 
 
 # torch.func -----------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ FEW_HEADS = [slow_unless(head in ((SMALL, '3g'), (SMALL, 'isqrt')), *head) for h
 
 
 def small(backbone: str = SMALL, **kwargs) -> torch.nn.Module:
-    return timm.create_model(backbone, **{'num_classes': 10, 'reduce_dim': 64, **kwargs})
+    return timm.create_model(backbone, **{'num_classes': 10, 'reduce_dim': 64, 'head_init': 'orig', **kwargs})
 
 
 def images(batch: int = 2, size: tuple[int, int] = (64, 64), channels: int = 3) -> torch.Tensor:
@@ -88,12 +88,9 @@ def test_stage4_has_stride_1_without_dilation(name):
     assert model.feature_info[-1]['reduction'] == 16
 
 
-@pytest.mark.parametrize(('name', 'scale'), [('resnet18_3g', 1), (LITE, 8)])
-def test_residual_batch_norms_and_head_are_initialised_as_the_authors_do(name, scale):
-    """But for the scale of the reduction and the gates, where a network starts open."""
-    model = timm.create_model(name)
-    assert bool((model.global_pool.reduce.bn.weight == scale).all())
-    model.global_pool.reduce.bn.weight.data.fill_(1)
+@pytest.mark.parametrize('name', ['resnet18_3g', LITE])
+def test_residual_batch_norms_and_head_are_initialised_as_the_authors_do(name):
+    model = timm.create_model(name, head_init='orig')
     assert all(bool((m.weight == 1).all()) for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
     for conv in (model.global_pool.reduce.conv, model.global_pool.reweight[2].conv_e):
         assert float(conv.weight.detach().std()) == pytest.approx((2 / 256) ** 0.5, rel=0.05)

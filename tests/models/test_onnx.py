@@ -5,10 +5,9 @@ import onnxruntime
 import pytest
 import timm
 import torch
-from common import SMALL, shallow, slow_unless
+from common import SMALL, create_global_pool, shallow, slow_unless
 from timm.utils.onnx import onnx_export
 
-from timm_3g.layers import create_global_pool
 from timm_3g.layers.create_pool import POOLS
 
 OBSTACLES = {name: create_global_pool(name, 8).onnx_obstacle for name in POOLS}

@@ -241,6 +241,12 @@ def test_published_batch_crop_and_learning_rates(name):
     assert learning_rates(name, Namespace(**recipe(name))) == pytest.approx(FAMILIES[family(name)][1], rel=1e-9, abs=0)
 
 
+@every_family_file
+def test_published_networks_start_as_their_authors_do(name):
+    net = build(name)
+    assert getattr(net, 'head_init', 'orig') == 'orig' or not getattr(net.global_pool, 'reweight', ())
+
+
 @pytest.mark.parametrize('of', FAMILIES)
 def test_training_images_are_cropped_and_coloured_as_published(of, monkeypatch):
     monkeypatch.setattr(transforms_factory, 'transforms_imagenet_train', transforms_factory.transforms_imagenet_train)

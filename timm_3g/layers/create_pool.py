@@ -16,7 +16,7 @@ from .dropcov_pool import DROPCOV, DropCovPool2d
 from .gaussian_pool import G2DENET, GaussianPool2d
 from .mggd_pool import THREE_G_ESTIMATOR, MGGDPool2d
 from .paper import Paper
-from .reweight import THREE_G
+from .reweight import THREE_G, checked_head_init, open_gates
 from .second_order_pool import SecondOrderPool2d, checked_reduce_dim
 
 PlainData = str | int | float | bool
@@ -126,6 +126,7 @@ def create_global_pool(
     in_features: int,
     reduce_dim: int | None = 256,
     *,
+    head_init: str = 'open',
     input_fmt: str = 'NCHW',
     device: Any = None,
     dtype: Any = None,
@@ -138,6 +139,8 @@ def create_global_pool(
         in_features: channels of the features.
         reduce_dim: channels after the 1x1 reduction of second-order poolings. 0 or None for no reduction. timm's own poolings
             never reduce and ignore it.
+        head_init: where re-weightings start. 'open': every map is constant, as `open_gates` says. 'orig': the authors' start,
+            which saturates most maps at random. The function is the same. Other poolings have one start.
         input_fmt: layout of the features in timm's terms: 'NCHW', 'NHWC', or 'NLC' and 'NCL' for sequences of tokens. Remove
             prefix tokens first. timm's own poolings take the first two.
         device, dtype: of the parameters.
@@ -148,7 +151,7 @@ def create_global_pool(
         reduce_dim, builds the module again.
 
     Raises:
-        ValueError: an unknown name or input_fmt, or a value out of range.
+        ValueError: an unknown name, head_init or input_fmt, or a value out of range.
         TypeError: an option that this pooling does not have, or that differs in type from its default.
 
     >>> pool = create_global_pool('3g', in_features=512, reduce_dim=16, num_reweights=1)
@@ -167,6 +170,7 @@ def create_global_pool(
         takes = f'{", ".join(known) or "none"}.{nearest(unknown[0], known)}'
         raise TypeError(f'global_pool={pool_type!r} has no option {", ".join(unknown)}. Its options are: {takes}')
     reduce_dim = checked_reduce_dim(reduce_dim)
+    checked_head_init(head_init)
     formats = FORMATS if pool_type in POOLS else FORMATS[:2]
     if input_fmt not in formats:
         raise ValueError(f'input_fmt of global_pool={pool_type!r} must be one of {", ".join(formats)}; got {input_fmt!r}.')
@@ -176,6 +180,8 @@ def create_global_pool(
         pool: Any = entry.cls(in_features, reduce_dim, **entry.fixed, **options, device=device, dtype=dtype)
         pool.pool_type = pool_type
         pool.input_fmt = str(input_fmt)
+        if head_init == 'open':
+            open_gates(pool)
     else:
         pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type), input_fmt=input_fmt)
         pool.out_features = in_features * pool.feat_mult()

@@ -212,21 +212,33 @@ class ReweightURMv2(PositionReweight2d):
         return torch.sigmoid(self.squeeze(product))
 
 
+HEAD_INITS = ('open', 'orig')
+OPEN = 3.0  # a = conv_g(...) of an open gate where no BatchNorm makes up for it: w = sigmoid(3) = 0.953
+
+
+def checked_head_init(head_init: str) -> str:
+    """Return head_init. Raises ValueError unless it is one of HEAD_INITS."""
+    if head_init not in HEAD_INITS:
+        raise ValueError(f'head_init must be one of {", ".join(map(repr, HEAD_INITS))}; got {head_init!r:.80}.')
+    return head_init
+
+
 @torch.no_grad()
 def open_gates(pool: nn.Module) -> None:
     """Start a pooling with re-weighting as the same pooling without it. Its function, parameters and names stay.
 
-    The authors' initialization saturates most maps at random, so that a new network sees few positions. Here conv_g and conv_h
-    of every block become 0, so that every map is 1/2 everywhere, and the scale of the reduction's BatchNorm is multiplied by
-    2^T, so that the product of the T maps times the features is what it would be without them. conv_g learns from the first
-    step, and what is before it from the second.
+    The authors' initialization saturates most maps at random, so that a new network sees few positions. Here every map is the
+    same number everywhere at the start, and can leave it from the first step:
 
-    Without a reduction there is no such scale. The vector of a covariance's root is 2^-T as long then.
+    - Behind a reduction conv_g = conv_h = 0, so that w = 1/2, and the scale of the reduction's BatchNorm is 2^T. The product of
+      the T maps times the features is what it would be without them.
+    - Without a reduction there is no such scale. There BN_f is the constant 1, conv_g is 3 / (d // 4) and conv_h = 0, so that
+      w = sigmoid(3) = 0.953. The vector of a covariance's root is 0.953^T as long as without them.
 
     Args:
         pool: a new pooling of `create_global_pool`. One without re-weighting stays as it is.
 
-    >>> pool = create_global_pool('3g', in_features=8, reduce_dim=4)
+    >>> pool = create_global_pool('3g', in_features=8, reduce_dim=4, head_init='orig')
     >>> open_gates(pool)
     >>> with record_weights(pool) as maps:
     ...     vector = pool(torch.rand(2, 8, 5, 5))
@@ -234,12 +246,18 @@ def open_gates(pool: nn.Module) -> None:
     [[0.5], [0.5], [0.5]]
     """
     blocks = [m for m in pool.modules() if isinstance(m, PositionReweight2d)]
+    reductions = [m for m in pool.modules() if isinstance(m, Reduce2d)]
+    for reduction in reductions if blocks else ():
+        reduction.bn.weight.fill_(2.0 ** len(blocks))
     for block in blocks:
-        block.squeeze.conv_g.weight.zero_()
+        if reductions:
+            block.squeeze.conv_g.weight.zero_()
+        else:
+            block.squeeze.bn_f.weight.zero_()
+            block.squeeze.bn_f.bias.fill_(1.0)
+            block.squeeze.conv_g.weight.fill_(OPEN / block.squeeze.conv_g.in_channels)
         if isinstance(block, Reweight2d):
             block.conv_h.weight.zero_()
-    for reduce in (m for m in pool.modules() if isinstance(m, Reduce2d)):
-        reduce.bn.weight.mul_(2.0 ** len(blocks))
 
 
 @contextmanager

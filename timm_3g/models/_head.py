@@ -37,6 +37,7 @@ class SecondOrderHead(nn.Module):
     classifier_name = 'fc'
     batch_norm: tuple[float | None, float | None] = (0.1, 1e-5)  # momentum and eps where the caller names none. None: as built
     drop_rate: float
+    head_init = 'open'
 
     def classify(self, x: Tensor) -> Tensor:
         """The vector (B, head_hidden_size) to logits (B, num_classes)."""
@@ -50,11 +51,13 @@ class SecondOrderHead(nn.Module):
         reduce_dim: int | None,
         bn_momentum: float | None,
         bn_eps: float | None,
+        head_init: str = 'open',
         **dd: Any,
     ) -> None:
         """Build the head, and give every BatchNorm of the model its momentum and eps (None: those of `batch_norm`)."""
         self.num_classes = num_classes
         self.reduce_dim = reduce_dim or 0
+        self.head_init = head_init
         self.bn_momentum = self.batch_norm[0] if bn_momentum is None else bn_momentum
         self.bn_eps = self.batch_norm[1] if bn_eps is None else bn_eps
         self._set_pool(global_pool, options, **dd)
@@ -73,7 +76,7 @@ class SecondOrderHead(nn.Module):
 
     def _create_pool(self, global_pool: str, options: dict[str, Any], **dd: Any) -> nn.Module:
         features: Any = self.num_features
-        return create_global_pool(global_pool, features, self.reduce_dim, **options, **dd)
+        return create_global_pool(global_pool, features, self.reduce_dim, head_init=self.head_init, **options, **dd)
 
     @torch.jit.ignore
     def function_options(self) -> dict[str, Any]:

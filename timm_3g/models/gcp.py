@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from timm_3g.compat import FeatureGetterNet
-from timm_3g.layers import WithAverage2d, classify, create_global_pool, open_gates
+from timm_3g.layers import WithAverage2d, classify
 from timm_3g.layers.create_pool import POOLS
 
 from ._head import SecondOrderHead, pop_pool_options
@@ -82,9 +82,7 @@ class GCP(SecondOrderHead):
         return self.forward_intermediates(x, indices=stages, norm=self.stage_norm, output_fmt='NCHW', intermediates_only=True)
 
     def _create_pool(self, global_pool: str, options: dict[str, Any], **dd: Any) -> nn.Module:
-        channels: Any = self.num_features
-        pool = create_global_pool(global_pool, channels, self.reduce_dim, **options, **dd)
-        open_gates(pool)
+        pool = super()._create_pool(global_pool, options, **dd)
         return WithAverage2d(pool, self.last_features) if self.first_order and global_pool in POOLS else pool
 
     @torch.jit.ignore
@@ -236,6 +234,7 @@ def build_gcp(
     output_stride: int | None = None,
     bn_momentum: float | None = None,
     bn_eps: float | None = None,
+    head_init: str = 'open',
     drop_rate: float = 0.0,
     backbone_weights: dict[str, Any] | None = None,
     device: Any = None,
@@ -255,6 +254,7 @@ def build_gcp(
         first_order: join the average of the last map to the vector of a second-order pooling.
         output_stride: 8 or 16 to dilate the last stages of a family that can: more positions, and weights keep their meaning.
         bn_momentum, bn_eps: of every BatchNorm, also in the head. None: the backbone's own, and PyTorch's in the head.
+        head_init: 'open' or 'orig': where the re-weighting starts, see `timm_3g.create_global_pool`.
         drop_rate: dropout on the vector.
         backbone_weights: None for random ones. {} for those of the backbone's tag. Else a pretrained_cfg_overlay of timm that
             names others.
@@ -298,7 +298,7 @@ def build_gcp(
     net.out_index, net.output_stride = None if out_index is None else stage, output_stride
     if reduce_dim is None:
         reduce_dim = REDUCE_DIM if net.num_features > REDUCE_DIM else 0
-    net._set_head(num_classes, global_pool, options, reduce_dim, bn_momentum, bn_eps, **dd)
+    net._set_head(num_classes, global_pool, options, reduce_dim, bn_momentum, bn_eps, head_init, **dd)
     return net
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from timm_3g.checkpoints import checkpoint_filter_fn
 from timm_3g.checkpoints.hub import on_hub
 from timm_3g.checkpoints.shipped import shipped_file
-from timm_3g.layers import classify
+from timm_3g.layers import classify, open_gates
 
 from ._build import build_with_filter
 from ._head import SecondOrderHead, pop_pool_options
@@ -46,6 +46,7 @@ class ResNet3G(SecondOrderHead, ResNet):
         stem_type: timm's, or 'cifar': 3x3 convolution at stride 1 without max-pool, for images of 32 to 64 px.
         zero_init_last: zero-initialise the last BatchNorm of each residual branch. The authors do not.
         bn_momentum, bn_eps: of every BatchNorm, those of the head included; None: PyTorch's 0.1 and 1e-5.
+        head_init: 'open' or 'orig': where the re-weighting starts, see `timm_3g.create_global_pool`. 'orig' is the authors'.
         device, dtype: of the parameters.
         kwargs: options of the pooling (num_reweights=3, num_iters=5, centered=True, eps, triangle, ...: the table in
             `layers/create_pool.py`), and timm's ResNet arguments (drop_rate, drop_path_rate, drop_block_rate, ...).
@@ -76,6 +77,7 @@ class ResNet3G(SecondOrderHead, ResNet):
         zero_init_last: bool = False,
         bn_momentum: float | None = None,
         bn_eps: float | None = None,
+        head_init: str = 'open',
         device: Any = None,
         dtype: Any = None,
         **kwargs: Any,
@@ -108,7 +110,9 @@ class ResNet3G(SecondOrderHead, ResNet):
         _set_stage4_stride_1(self)
         if cifar_stem:
             _set_cifar_stem(self, in_chans, device=device, dtype=dtype)
-        self._set_head(num_classes, global_pool, pool_options, reduce_dim, bn_momentum, bn_eps, device=device, dtype=dtype)
+        self._set_head(
+            num_classes, global_pool, pool_options, reduce_dim, bn_momentum, bn_eps, head_init, device=device, dtype=dtype
+        )
 
     def classify(self, x: Tensor) -> Tensor:
         """The vector (B, head_hidden_size) to logits (B, num_classes)."""
@@ -118,8 +122,10 @@ class ResNet3G(SecondOrderHead, ResNet):
 
     @torch.jit.ignore
     def init_weights(self, zero_init_last: bool = False) -> None:
-        """kaiming_normal fan_out / relu for every convolution, those of the head included; residual BatchNorms stay at 1."""
+        """kaiming_normal fan_out / relu for every convolution, and gates as `head_init` says; residual BatchNorms stay at 1."""
         super().init_weights(zero_init_last=zero_init_last)
+        if self.head_init == 'open':
+            open_gates(self)
 
 
 def _set_stage4_stride_1(model: ResNet) -> None:
