@@ -102,6 +102,7 @@ def test_networks_start_open_and_stay_so(name):
     model = timm.create_model(name, num_classes=2, reduce_dim=16)
     if name == SMALL:
         model.init_weights()  # kaiming for every convolution, and the gates open again
+    assert all(not block.squeeze.conv_g.weight.any() for block in model.global_pool.reweight)
     model.reset_classifier(3, 'urm_v1')
     assert all(not block.squeeze.conv_g.weight.any() for block in model.global_pool.reweight)
     model = timm.create_model(name, num_classes=2, reduce_dim=16, head_init='orig')
