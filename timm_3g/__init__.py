@@ -18,6 +18,7 @@ from .inference import validate as validate
 from .layers import create_global_pool as create_global_pool
 from .layers import list_pools as list_pools
 from .layers import record_weights as record_weights
+from .models import init_reduction as init_reduction
 from .models import list_backbones as list_backbones
 from .publishing import export as export
 from .publishing import get as get

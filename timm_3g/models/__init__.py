@@ -9,4 +9,5 @@ from ._register import register_second_order as register_second_order
 from .backbones import list_backbones as list_backbones
 from .gcp import GCP as GCP
 from .gcp_models import EfficientNet3G as EfficientNet3G
+from .init_reduction import init_reduction as init_reduction
 from .resnet_3g import ResNet3G as ResNet3G
