@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import inspect
 import logging
+import os
 import runpy
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from timm_3g.layers import pool_options
 from timm_3g.models import SecondOrderHead
 from timm_3g.models.loading import require_model
 
+from .slow_sgd import slow_sgd
 from .yaml_values import check_value_types
 
 _logger = logging.getLogger(__name__)
@@ -44,7 +46,7 @@ OWN_OPTIONS = {
 
 
 def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
-    """Parse argv as the script will, and check what its parser lets through.
+    """Parse argv as the script will, and check what its parser lets through. Say it where SGD will not move the head.
 
     These are checked: keys and types in the YAML file of --config, the keys of model_kwargs and opt_kwargs against model and
     optimizer, the checkpoint of --resume, and the splits of a folder of images. An argument that the parser itself rejects ends
@@ -94,6 +96,9 @@ def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
                 f'--resume {args.resume}: there is no such file. A run keeps last.pth.tar and checkpoint-N.pth.tar.'
             )
         open_weights(args.resume).verify()
+    slow = slow_sgd(args, int(os.environ.get('WORLD_SIZE', '1')))
+    if slow and os.environ.get('RANK', '0') == '0':
+        print(slow, file=sys.stderr)
     if args.device is None and not torch.cuda.is_available():
         print('There is no GPU: training on the CPU (--device cpu).', file=sys.stderr)
         return ['--device', 'cpu']
