@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from timm_3g.inference import ValidateOptions, append_row, read_rows, validate
-from timm_3g.inference.processes import is_first_process
 from timm_3g.utils.files import require_writable
+from timm_3g.utils.launched import is_first_process
 
 from ._arguments import command_line_names, options_from
 from ._model_options import add_model_options

@@ -10,10 +10,10 @@ from timm.data import resolve_data_config
 from timm.data.transforms import str_to_pil_interp
 
 from timm_3g.checkpoints.sound import require_pixels
+from timm_3g.utils.launched import is_first_process
 from timm_3g.utils.options import OptionError
 
 from .options import ModelOptions
-from .processes import is_first_process
 
 MOST_PIXELS = 89_478_485  # of one image: Pillow's own limit, 8-bit RGB in 256 MB
 IMAGE_OPTIONS = ('input_size', 'img_size', 'interpolation', 'mean', 'std', 'crop_pct', 'crop_mode')

@@ -1,12 +1,13 @@
 """The processes of one evaluation: those that torchrun started, or this one alone."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from timm.utils.distributed import init_distributed_device_so
+
+from timm_3g.utils.launched import number_of_processes
 
 
 class Processes(NamedTuple):
@@ -30,7 +31,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
     """
     if torch.distributed.is_initialized():
         yield Processes(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
-    elif int(os.environ.get('WORLD_SIZE', '1')) > 1:
+    elif number_of_processes() > 1:
         try:
             found = init_distributed_device_so(str(device))
             yield Processes(found['global_rank'], found['world_size'], torch.device(found['device']))
@@ -39,12 +40,3 @@ def joined(device: torch.device) -> Iterator[Processes]:
                 torch.distributed.destroy_process_group()
     else:
         yield Processes(0, 1, device)
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that prints and writes. True without torchrun.
-
-    >>> is_first_process()
-    True
-    """
-    return int(os.environ.get('RANK', '0')) == 0

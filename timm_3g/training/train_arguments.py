@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 import inspect
 import logging
-import os
 import runpy
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ from timm_3g.data import require_data, require_split
 from timm_3g.layers import pool_options
 from timm_3g.models import SecondOrderHead
 from timm_3g.models.loading import require_model
+from timm_3g.utils.launched import is_first_process, number_of_processes
 
 from .slow_sgd import slow_sgd
 from .yaml_values import check_value_types
@@ -46,11 +46,11 @@ OWN_OPTIONS = {
 
 
 def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
-    """Parse argv as the script will, and check what its parser lets through. Say it where SGD will not move the head.
+    """Parse argv as the script will, and check what its parser lets through.
 
     These are checked: keys and types in the YAML file of --config, the keys of model_kwargs and opt_kwargs against model and
     optimizer, the checkpoint of --resume, and the splits of a folder of images. An argument that the parser itself rejects ends
-    the process with the parser's own message.
+    the process with the parser's own message. A line on stderr says where SGD will hardly move the head, or there is no GPU.
 
     Args:
         script: timm's train.py.
@@ -96,8 +96,8 @@ def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
                 f'--resume {args.resume}: there is no such file. A run keeps last.pth.tar and checkpoint-N.pth.tar.'
             )
         open_weights(args.resume).verify()
-    slow = slow_sgd(args, int(os.environ.get('WORLD_SIZE', '1')))
-    if slow and os.environ.get('RANK', '0') == '0':
+    slow = slow_sgd(args, number_of_processes())
+    if slow and is_first_process():
         print(slow, file=sys.stderr)
     if args.device is None and not torch.cuda.is_available():
         print('There is no GPU: training on the CPU (--device cpu).', file=sys.stderr)
