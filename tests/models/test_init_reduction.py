@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import timm_3g
 from timm_3g.layers import Reduce2d, second_order_pool_of
 
+CUT = 0.1  # of the vector's norm: what ReLU takes from numbers more than three deviations below the mean
 SUMS = {'rtol': 1e-4, 'atol': 1e-4}  # float32 parameters, float64 moments
 
 
@@ -59,7 +60,7 @@ def test_the_vector_is_that_of_the_principal_directions_themselves():
         reduction = reduction_of(model)
         reduction.act = torch.nn.Identity()
         linear = model.forward_head(maps, pre_logits=True)
-    assert torch.linalg.norm(vector - linear) < 0.1 * torch.linalg.norm(linear)
+    assert torch.linalg.norm(vector - linear) < CUT * torch.linalg.norm(linear)
 
 
 def test_nothing_else_changes():
@@ -122,6 +123,24 @@ def test_images_that_will_not_do(images, message):
         timm_3g.init_reduction(model, images)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert model.training
+
+
+@pytest.mark.parametrize(('batch', 'kind'), [({'image': torch.zeros(1)}, 'dict'), ([], 'list'), (['a.png'], 'list')])
+def test_batches_without_images(batch, kind):
+    model = network()
+    with pytest.raises(TypeError, match=rf'must be a tensor of images, or begin with one; got {kind}\.'):
+        timm_3g.init_reduction(model, [torch.randn(4, 3, 32, 32), batch])
+    assert model.training and not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_under_autocast():
+    a, b = network(), network()
+    b.load_state_dict(a.state_dict())
+    timm_3g.init_reduction(a, loader())
+    with torch.autocast('cpu', torch.bfloat16):
+        timm_3g.init_reduction(b, loader())
+    torch.testing.assert_close(reduction_of(b).bn.running_var, reduction_of(a).bn.running_var, rtol=0.05, atol=1e-3)
+    assert reduction_of(b).conv.weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize('shape', [(3,), (4,)])

@@ -14,20 +14,21 @@ from timm_3g.layers import Reduce2d, second_order_pool_of
 def init_reduction(model: nn.Module, loader: Iterable[Any]) -> int:
     """Start the reduction of a second-order pooling as a projection onto principal directions of the features it will see.
 
-    A random 1x1 convolution with BatchNorm and ReLU mixes the channels of a pretrained backbone and cuts half of every
-    position off. This start keeps their covariance. Function, parameters and names stay: see `Reduce2d.project`. Call it
-    once, before training, with images to train on, prepared as for training.
+    A random 1x1 convolution mixes the channels of a pretrained backbone, and after BatchNorm ReLU sets about half of the
+    numbers to 0. This start keeps the covariance of the features along its largest directions. Function, parameters and names
+    stay: see `Reduce2d.project`. Call it once, before training, with images to train on, prepared as for training.
 
     Args:
         model: a network of this package with a reduction, and with pretrained features. Its mode, device and all other
             parameters stay.
         loader: batches of images (B, in_chans, H, W), or tuples and lists that begin with one, as a DataLoader gives them. All
-            are read. A thousand images are plenty.
+            are read. Together they need more positions than the reduction has channels.
 
     Returns:
         The number of images that were read.
 
     Raises:
+        TypeError: a batch that is not a tensor and does not begin with one. Nothing has changed then.
         ValueError: the model has no reduction, the loader is empty, or the images have fewer positions than there are
             directions. Nothing has changed then.
 
@@ -50,7 +51,9 @@ def init_reduction(model: nn.Module, loader: Iterable[Any]) -> int:
     try:
         model.eval()
         for batch in tqdm(loader, desc='principal directions', unit='batch', leave=False):
-            x: Tensor = batch[0] if isinstance(batch, tuple | list) else batch
+            x = batch[0] if isinstance(batch, tuple | list) and batch else batch
+            if not isinstance(x, Tensor):
+                raise TypeError(f'A batch must be a tensor of images, or begin with one; got {type(batch).__name__}.')
             model(x.to(device))
             images += len(x)
     finally:
