@@ -66,7 +66,7 @@ def test_logits_and_gradients_equal_the_authors(kind, depth):
 
 def agree(ours, theirs):
     """Their vectors, logits and gradients, in the mode in which they are."""
-    x = torch.randn(2, 3, 48, 48, dtype=torch.float64)
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     vectors = []
     ours.zero_grad(), theirs.zero_grad()
     hooks = [net.fc.register_forward_pre_hook(lambda module, args: vectors.append(args[0])) for net in (ours, theirs)]
@@ -331,7 +331,7 @@ def plain_weights(tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('name', 'of_timm', 'classifier', 'stage'), PLAIN[:1])  # test_gcp.py has the other class
+@pytest.mark.parametrize(('name', 'of_timm', 'classifier', 'stage'), PLAIN[:1])  # test_gcp_weights.py has the other class
 def test_backbone_only_where_timm_asks_for_it(tmp_path, caplog, name, of_timm, classifier, stage):
     plain, file = plain_weights(tmp_path, of_timm)
     with caplog.at_level(logging.INFO, 'timm_3g'):

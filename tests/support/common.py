@@ -47,7 +47,7 @@ def assert_agree(name: str, got: torch.Tensor, expected: torch.Tensor, **toleran
 
 def shallow(name: str, **options: object) -> nn.Module:
     """A pooling and a classifier behind one convolution: where a deep network would take longer and prove no more."""
-    few = {'num_reweights': 1} if 'num_reweights' in POOLS[name].options else {}
+    few = {'num_reweights': 1} if name in POOLS and 'num_reweights' in POOLS[name].options else {}
     pool = create_global_pool(name, 16, 8, **few, **options)
     return nn.Sequential(nn.Conv2d(3, 16, 3, stride=4), pool, nn.Linear(pool.out_features, 10))
 
