@@ -74,6 +74,9 @@ def test_train_says_it_once(timm_script, capsys, monkeypatch):
         check_arguments(script, ['--model', SMALL, '--batch-size', '8', '--device', 'cpu'])
         assert capsys.readouterr().err.count(line) == times
     monkeypatch.setenv('RANK', '0')
+    monkeypatch.setenv('WORLD_SIZE', '2')  # twice the batch, twice the rate
+    check_arguments(script, ['--model', SMALL, '--batch-size', '8', '--device', 'cpu'])
+    assert line not in capsys.readouterr().err
     check_arguments(script, ['--model', SMALL, '--opt', 'adamw', '--lr', '1e-3', '--device', 'cpu'])
     assert line not in capsys.readouterr().err
 

@@ -27,9 +27,8 @@ def slow_sgd(args: Any, processes: int) -> str:
     >>> print(slow_sgd(args, processes=1))
     SGD at a rate of 0.001 hardly moves the head of 3g in a short run. Give it --lr 0.005 or more, or --opt adamw --lr 0.001.
     """
-    defaults = defaults_of(split_model_name_tag(args.model)[0])
-    pool = args.gp or defaults.get('global_pool')
-    if not defaults or pool not in POOLS or args.opt.lower().rpartition('_')[2] not in SGD:
+    pool = args.gp or defaults_of(split_model_name_tag(args.model)[0]).get('global_pool')
+    if pool not in POOLS or args.opt.lower().rpartition('_')[2] not in SGD:
         return ''
     rate, least = _rate(args, processes), LEAST_RATE.get(str(args.model_kwargs.get('head_init', 'open')), 0.0)
     if rate >= least:
