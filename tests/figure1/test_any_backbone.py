@@ -21,6 +21,7 @@ def trained_3g(tmp_path_factory):
     return root / 'last.pth.tar', image_folder(root / 'images', {'val': 3}, size=(64, 64))
 
 
+@pytest.mark.slow
 def test_explain_and_figure1(trained_3g, tmp_path, capsys):
     file, folder = trained_3g
     arguments = ['--model', 'gcp', '--checkpoint', str(file), '--explain', str(tmp_path / 'maps'), '--img-size', '64']

@@ -16,7 +16,7 @@ from timm.utils import freeze, unfreeze
 
 import timm_3g
 from timm_3g.checkpoints import is_ours
-from timm_3g.checkpoints.function import defaults_of
+from timm_3g.checkpoints.function import defaults_of, function_of
 from timm_3g.layers.create_pool import POOLS, TIMM_POOLS
 from timm_3g.models import SecondOrderHead
 
@@ -53,6 +53,8 @@ def test_the_registry():
         pool, classifier = model.global_pool, model.pretrained_cfg['classifier']
         assert isinstance(model, SecondOrderHead) and model.pretrained_cfg['architecture'] == name
         known = defaults_of(name)
+        assert function_of(name, {}, 'x').items() <= model._model_args.items()
+        assert getattr(model, 'backbone', None) == known.get('backbone')
         assert pool.pool_type == known['global_pool'] and (name == 'gcp' or pool.pool_type == name.rsplit('_', 1)[1])
         assert pool.dim == known.get('reduce_dim', 256) and known.items() <= model._model_args.items()
         assert 'bn_eps' not in known or {m.eps for m in batch_norms(model)} == {known['bn_eps']}

@@ -102,8 +102,8 @@ def test_one_process_downloads_while_the_others_wait(cache, server, tmp_path):
         f's.SHA256 = {scripts.SHA256!r}\n'
         f'print(s.find_script("train.py", url={url!r}).read_bytes() == {cache!r})'
     )
-    ranks = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert [rank.communicate()[0].strip() for rank in ranks] == ['True'] * 3
+    ranks = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [rank.communicate()[0].strip() for rank in ranks] == ['True'] * 2
     assert requests == ['/train.py']
 
 
@@ -123,12 +123,11 @@ def test_arguments_reach_the_script_as_they_are(tmp_path, capfd):
     assert "['out.onnx', '--model', 'x', '--help', '-b', '4'] True" in capfd.readouterr().out
 
 
-@pytest.mark.slow
 def test_a_crash_of_the_script_keeps_its_traceback(tmp_path):
     (tmp_path / 'crash.py').write_text('raise RuntimeError("inside")')
-    command = [sys.executable, '-m', 'timm_3g', 'run', '--timm-scripts', str(tmp_path), 'crash.py']
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and 'Traceback' in done.stderr and 'crash.py' in done.stderr
+    with pytest.raises(RuntimeError, match='inside') as raised:
+        main(['run', '--timm-scripts', str(tmp_path), 'crash.py'])
+    assert raised.traceback[-1].path == tmp_path / 'crash.py'
 
 
 @pytest.mark.parametrize(

@@ -148,12 +148,15 @@ class SurveyedFamily:
         return self.family in REFUSED
 
 
-def survey_backbones(families: Sequence[str] | None = None, image_size: int | None = None) -> Iterator[SurveyedFamily]:
-    """Build a small network of each family with '3g' and with 'isqrt', and take a step forward and backward in both modes.
+def survey_backbones(
+    families: Sequence[str] | None = None, image_size: int | None = None, pools: Sequence[str] = POOLS
+) -> Iterator[SurveyedFamily]:
+    """Build a small network of each family with each pooling, and take a step forward and backward in both modes.
 
     Args:
         families: timm's names of modules. None for all that timm has.
         image_size: side of the images for networks that take any. None for that of their weights.
+        pools: the poolings, '3g' and 'isqrt' by default.
 
     Yields:
         One result per family, in order. `problem` says if logits or gradients are not finite, or a parameter has no gradient.
@@ -171,18 +174,20 @@ def survey_backbones(families: Sequence[str] | None = None, image_size: int | No
     for family in tqdm(list(families or known), desc='families', disable=None):
         member = SMALL_MEMBERS.get(family) or timm.list_models(module=family)[0]
         yield (
-            SurveyedFamily(family, member, problem=REFUSED[family]) if family in REFUSED else _tried(family, member, image_size)
+            SurveyedFamily(family, member, problem=REFUSED[family])
+            if family in REFUSED
+            else _tried(family, member, image_size, pools)
         )
 
 
-def _tried(family: str, member: str, image_size: int | None) -> SurveyedFamily:
+def _tried(family: str, member: str, image_size: int | None, pools: Sequence[str]) -> SurveyedFamily:
     """Build, and take a step forward and backward in training mode and in eval mode."""
     cfg: Any = timm.get_pretrained_cfg(member)
     channels, height, width = cfg.input_size
     side = SMALL_IMAGES.get(family) or (None if cfg.fixed_input_size else image_size)
     size = (channels, side or height, side or width)
     images = torch.randn(2, *size)
-    for pool in POOLS:
+    for pool in pools:
         net: Any = build_gcp(member, num_classes=10, global_pool=pool, reduce_dim=16)
         with torch.no_grad():  # what starts at zero, such as the last BatchNorm of a residual unit, hides what is before it
             for parameter in net.parameters():
