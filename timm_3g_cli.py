@@ -29,6 +29,7 @@ VERBS = {
     'publish': 'such a folder, or a weights file, to the Hugging Face Hub',
     'figure1': 'whether activations are long-tailed and learned weights follow the exact estimator, on a model and images',
     'backbones': 'which networks of timm take a second-order head, tried on one network of each family',
+    'study': 'a comparison of many runs: what is missing is trained, and one CSV has the results',
     'benchmark': 'time, memory and precision of the pooling on this machine, against its textbook forms',
     'demo': 'train a small network on real images that a pip package ships, and print the accuracy',
 }

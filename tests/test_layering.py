@@ -24,7 +24,8 @@ ROOMS: dict[str, list[str]] = {
     'training': ['models'],
     'benchmarks': ['models'],
     'figure1': ['inference'],
-    'cli': ['publishing', 'inference', 'training', 'benchmarks', 'figure1'],
+    'studies': ['inference', 'training', 'benchmarks'],
+    'cli': ['publishing', 'figure1', 'studies'],
 }
 # What a room may import of these packages.
 THIRD_PARTY = {

@@ -1,0 +1,116 @@
+"""What a study's YAML stands for: its runs, the choice from the grid, and what is refused."""
+
+import pytest
+import yaml
+
+from timm_3g.studies import Study, read_study
+
+RECIPE = {
+    'model': 'resnet10_mini_3g',
+    'epochs': 2,
+    'train_split': 'train',
+    'val_split': 'holdout',
+    'model_kwargs': {'eps': 1e-6},
+}
+ARMS = {'avg': {'gp': 'avg'}, '3g': {'gp': '3g', 'model_kwargs': {'num_iters': 3}}}
+
+
+def a_study(**changes) -> Study:
+    return Study(**{'name': 'poolings', 'recipe': RECIPE, 'arms': ARMS, 'seeds': [0, 1], **changes})
+
+
+def test_a_run_has_the_options_of_recipe_arm_axes_and_seed():
+    runs = list(a_study(axes={'epochs': [1, 3], 'fraction': [0.5]}).runs({}))
+    assert [run.name for run in runs] == [
+        f'{arm}-epochs={epochs}-fraction=0.5-s{seed}' for epochs in (1, 3) for arm in ('avg', '3g') for seed in (0, 1)
+    ]
+    run = runs[-1]
+    assert run.options == {**RECIPE, 'gp': '3g', 'epochs': 3, 'seed': 1, 'model_kwargs': {'eps': 1e-6, 'num_iters': 3}}
+    assert (run.epochs, run.fraction, run.test_split, run.phase) == (3, 0.5, 'test', 'final')
+    assert len({run.sha256 for run in runs}) == len(runs)
+
+
+def test_the_hash_depends_on_what_determines_the_result_alone():
+    def sha(**changes):
+        return next(a_study(**changes).runs({})).sha256
+
+    assert sha() == sha(name='another', seeds=[0, 5], arms={'avg': {'gp': 'avg'}})
+    assert len({sha(), sha(recipe={**RECIPE, 'epochs': 3}), sha(test_split='val'), sha(axes={'fraction': [0.5]})}) == 4
+
+
+def test_options_are_chosen_on_held_out_images_for_each_arm():
+    study = a_study(grid={'lr': [0.1, 0.2], 'opt': ['sgd']}, grid_seeds=[7, 8])
+    tried = study.grid_runs('3g', {})
+    assert [run.name for run in tried] == [f'grid-3g-lr={lr}-opt=sgd-s{seed}' for lr in (0.1, 0.2) for seed in (7, 8)]
+    assert all(not run.test_split for run in tried)
+    held_out = dict(zip((run.name for run in tried), [50.0, 60.0, 40.0, 71.0], strict=True))
+    assert study.chosen('3g', {}, held_out) == {'lr': 0.2, 'opt': 'sgd'}
+    assert study.chosen('3g', {}, {**held_out, 'grid-3g-lr=0.2-opt=sgd-s8': 70.0})['lr'] == 0.1, 'the first of equals'
+    assert study.chosen('avg', {}, held_out) is None and study.chosen('3g', {}, {}) is None
+    runs = {run.name: run for run in study.runs(held_out)}
+    assert runs['3g-s0'].options['lr'] == 0.2 and runs['3g-s0'].choice == {'lr': 0.2, 'opt': 'sgd'}
+    assert list(runs)[:8] == [run.name for arm in ARMS for run in study.grid_runs(arm, {})]
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'arms': {}}, 'arms must name at least one arm'),
+        ({'arms': {'a/b': {}}}, r"arms: a name must be letters, .*got 'a/b'"),
+        ({'name': '../x'}, r"name: a name must be .*got '\.\./x'"),
+        ({'arms': {'avg': ['gp']}}, r"arm avg must map options of train\.py to values; got \['gp'\]"),
+        ({'seeds': []}, 'seeds must list different values, at least one'),
+        ({'seeds': [0, 0]}, 'seeds must list different values'),
+        ({'seeds': 'abc'}, "seeds must be a list; got 'abc'"),
+        ({'seeds': [True]}, 'A seed must be an integer of at least 0; got True'),
+        ({'seeds': [-1]}, 'A seed must be an integer of at least 0; got -1'),
+        ({'axes': {'epochs': []}}, 'epochs must list different values, at least one'),
+        ({'axes': {'epochs': 3}}, 'epochs must be a list; got 3'),
+        ({'axes': {'fraction': [0.0]}}, r'fraction must be in \(0, 1\]; got 0\.0'),
+        ({'axes': {'fraction': ['half']}}, r"fraction must be in \(0, 1\]; got 'half'"),
+        ({'grid': {'lr': [0.1]}}, r"A grid needs grid_seeds, none of them in seeds.*got grid over \['lr'\], grid_seeds \[\]"),
+        ({'grid': {'lr': [0.1]}, 'grid_seeds': [1]}, 'A grid needs grid_seeds, none of them in seeds'),
+        ({'grid_seeds': [9]}, 'A grid needs grid_seeds'),
+        ({'grid': {'gp': ['3g']}, 'grid_seeds': [9]}, 'gp is varied by the study, and cannot be an option of the arm avg'),
+        ({'arms': {'avg': {'seed': 3}}}, 'seed is varied by the study'),
+        ({'arms': {'avg': {'fraction': 0.5}}}, 'fraction can only be an axis'),
+        ({'recipe': {**RECIPE, 'fraction': 0.5}}, 'fraction can only be an axis'),
+        ({'axes': {'lr': [1]}, 'grid': {'lr': [1]}, 'grid_seeds': [9]}, 'lr is an axis and in the grid'),
+        ({'recipe': {'model': 'resnet18_3g'}}, 'The recipe must say epochs'),
+    ],
+)
+def test_what_a_study_cannot_be(changes, message):
+    with pytest.raises(ValueError, match=message):
+        a_study(**changes)
+
+
+def test_a_file(tmp_path):
+    (tmp_path / 'recipes').mkdir()
+    (tmp_path / 'recipes' / 'short.yaml').write_text(yaml.safe_dump(RECIPE))
+    (tmp_path / 'many.yaml').write_text(
+        'recipe: recipes/short.yaml\noptions: {epochs: 5, model_kwargs: {num_iters: 7}}\n'
+        'arms: {avg: , 3g: {gp: 3g}}\nseeds: [3]\n'
+    )
+    study = read_study(tmp_path / 'many.yaml')
+    assert study.name == 'many' and study.arms == {'avg': {}, '3g': {'gp': '3g'}}
+    assert study.recipe == {**RECIPE, 'epochs': 5, 'model_kwargs': {'eps': 1e-6, 'num_iters': 7}}
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('arms: {a: }\nseeds: [0]\nepoch: 3', "unknown key 'epoch'. Keys: "),
+        ('arms: {a: }\nseed: [0]', "unknown key 'seed'. Nearest: seeds"),
+        ('seeds: [0]', 'must have arms'),
+        ('arms: {a: }', 'must have seeds'),
+        ('arms: [a]\nseeds: [0]', r"arms must map names to values; got \['a'\]"),
+        ('arms: {a: }\nseeds: [0]\noptions: 3', 'options must map names to values; got 3'),
+        ('- a', 'must map names to values; it holds list'),
+        ('a: [', 'is no YAML'),
+        ('arms: {a: }\nseeds: [0]', r'bad\.yaml: The recipe must say model'),
+    ],
+)
+def test_files_that_are_no_study(text, message, tmp_path):
+    (tmp_path / 'bad.yaml').write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_study(tmp_path / 'bad.yaml')

@@ -1,0 +1,169 @@
+"""The CSV of a study, and the tables and pictures that are made of it alone."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from common import ROOT
+from scipy.stats import t as student_t
+
+from timm_3g.studies import read_study, report_study
+from timm_3g.studies.report import with_tables
+from timm_3g.studies.results import Figures, Row, read_results, write_results
+from timm_3g.studies.tables import cells_of, difference, tables
+from timm_3g_cli import main
+
+FIGURES = Figures(
+    sha256='ab' * 32,
+    val_images=50,
+    val_top1=80.0,
+    val_top5=99.5,
+    test_images=100,
+    test_top1=79.0,
+    test_top5=99.0,
+    train_loss=0.1 + 0.2,
+    train_images=500,
+    param_count=1234567,
+    seconds_per_epoch=12.5,
+    memory_mib=800,
+    resumed=True,
+    device='cpu',
+    cpu='a, "quoted" CPU',
+    threads=2,
+    torch='2.14.1',
+    timm='1.0.31',
+    timm_3g='0.1.0',
+    commit='0123456789ab+',
+    date='2026-11-27T01:02:03+00:00',
+)
+TEST = {'avg': [80.0, 81.0, 83.0], '3g': [82.0, 82.5, 86.0], 'isqrt': [80.5, 81.5, 83.5]}
+
+
+def a_row(arm: str, seed: int, test_top1: float | None, axes: dict | None = None, **changes) -> Row:
+    phase = 'grid' if test_top1 is None else 'final'
+    test = {} if test_top1 is not None else {'test_images': None, 'test_top5': None}
+    figures = replace(FIGURES, test_top1=test_top1, **test, **changes)
+    return Row('poolings', f'{arm}-s{seed}', phase, arm, axes or {}, {'lr': 0.1}, seed, 3, figures, {'gp': arm, 'epochs': 3})
+
+
+ROWS = [a_row(arm, seed, top1) for arm, values in TEST.items() for seed, top1 in enumerate(values)]
+
+
+def test_rows_survive_the_csv_exactly(tmp_path):
+    file = tmp_path / 'new' / 'results.csv'
+    rows = [*ROWS, a_row('3g', 9, None, {'epochs': 7}, seconds_per_epoch=None, resumed=False)]
+    write_results(file, rows)
+    assert read_results(file) == rows
+    before = file.read_bytes()
+    write_results(file, read_results(file))
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (lambda text: text.replace('train_loss', 'loss'), 'its columns must be study, run, phase, arm'),
+        (lambda text: text.replace(',80.0,', ',eighty,'), 'could not convert'),
+        (lambda text: text.replace('{""lr"": 0.1}', '{'), 'is no CSV of a study'),
+        (lambda text: text + 'poolings,more\n', 'is no CSV of a study'),
+    ],
+)
+def test_a_damaged_csv_is_refused(damage, message, tmp_path):
+    write_results(tmp_path / 'results.csv', ROWS)
+    text = (tmp_path / 'results.csv').read_text()
+    assert damage(text) != text
+    (tmp_path / 'results.csv').write_text(damage(text))
+    with pytest.raises(ValueError, match=message):
+        read_results(tmp_path / 'results.csv')
+
+
+def test_the_paired_test_is_students():
+    cells = {cell.arm: cell for cell in cells_of(ROWS)}
+    found = difference(cells['3g'], cells['avg'])
+    d = np.subtract(TEST['3g'], TEST['avg'])
+    error = d.std(ddof=1) / math.sqrt(3)
+    assert (found.seeds, found.mean) == (3, pytest.approx(d.mean())) and found.error == pytest.approx(error)
+    assert found.p == pytest.approx(2 * student_t.sf(abs(d.mean() / error), df=2), rel=1e-9)
+    # seeds that both have, and differences without spread
+    found = difference(replace(cells['3g'], rows=cells['3g'].rows[1:]), cells['avg'])
+    assert found.seeds == 2 and found.mean == pytest.approx(2.25)
+    assert math.isnan(difference(cells['isqrt'], cells['avg']).p)
+    assert difference(replace(cells['3g'], rows=[]), cells['avg']) is None
+
+
+def test_the_table_says_what_was_measured():
+    text = tables(
+        [a_row('avg', 9, None, val_top1=70.0), replace(a_row('avg', 9, None, val_top1=71.0), choice={'lr': 0.2}), *ROWS]
+    )
+    lines = text.splitlines()
+    assert '| avg | 3 | 80.00 ± 0.00 | 81.33 ± 1.53 |  |  | 1,234,567 | 12 | 800 |' in lines
+    assert '| 3g | 3 | 80.00 ± 0.00 | 83.50 ± 2.18 | +2.17 ± 0.44 | 0.039 | 1,234,567 | 12 | 800 |' in lines
+    assert '| isqrt | 3 | 80.00 ± 0.00 | 81.83 ± 1.53 | +0.50 ± 0.00 |  | 1,234,567 | 12 | 800 |' in lines
+    assert 'two-sided paired t-test, 1 comparisons' in text
+    assert '| avg | **lr 0.1** | 70.00 |' in lines and '| avg | lr 0.2 | 71.00 |' in lines
+    assert '11 runs of the study `poolings`, 2026-11-27' in text and 'Seeds: 9, 0, 1, 2.' in text
+    assert '500 to train on, 50 held out, 100 in the test split' in text and 'torch 2.14.1' in text
+    assert 'commit 0123456789ab+' in text
+
+
+def test_one_table_per_combination_of_the_axes():
+    rows = [replace(row, axes={'epochs': epochs}) for epochs in (3, 9) for row in ROWS]
+    text = tables(rows)
+    assert text.count('| arm | runs') == 2 and text.index('**epochs 3**') < text.index('**epochs 9**')
+    assert '4 comparisons' not in text and '2 comparisons' in text
+
+
+@pytest.mark.parametrize('axes', [[{}], [{'epochs': 3}, {'epochs': 9}], [{'opt': 'sgd'}, {'opt': 'adamw'}]])
+def test_the_page_is_the_csv(axes, tmp_path, capsys):
+    results, page = tmp_path / 'poolings.csv', tmp_path / 'page.md'
+    rows = [replace(row, axes=where) for where in axes for row in ROWS]
+    write_results(results, rows)
+    page.write_text('# Title\n\n<!-- study poolings: begin -->\nold\n<!-- study poolings: end -->\n\nWords \\1 of ours.\n')
+    assert main(['study', 'report', str(results), '--page', str(page)]) == 0
+    text = page.read_text()
+    assert text.startswith('# Title\n\n<!-- study poolings: begin -->\n\n') and text.endswith('\n\nWords \\1 of ours.\n')
+    assert 'old' not in text and tables(rows) in text and tables(rows) in capsys.readouterr().out
+    assert (tmp_path / 'poolings.png').read_bytes().startswith(b'\x89PNG')
+    report_study(results, page=page, pictures=tmp_path / 'pictures')
+    assert page.read_text() == text and (tmp_path / 'pictures' / 'poolings.png').is_file()
+
+
+@pytest.mark.parametrize(
+    'page',
+    [
+        '',
+        '<!-- study a: end --> <!-- study a: begin -->',
+        '<!-- study a: begin --> <!-- study a: begin --> <!-- study a: end -->',
+    ],
+)
+def test_a_page_without_its_marks_is_left_alone(page, tmp_path):
+    with pytest.raises(ValueError, match='must have <!-- study a: begin -->'):
+        with_tables(page, 'a', 'text')
+    write_results(tmp_path / 'a.csv', [replace(row, study='a') for row in ROWS])
+    (tmp_path / 'page.md').write_text(page)
+    with pytest.raises(ValueError, match='must have <!-- study a: begin -->'):
+        report_study(tmp_path / 'a.csv', page=tmp_path / 'page.md')
+    assert (tmp_path / 'page.md').read_text() == page and not (tmp_path / 'a.png').exists()
+
+
+def test_nothing_to_report(tmp_path, capsys):
+    write_results(tmp_path / 'empty.csv', [])
+    with pytest.raises(ValueError, match=r'empty\.csv has no rows\. Run the study first\.'):
+        report_study(tmp_path / 'empty.csv')
+    assert main(['study', 'report']) == 1 and 'report takes one CSV; got 0.' in capsys.readouterr().err
+    assert main(['study', 'a', 'b']) == 1 and 'study takes one YAML file; got 2.' in capsys.readouterr().err
+    assert main(['study', 'a.yaml']) == 1 and 'Name the data: --data-dir DIR.' in capsys.readouterr().err
+
+
+def test_published_pages_are_their_csv():
+    """`timm-3g study report docs/studies/NAME.csv --page docs/studies/NAME.md` writes them."""
+    for file in sorted((ROOT / 'docs' / 'studies').glob('*.csv')):
+        rows, page = read_results(file), file.with_suffix('.md').read_text()
+        assert with_tables(page, rows[0].study, tables(rows)) == page, f'{file.name} and its page differ'
+        assert file.with_suffix('.png').is_file()
+
+
+def test_published_configs_are_studies():
+    for file in sorted((ROOT / 'train_configs' / 'studies').glob('*.yaml')):
+        assert read_study(file).name == file.stem

@@ -1,0 +1,294 @@
+"""Runs of a study: what is missing is done once, by whoever is free, and nothing that is done is lost."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm.data
+from common import SMALL, image_folder
+from filelock import SoftFileLease
+from test_report import FIGURES
+
+from timm_3g.studies import read_study, study
+from timm_3g.studies.job import LEASE, TAKEN, Job, commit_of
+from timm_3g.studies.results import read_results, write_figures, write_results
+from timm_3g.studies.run_study import estimate
+from timm_3g.studies.subset import take_fraction
+
+OPTIONS = f'options: {{model: {SMALL}, num_classes: 3, epochs: 1, train_split: train, val_split: val}}\ntest_split: test\n'
+GRID = 'grid: {lr: [0.1, 0.2]}\ngrid_seeds: [9]\n'
+# The held-out accuracy of a fake run: the arms want different rates.
+HELD_OUT = {('avg', 0.1): 70.0, ('avg', 0.2): 60.0, ('3g', 0.1): 50.0, ('3g', 0.2): 80.0}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A study of two arms and its data."""
+    image_folder(tmp_path / 'data', {'train': 1, 'val': 1, 'test': 1})
+    (tmp_path / 'a.yaml').write_text(OPTIONS + GRID + 'arms: {avg: {gp: avg}, 3g: {gp: 3g}}\nseeds: [0, 1]\n')
+    return tmp_path
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Names of the runs that were started. They end at once, with invented figures."""
+    names: list[str] = []
+
+    class Process:
+        def __init__(self, job: Job) -> None:
+            self.job = job
+
+        def poll(self) -> int:
+            if 'broken' in self.job.run.arm:
+                self.job.file('.log').write_text('first\nValueError: it broke.\n\n')
+                return 1
+            write_figures(self.job.file('.json'), figures(self.job.run))
+            return 0
+
+    def start(job):
+        names.append(job.run.name)
+        return Process(job)
+
+    monkeypatch.setattr(Job, 'start', start)
+    monkeypatch.setattr('timm_3g.studies.run_study._require_options', lambda *args: None)  # it needs train.py
+    return names
+
+
+def figures(run):
+    found = replace(FIGURES, sha256=run.sha256, val_top1=HELD_OUT.get((run.arm, run.options.get('lr')), 50.0))
+    return found if run.test_split else replace(found, test_images=None, test_top1=None, test_top5=None)
+
+
+def do(folder: Path, **options):
+    return study(folder / 'a.yaml', folder / 'data', output=folder / 'out', poll=0.05, **options)
+
+
+def test_all_runs_in_the_order_of_the_study(folder, trained):
+    progress = do(folder)
+    grid = [f'grid-{arm}-lr={lr}-s9' for arm in ('avg', '3g') for lr in (0.1, 0.2)]
+    assert trained[:4] == grid and set(trained) == {row.run for row in progress.rows} and len(trained) == 8
+    rows = read_results(folder / 'out' / 'results.csv')
+    assert rows == progress.rows and not progress.missing and progress.seconds == 0.0
+    assert [row.run for row in rows] == [*grid, 'avg-s0', 'avg-s1', '3g-s0', '3g-s1']
+    assert {row.arm: row.options['lr'] for row in rows if row.phase == 'final'} == {'avg': 0.1, '3g': 0.2}
+    assert not list((folder / 'out' / 'runs').glob('*.lock'))
+
+
+def test_what_is_done_is_not_done_again(folder, trained):
+    do(folder)
+    (folder / 'out' / 'results.csv').unlink()  # what the runs left is enough
+    do(folder)
+    assert len(trained) == 8 and len(read_results(folder / 'out' / 'results.csv')) == 8
+    (folder / 'out').rename(folder / 'gone')  # the CSV is enough
+    do(folder, results=folder / 'gone' / 'results.csv')
+    assert len(trained) == 8
+    text = (folder / 'a.yaml').read_text()
+    (folder / 'a.yaml').write_text(text.replace('seeds: [0, 1]', 'seeds: [2, 0]'))
+    progress = do(folder, results=folder / 'gone' / 'results.csv')
+    assert trained[8:] == ['avg-s2', '3g-s2'], 'a new seed alone'
+    assert len(progress.rows) == 8 and len(read_results(folder / 'gone' / 'results.csv')) == 10, 'rows of a seed that left'
+
+
+def test_rows_of_other_options_are_not_mixed_in(folder, trained):
+    do(folder)
+    text = (folder / 'a.yaml').read_text()
+    (folder / 'a.yaml').write_text(text.replace('epochs: 1', 'epochs: 2'))
+    with pytest.raises(ValueError, match=r'results\.csv has a row of grid-avg-lr=0\.1-s9 with other options'):
+        do(folder)
+    assert len(trained) == 8
+    do(folder, results=folder / 'new.csv')  # what the old runs left does not count either
+    assert len(trained) == 16 and {row.epochs for row in read_results(folder / 'new.csv')} == {2}
+
+
+def test_a_dry_run_leaves_nothing(folder, trained):
+    progress = do(folder, dry_run=True)
+    assert not trained and not (folder / 'out').exists()
+    assert len(progress.missing) == 8 and progress.rows == [] and progress.seconds is None
+
+
+def test_a_run_of_another_process_is_waited_for(folder, trained):
+    first = next(read_study(folder / 'a.yaml').runs({}))
+    job = Job(first, str(folder / 'out' / 'runs'), 'data', 'a.yaml', None)
+    lock = job.lock()
+    lock.acquire()
+
+    def finish():
+        time.sleep(0.5)
+        assert len(trained) >= 3, 'the others do not wait'
+        write_figures(job.file('.json'), figures(first))
+        lock.release()
+
+    other = threading.Thread(target=finish)
+    other.start()
+    progress = do(folder)
+    other.join()
+    assert first.name not in trained and len(trained) == 7 and len(progress.rows) == 8
+
+
+def test_a_run_whose_owner_died_is_taken_over(folder, trained):
+    runs = folder / 'out' / 'runs'
+    runs.mkdir(parents=True)
+    first = next(read_study(folder / 'a.yaml').runs({}))
+    code = (
+        f'import filelock, os; lock = filelock.SoftFileLease({str(runs / first.name)!r} + ".lock", lease_duration={LEASE})\n'
+        'lock.acquire(); print("held", flush=True); os.kill(os.getpid(), 9)'
+    )
+    dead = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
+    assert dead.stdout == 'held\n' and (runs / f'{first.name}.lock').exists()
+    do(folder)
+    assert first.name in trained and len(trained) == 8
+
+
+def test_a_run_of_a_machine_that_fell_silent_is_taken_over(folder, trained, monkeypatch):
+    monkeypatch.setattr('timm_3g.studies.job.LEASE', 0.5)
+    first = next(read_study(folder / 'a.yaml').runs({}))
+    file = folder / 'out' / 'runs' / f'{first.name}.lock'
+    file.parent.mkdir(parents=True)
+    with SoftFileLease(file, lease_duration=0.5):
+        mark = file.read_text()
+    host = next(line for line in mark.splitlines() if line.startswith('host='))
+    file.write_text(mark.replace(host, 'host=elsewhere'))
+    do(folder)
+    assert first.name in trained and len(trained) == 8
+
+
+def test_a_failure_does_not_stop_the_others(folder, trained):
+    (folder / 'a.yaml').write_text(OPTIONS + 'arms: {broken: , avg: }\nseeds: [0, 1]\n')
+    with pytest.raises(RuntimeError, match=r'2 runs failed, broken-s0 first: ValueError: it broke\. .*broken-s0\.log'):
+        do(folder)
+    assert trained == ['broken-s0', 'broken-s1', 'avg-s0', 'avg-s1']
+    assert [row.run for row in read_results(folder / 'out' / 'results.csv')] == ['avg-s0', 'avg-s1']
+
+
+def test_an_arm_whose_grid_failed_has_no_other_runs(folder, trained):
+    (folder / 'a.yaml').write_text(OPTIONS + GRID + 'arms: {broken: , avg: }\nseeds: [0]\n')
+    with pytest.raises(RuntimeError, match='2 runs failed'):
+        do(folder)
+    assert trained == ['grid-broken-lr=0.1-s9', 'grid-broken-lr=0.2-s9', 'grid-avg-lr=0.1-s9', 'grid-avg-lr=0.2-s9', 'avg-s0']
+
+
+def test_a_row_that_another_process_adds_meanwhile_is_kept(folder, trained, monkeypatch):
+    *_, last = read_study(folder / 'a.yaml').runs({})
+    late = Job(replace(last), str(folder / 'out' / 'runs'), 'data', 'a.yaml', None)
+    calls = []
+
+    def write(file, rows):
+        write_results(file, rows)
+        names = [row.run for row in rows]
+        if len(names) == 7 and not calls:  # as if the other process wrote its row now, and its CSV just before ours
+            chosen = next(run for run in read_study(folder / 'a.yaml').runs(held_out(rows)) if run.name == last.name)
+            write_figures(late.file('.json'), figures(chosen))
+            calls.append(names)
+
+    def held_out(rows):
+        return {row.run: row.figures.val_top1 for row in rows}
+
+    monkeypatch.setattr('timm_3g.studies.run_study.write_results', write)
+    do(folder)
+    assert calls and last.name not in trained and len(read_results(folder / 'out' / 'results.csv')) == 8
+
+
+def test_missing_data_and_splits(folder, trained):
+    with pytest.raises(FileNotFoundError, match=r'--data-dir .*nowhere'):
+        study(folder / 'a.yaml', folder / 'nowhere')
+    (folder / 'a.yaml').write_text((folder / 'a.yaml').read_text().replace('val_split: val', 'val_split: holdout'))
+    with pytest.raises(ValueError, match="has no split 'holdout'"):
+        do(folder)
+    with pytest.raises(NotADirectoryError, match='must be a folder of images'):
+        import tarfile
+
+        with tarfile.open(folder / 'data.tar', 'w') as tar:
+            tar.add(folder / 'data', arcname='.')
+        study(folder / 'a.yaml', folder / 'data.tar')
+    assert not trained
+
+
+def test_the_estimate_is_of_the_arm_and_the_share_of_the_images(folder):
+    (folder / 'a.yaml').write_text(
+        OPTIONS + 'arms: {avg: , 3g: , cov: }\nseeds: [0]\naxes: {epochs: [1, 10], fraction: [0.5, 1.0]}\n'
+    )
+    runs = {run.name: run for run in read_study(folder / 'a.yaml').runs({})}
+    from timm_3g.studies.results import row_of
+
+    rows = [
+        row_of('a', runs[name], replace(FIGURES, seconds_per_epoch=seconds))
+        for name, seconds in (('avg-epochs=1-fraction=0.5-s0', 5.0), ('3g-epochs=1-fraction=1.0-s0', 30.0))
+    ]
+    missing = [runs[f'{arm}-epochs=10-fraction=0.5-s0'] for arm in ('avg', '3g', 'cov')]
+    assert estimate(rows, missing) == pytest.approx(10 * 0.5 * (10 + 30 + 20))
+    assert estimate([], missing) is None and estimate([], []) == 0.0
+
+
+def test_a_share_of_the_images(tmp_path):
+    image_folder(tmp_path, {'train': 8, 'val': 2}, classes=2)
+    (tmp_path / 'train' / 'class1' / 'more').mkdir()
+    shares = [take_fraction(tmp_path, 'train', f, tmp_path / 'shares') for f in (0.01, 0.25, 0.5)]
+    files = [{f.relative_to(share).as_posix() for f in (share / 'train').rglob('*.png')} for share in shares]
+    assert [len(f) for f in files] == [2, 4, 8] and files[0] < files[1] < files[2]
+    dataset = timm.data.create_dataset('', root=str(shares[1]), split='train')
+    assert len(dataset) == 4 and dataset.reader.class_to_idx == {'class0': 0, 'class1': 1}
+    assert len(timm.data.create_dataset('', root=str(shares[1]), split='val')) == 4
+    assert take_fraction(tmp_path, 'train', 1.0, tmp_path / 'shares') == tmp_path
+    assert take_fraction(tmp_path, 'train', 0.25, tmp_path / 'shares') == shares[1]
+    assert {f.name for f in (tmp_path / 'shares').iterdir()} == {share.name for share in shares}
+
+
+def test_the_commit(tmp_path):
+    assert commit_of(tmp_path) == ''
+
+
+REAL = (
+    f'options: {{model: {SMALL}, num_classes: 3, img_size: 32, train_split: train, val_split: val, epochs: 2, batch_size: 8, '
+    'opt: adamw, lr: 0.001, workers: 0, no_prefetcher: true, model_kwargs: {reduce_dim: 8}}\n'
+    'arms: {avg: {gp: avg}, 3g: {gp: 3g}}\nseeds: [0]\n'
+)
+
+
+@pytest.mark.slow
+def test_two_processes_kills_and_the_real_train_py(tmp_path, timm_script):
+    scripts = str(timm_script('train.py').parent)
+    image_folder(tmp_path / 'data', {'train': 20, 'val': 4, 'test': 4})
+    (tmp_path / 'real.yaml').write_text(REAL)
+    words = [str(tmp_path / 'real.yaml'), '--data-dir', str(tmp_path / 'data'), '--output', str(tmp_path / 'out')]
+    command = [sys.executable, '-m', 'timm_3g', 'study', *words, '--timm-scripts', scripts]
+    # One starter is killed: its run goes on alone, and nobody does it twice.
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    runs = tmp_path / 'out' / 'runs'
+    while not list(runs.glob('*.lock')):
+        time.sleep(0.1)
+        assert first.poll() is None
+    first.kill()
+    first.wait()
+    done = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    out = [process.communicate() for process in done]
+    assert [process.returncode for process in done] == [0, 0], out
+    rows = read_results(tmp_path / 'out' / 'results.csv')
+    assert [row.run for row in rows] == ['avg-s0', '3g-s0']
+    for row in rows:
+        assert (runs / f'{row.run}.log').read_text().count('Scheduled epochs') == 1, 'trained once'
+        assert (row.figures.val_images, row.figures.test_images, row.figures.train_images) == (12, 12, 60)
+        assert row.figures.seconds_per_epoch > 0 and row.figures.memory_mib > 100 and not row.figures.resumed
+        summary = (runs / row.run / 'summary.csv').read_text().splitlines()
+        assert len(summary) == 3 and row.figures.val_top1 == pytest.approx(float(summary[-1].split(',')[3]), abs=1e-3)
+    # A run that was killed between two epochs goes on.
+    for name in ('3g-s0.json', '3g-s0/checkpoint-1.pth.tar'):
+        (runs / name).unlink()
+    (runs / '3g-s0' / 'checkpoint-0.pth.tar').replace(runs / '3g-s0' / 'last.pth.tar')
+    lines = (runs / '3g-s0' / 'summary.csv').read_text().splitlines(keepends=True)
+    (runs / '3g-s0' / 'summary.csv').write_text(''.join(lines[:-1]))
+    (tmp_path / 'out' / 'results.csv').unlink()
+    progress = study(*words[:1], tmp_path / 'data', output=tmp_path / 'out', timm_scripts=scripts)
+    row = progress.rows[1]
+    assert row.figures.resumed and (runs / '3g-s0.log').read_text().count('Scheduled epochs') == 2
+    assert row.figures.val_images == 12
+    # A process that finds the run taken says so.
+    run = read_study(tmp_path / 'real.yaml').final_runs('avg', {}, {})[0]
+    job = Job(run, str(runs), str(tmp_path / 'data'), words[0], scripts)
+    with job.lock():
+        assert job.start().wait() == TAKEN
+    assert json.loads(job.file('.json').read_text())['sha256'] == job.run.sha256

@@ -1,0 +1,273 @@
+"""What a study compares: one YAML file, and the runs that it stands for."""
+
+import difflib
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FRACTION = 'fraction'  # the one key that is not an option of train.py: the share of the training images
+GRID = 'grid'
+FINAL = 'final'
+
+_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.+-]*')
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, and what is evaluated after it.
+
+    Attributes:
+        name: of its files.
+        phase: 'grid' if it serves to choose the arm's options, 'final' if it counts.
+        arm: name of the arm.
+        axes: where it stands on the axes of the study, e.g. {'epochs': 7}.
+        choice: the point of the grid, e.g. {'lr': 0.01}.
+        seed: of the run.
+        options: everything that train.py is given, except the data, the output and `fraction`.
+        fraction: share of the training images, in (0, 1].
+        test_split: evaluated once, after training. '' for a run of the grid.
+
+    >>> run = Run('3g-s0', 'final', '3g', {}, {}, 0, {'model': 'resnet10_mini_3g', 'epochs': 2, 'seed': 0})
+    >>> run.sha256[:12]
+    'fa1db1c4c3d8'
+    """
+
+    name: str
+    phase: str
+    arm: str
+    axes: Mapping[str, Any]
+    choice: Mapping[str, Any]
+    seed: int
+    options: Mapping[str, Any]
+    fraction: float = 1.0
+    test_split: str = ''
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs."""
+        return int(self.options['epochs'])
+
+    @property
+    def label(self) -> tuple[str, ...]:
+        """What tells a run of a study from the others. A row of the same label with another sha256 is from another recipe."""
+        return (self.phase, self.arm, as_json(self.axes), as_json(self.choice) if self.phase == GRID else '', str(self.seed))
+
+    @property
+    def sha256(self) -> str:
+        """Of what determines the result: the options, the share of the images, the test split."""
+        return hashlib.sha256(as_json([dict(self.options), self.fraction, self.test_split]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Study:
+    """The content of a study's YAML file.
+
+    Attributes:
+        name: of the study, the file's name by default.
+        recipe: what all arms share: options of train.py from the YAML file that `recipe` names, then `options`.
+        arms: name -> options. The first arm is the one that the others are compared with.
+        seeds: of the runs that count.
+        axes: option -> values: every arm is run at every combination. `fraction` takes a share of the training images.
+        grid: option -> values: the points that are tried for every arm at every combination.
+        grid_seeds: of the runs that serve to choose a point. None of `seeds`.
+        test_split: of the data, evaluated once after each run that counts.
+
+    Raises:
+        ValueError: a name that cannot be that of a file, no arm or seed, a repeated value, a grid without seeds of its own, a
+            fraction outside (0, 1], a key that two places set, a recipe without model, epochs, train_split or val_split.
+
+    >>> recipe = {'model': 'resnet10_mini_3g', 'epochs': 2, 'train_split': 'train', 'val_split': 'holdout'}
+    >>> study = Study('poolings', recipe, {'avg': {'gp': 'avg'}, '3g': {'gp': '3g'}}, seeds=[0, 1])
+    >>> [run.name for run in study.runs({})]
+    ['avg-s0', 'avg-s1', '3g-s0', '3g-s1']
+    """
+
+    name: str
+    recipe: Mapping[str, Any]
+    arms: Mapping[str, Mapping[str, Any]]
+    seeds: Sequence[int]
+    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    grid_seeds: Sequence[int] = ()
+    test_split: str = 'test'
+
+    def __post_init__(self) -> None:
+        for kind, names in (('name', [self.name]), ('arms', self.arms), ('axes', self.axes), ('grid', self.grid)):
+            for name in names:
+                if not _NAME.fullmatch(str(name)):
+                    raise ValueError(f'{kind}: a name must be letters, digits and _ . + -; got {name!r:.80}.')
+        if not self.arms:
+            raise ValueError('arms must name at least one arm.')
+        for kind, values in (('seeds', self.seeds), ('grid_seeds', self.grid_seeds), *self.axes.items(), *self.grid.items()):
+            if isinstance(values, str) or not isinstance(values, Sequence):
+                raise ValueError(f'{kind} must be a list; got {values!r:.80}.')
+            if len({as_json(value) for value in values}) < len(values) or (not values and kind != 'grid_seeds'):
+                raise ValueError(f'{kind} must list different values, at least one; got {values!r:.80}.')
+        for seed in (*self.seeds, *self.grid_seeds):
+            if type(seed) is not int or seed < 0:
+                raise ValueError(f'A seed must be an integer of at least 0; got {seed!r:.80}.')
+        if bool(self.grid) != bool(self.grid_seeds) or set(self.seeds) & set(self.grid_seeds):
+            raise ValueError(
+                'A grid needs grid_seeds, none of them in seeds, so that what was chosen is not what is reported; '
+                f'got grid over {list(self.grid)}, grid_seeds {list(self.grid_seeds)}, seeds {list(self.seeds)}.'
+            )
+        for name, options in self.arms.items():
+            if not isinstance(options, Mapping):
+                raise ValueError(f'The arm {name} must map options of train.py to values; got {options!r:.80}.')
+        for fraction in self.axes.get(FRACTION, ()):
+            if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction <= 1:
+                raise ValueError(f'{FRACTION} must be in (0, 1]; got {fraction!r:.80}.')
+        self._require_distinct_keys()
+        for key in ('model', 'epochs', 'train_split', 'val_split'):
+            if any(key not in run.options for run in self.runs({})):
+                raise ValueError(f'The recipe must say {key}.')
+
+    def _require_distinct_keys(self) -> None:
+        """An option stands in one place, so that no arm escapes what the study varies."""
+        varied = [*self.axes, *self.grid, 'seed']
+        for name, options in self.arms.items():
+            twice = [key for key in options if key in varied]
+            if twice:
+                raise ValueError(f'{twice[0]} is varied by the study, and cannot be an option of the arm {name}.')
+        if FRACTION in self.recipe or any(FRACTION in options for options in self.arms.values()) or FRACTION in self.grid:
+            raise ValueError(f'{FRACTION} can only be an axis.')
+        both = sorted(set(self.axes) & set(self.grid))
+        if both:
+            raise ValueError(f'{both[0]} is an axis and in the grid. Leave one out.')
+
+    @cached_property
+    def cells(self) -> list[tuple[str, dict[str, Any]]]:
+        """Every arm at every combination of the axes."""
+        return [(arm, point) for point in _product(self.axes) for arm in self.arms]
+
+    def grid_runs(self, arm: str, axes: Mapping[str, Any]) -> list[Run]:
+        """The runs from which the options of one cell are chosen. [] without a grid."""
+        return [self._run(GRID, arm, axes, point, seed) for point in _product(self.grid) for seed in self.grid_seeds]
+
+    def final_runs(self, arm: str, axes: Mapping[str, Any], choice: Mapping[str, Any]) -> list[Run]:
+        """The runs of one cell that count."""
+        return [self._run(FINAL, arm, axes, choice, seed) for seed in self.seeds]
+
+    def runs(self, held_out: Mapping[str, float]) -> Iterator[Run]:
+        """All runs, those of the grid first. Where it is not complete, final runs have its first point.
+
+        Args:
+            held_out: name of a run -> accuracy on the held-out images, of the runs that are done.
+        """
+        for arm, axes in self.cells:
+            yield from self.grid_runs(arm, axes)
+        for arm, axes in self.cells:
+            yield from self.final_runs(arm, axes, self.chosen(arm, axes, held_out) or next(_product(self.grid)))
+
+    def chosen(self, arm: str, axes: Mapping[str, Any], held_out: Mapping[str, float]) -> dict[str, Any] | None:
+        """The point of the grid with the highest mean accuracy, the first of equals. None before all its runs are done."""
+        tried = self.grid_runs(arm, axes)
+        if any(run.name not in held_out for run in tried):
+            return None
+        points = list(_product(self.grid))
+        return max(points, key=lambda point: sum(held_out[run.name] for run in tried if run.choice == point))
+
+    def _run(self, phase: str, arm: str, axes: Mapping[str, Any], choice: Mapping[str, Any], seed: int) -> Run:
+        varied = {**axes, **choice}
+        fraction = float(varied.pop(FRACTION, 1.0))
+        options = {**_merged(self.recipe, self.arms[arm], varied), 'seed': seed}
+        # The chosen point is not in the name of a run that counts: its cell has one.
+        where = {**axes, **(choice if phase == GRID else {})}
+        parts = [
+            *([GRID] if phase == GRID else []),
+            arm,
+            *(f'{key}={_short(value)}' for key, value in where.items()),
+            f's{seed}',
+        ]
+        return Run(
+            '-'.join(parts), phase, arm, dict(axes), dict(choice), seed, options, fraction, self.test_split * (phase == FINAL)
+        )
+
+
+def read_study(file: str | Path) -> Study:
+    """The study that a YAML file describes.
+
+    Its keys are those of `Study`, and `options`: what all arms share beside the recipe. `recipe` names a YAML file of train.py,
+    relative to the study's file; None for no such file.
+
+    Raises:
+        OSError: the file or its recipe cannot be read.
+        ValueError: not YAML, an unknown or missing key, or what `Study` raises.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp(), 'poolings.yaml')
+    >>> _ = file.write_text(
+    ...     'options: {model: resnet10_mini_3g, epochs: 2, train_split: train, val_split: holdout}\\n'
+    ...     'arms: {avg: {gp: avg}, 3g: {gp: 3g}}\\n'
+    ...     'seeds: [0, 1, 2]\\n'
+    ... )
+    >>> study = read_study(file)
+    >>> study.name, len(list(study.runs({})))
+    ('poolings', 6)
+    """
+    file = Path(file)
+    content = _mapping(file)
+    known = {one.name for one in fields(Study)} | {'options'}
+    for key in content:
+        if key not in known:
+            nearest = difflib.get_close_matches(str(key), known, n=1)
+            hint = f'Nearest: {nearest[0]}.' if nearest else f'Keys: {", ".join(sorted(known))}.'
+            raise ValueError(f'{file}: unknown key {key!r:.80}. {hint}')
+    for key in ('arms', 'seeds'):
+        if key not in content:
+            raise ValueError(f'{file} must have {key}.')
+    for key in ('arms', 'axes', 'grid', 'options'):
+        if not isinstance(content.get(key, {}), Mapping):
+            raise ValueError(f'{file}: {key} must map names to values; got {content[key]!r:.80}.')
+    recipe, options = content.pop('recipe', None), content.pop('options', {})
+    shared = _mapping(file.parent / recipe) if recipe else {}
+    arms = {str(arm): {} if given is None else given for arm, given in content.pop('arms').items()}
+    try:
+        return Study(**{'name': file.stem, **content, 'recipe': _merged(shared, options), 'arms': arms})
+    except ValueError as error:
+        raise ValueError(f'{file}: {error}') from error
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON in one form."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding='utf-8'))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f'{file} is no YAML: {" ".join(str(error).split())}') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{file} must map names to values; it holds {type(content).__name__}.')
+    return content
+
+
+def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Later layers override. Mappings (model_kwargs, opt_kwargs) are joined key by key."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            joined = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+            merged[key] = {**merged[key], **value} if joined else value
+    return merged
+
+
+def _product(values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Every combination. One empty combination without values."""
+    for combination in itertools.product(*values.values()):
+        yield dict(zip(values, combination, strict=True))
+
+
+def _short(value: Any) -> str:
+    """A value in the name of a file."""
+    text = value if isinstance(value, str) else as_json(value)
+    return re.sub(r'[^A-Za-z0-9_.+]+', '_', text)

@@ -1,0 +1,168 @@
+"""One run in a process of its own: train, evaluate, leave the figures. `study` starts it as `python -m timm_3g.studies.job`.
+
+The process that trains holds the lock, not the one that started it. So a run whose starter was killed goes on alone, and nobody
+trains it twice.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from filelock import SoftFileLease, Timeout
+
+import timm_3g
+from timm_3g.benchmarks.machine import describe
+from timm_3g.compat import search_split
+from timm_3g.inference import validate
+from timm_3g.training import prepare_script, read_summary
+from timm_3g.utils.files import write_text
+
+from .config import Run
+from .results import Figures, write_figures
+from .subset import take_fraction
+
+LEASE = 120.0  # seconds without a sign of life after which a run of another machine is taken over. All must agree on it
+TAKEN = 75  # exit code of a process that found the run taken: EX_TEMPFAIL of sysexits.h
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run and where it happens. It travels to the process as JSON.
+
+    Attributes:
+        run: what to train.
+        folder: of the runs: NAME/ is what train.py writes, NAME.json the figures, NAME.lock the lock.
+        data_dir: an ImageFolder with the splits that the run names.
+        config: the study's file.
+        timm_scripts: a checkout of timm, or None.
+    """
+
+    run: Run
+    folder: str
+    data_dir: str
+    config: str
+    timm_scripts: str | None
+
+    def file(self, suffix: str) -> Path:
+        """A file of the run: its folder's name and a suffix."""
+        return Path(self.folder, f'{self.run.name}{suffix}')
+
+    def lock(self) -> SoftFileLease:
+        """The lock of the run. It ends with its process, and for other machines after LEASE seconds without a sign of life."""
+        self.file('.lock').parent.mkdir(parents=True, exist_ok=True)
+        lost = lambda _: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731  # another process trains it now
+        return SoftFileLease(self.file('.lock'), lease_duration=LEASE, on_compromise=lost)
+
+    def start(self) -> 'subprocess.Popen[bytes]':
+        """Start the process. What it prints goes to NAME.log."""
+        self.file('.log').parent.mkdir(parents=True, exist_ok=True)
+        with self.file('.log').open('ab') as log:
+            command = [sys.executable, '-m', 'timm_3g.studies.job', json.dumps(asdict(self))]
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train and evaluate one run. Returns 0, or TAKEN if another process has it."""
+    parser = argparse.ArgumentParser(prog='python -m timm_3g.studies.job', description=__doc__)
+    parser.add_argument('job', help='a Job as JSON')
+    fields: dict[str, Any] = json.loads(parser.parse_args(argv).job)
+    job = Job(**{**fields, 'run': Run(**fields['run'])})
+    lock = job.lock()
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return TAKEN
+    try:
+        if not job.file('.json').exists() or json.loads(job.file('.json').read_text()).get('sha256') != job.run.sha256:
+            write_figures(job.file('.json'), train_and_evaluate(job))
+    finally:
+        lock.release()
+    return 0
+
+
+def train_and_evaluate(job: Job) -> Figures:
+    """The figures of a run. An interrupted one goes on from its last checkpoint."""
+    run = job.run
+    data = take_fraction(job.data_dir, str(run.options['train_split']), run.fraction, Path(job.folder).parent / 'data')
+    write_text(job.file('.yaml'), yaml.safe_dump(dict(run.options), sort_keys=False))
+    last = job.file('') / 'last.pth.tar'
+    before = max(read_summary(job.file('')).rows, default=-1) + 1 if last.exists() else 0
+    arguments = ['--config', str(job.file('.yaml')), '--data-dir', str(data), '--output', job.folder, '--experiment', run.name]
+    start = time.perf_counter()
+    prepare_script('train.py', arguments + ['--resume', str(last)] * last.exists(), job.timm_scripts)()
+    seconds = time.perf_counter() - start
+    memory = _memory_mib()
+    device = run.options.get('device')
+    shared = {
+        'model': str(run.options['model']),
+        'checkpoint': last,
+        'data_dir': data,
+        'device': device,
+        'batch_size': int(run.options.get('validation_batch_size') or run.options.get('batch_size') or 128),
+        'workers': int(run.options.get('workers', 4)),
+        'channels_last': bool(run.options.get('channels_last', False)),
+    }
+    held_out = validate(**shared, split=str(run.options['val_split']))
+    test = validate(**shared, split=run.test_split) if run.test_split else None
+    machine = describe(torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu')), '')
+    return Figures(
+        sha256=run.sha256,
+        val_images=held_out.images,
+        val_top1=held_out.top1,
+        val_top5=held_out.top5,
+        test_images=test.images if test else None,
+        test_top1=test.top1 if test else None,
+        test_top5=test.top5 if test else None,
+        train_loss=round(read_summary(job.file('')).column('train_loss')[-1], 6),
+        train_images=sum(
+            1 for file in Path(search_split(str(data), str(run.options['train_split']))).rglob('*') if file.is_file()
+        ),
+        param_count=held_out.param_count,
+        seconds_per_epoch=round(seconds / (run.epochs - before), 1) if before < run.epochs else None,
+        memory_mib=memory,
+        resumed=before > 0,
+        device=machine.device,
+        cpu=machine.cpu,
+        threads=machine.threads,
+        torch=machine.torch,
+        timm=machine.timm,
+        timm_3g=timm_3g.__version__,
+        commit=commit_of(Path(job.config).parent),
+        date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+    )
+
+
+def commit_of(folder: Path) -> str:
+    """The git commit of a folder, with '+' after it if tracked files differ. '' outside a repository or without git."""
+    command = ['git', '-C', str(folder), 'describe', '--always', '--abbrev=12', '--dirty=+', '--match=']
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ''
+
+
+def _memory_mib() -> int:
+    """The largest memory so far in MiB: of the GPU if one was used, else of this process."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == 'darwin' else 2**10))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Tables and picture of a study from its CSV, on a page where they cannot disagree with it."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from timm_3g.utils.files import require_writable, write_text
+from timm_3g.utils.options import takes_fields_of
+
+from .results import read_results
+from .tables import cells_of, tables
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """The options of `report_study`.
+
+    Attributes:
+        results: the CSV of a study.
+        page: a Markdown page. The text between its marks `<!-- study NAME: begin -->` and `<!-- study NAME: end -->` is written
+            anew. None for no page.
+        pictures: folder of the PNG. None for that of the CSV.
+
+    >>> ReportOptions(Path('docs/a.csv')).page is None
+    True
+    """
+
+    results: Path
+    page: Path | None = None
+    pictures: Path | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The tables in Markdown, and the pictures that were drawn.
+
+    >>> Report('| arm |', []).text
+    '| arm |'
+    """
+
+    text: str
+    pictures: list[Path]
+
+
+@takes_fields_of(ReportOptions)
+def report_study(options: ReportOptions) -> Report:
+    """Write tables and a picture of a study from its CSV alone. Needs the extra `demo` (matplotlib, SciPy).
+
+    Args:
+        options: see ReportOptions. Each field may be given by name.
+
+    Returns:
+        The tables, and the pictures.
+
+    Raises:
+        FileNotFoundError: no such CSV or page.
+        ValueError: no CSV of a study, a CSV without rows, a page without the marks of the study.
+        OSError: a file cannot be written.
+        ModuleNotFoundError: the extra is missing.
+
+    >>> report_study(Path('missing.csv'))
+    Traceback (most recent call last):
+    FileNotFoundError: missing.csv does not exist.
+    """
+    from .plot import draw_study
+
+    results = Path(options.results)
+    if not results.is_file():
+        raise FileNotFoundError(f'{results} does not exist.')
+    rows = read_results(results)
+    if not rows:
+        raise ValueError(f'{results} has no rows. Run the study first.')
+    name, text, cells = rows[0].study, tables(rows), cells_of(rows)
+    page = ''
+    if options.page:
+        page = with_tables(options.page.read_text(encoding='utf-8'), name, text)
+        require_writable(options.page)
+    picture = Path(options.pictures or results.parent) / f'{name}.png'
+    if cells:
+        draw_study(cells, name, picture)
+    if options.page:
+        write_text(options.page, page)
+    return Report(text, [picture] if cells else [])
+
+
+def with_tables(page: str, name: str, text: str) -> str:
+    """The page with the tables of a study between its marks.
+
+    Raises:
+        ValueError: the page does not have each mark once, in order.
+
+    >>> print(with_tables('<!-- study a: begin -->\\nold\\n<!-- study a: end -->', 'a', 'new'))
+    <!-- study a: begin -->
+    <BLANKLINE>
+    new
+    <BLANKLINE>
+    <!-- study a: end -->
+    """
+    begin, end = f'<!-- study {name}: begin -->', f'<!-- study {name}: end -->'
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+        raise ValueError(f'The page must have {begin} and {end}, once each, in this order.')
+    return re.sub(f'{re.escape(begin)}.*{re.escape(end)}', lambda _: f'{begin}\n\n{text}\n\n{end}', page, flags=re.DOTALL)

@@ -1,0 +1,153 @@
+"""The CSV of a study: one row per run that is done. It is complete at any moment, and holds all that a report needs."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from timm_3g.utils.files import write_text
+
+from .config import Run, as_json
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a run found. The process that trained writes it, as JSON beside the run's folder.
+
+    Attributes:
+        sha256: of the run (`Run.sha256`).
+        val_images, val_top1, val_top5: held-out images, accuracy in percent.
+        test_images, test_top1, test_top5: the same on the test split. None for a run of the grid.
+        train_loss: of the last epoch.
+        train_images: number of images of the training split, after `fraction`.
+        param_count: number of parameters.
+        seconds_per_epoch: training and the evaluation of train.py. None if this process had no epoch left to train.
+        memory_mib: largest memory of the process in MiB. On a GPU that of the GPU.
+        resumed: whether the training went on from a checkpoint.
+        device, cpu, threads, torch, timm, timm_3g, commit, date: on what, with what, when. commit is that of the study's
+            file, with '+' after it if the repository had other changes.
+    """
+
+    sha256: str
+    val_images: int
+    val_top1: float
+    val_top5: float
+    test_images: int | None
+    test_top1: float | None
+    test_top5: float | None
+    train_loss: float
+    train_images: int
+    param_count: int
+    seconds_per_epoch: float | None
+    memory_mib: int
+    resumed: bool
+    device: str
+    cpu: str
+    threads: int
+    torch: str
+    timm: str
+    timm_3g: str
+    commit: str
+    date: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run with its figures: a row of the CSV. axes, choice and options are JSON there."""
+
+    study: str
+    run: str
+    phase: str
+    arm: str
+    axes: Mapping[str, Any]
+    choice: Mapping[str, Any]
+    seed: int
+    epochs: int
+    figures: Figures
+    options: Mapping[str, Any]
+
+    @property
+    def label(self) -> tuple[str, ...]:
+        """As `Run.label`."""
+        return (self.phase, self.arm, as_json(self.axes), as_json(self.choice) if self.phase == 'grid' else '', str(self.seed))
+
+
+_OWN = [field.name for field in fields(Row) if field.name not in ('figures', 'options')]
+COLUMNS = [*_OWN, *(field.name for field in fields(Figures)), 'options']
+_JSON = ('axes', 'choice', 'options')
+_TYPES: dict[str, Any] = {field.name: field.type for field in fields(Figures)}
+
+
+def row_of(study: str, run: Run, figures: Figures) -> Row:
+    """The row of a run."""
+    return Row(study, run.name, run.phase, run.arm, run.axes, run.choice, run.seed, run.epochs, figures, run.options)
+
+
+def read_figures(file: Path, run: Run) -> Figures | None:
+    """The figures that a process left. None if there are none, or they are of other options."""
+    try:
+        figures = Figures(**json.loads(file.read_text(encoding='utf-8')))
+    except (FileNotFoundError, TypeError, ValueError):
+        return None
+    return figures if figures.sha256 == run.sha256 else None
+
+
+def write_figures(file: Path, figures: Figures) -> None:
+    """Write them, whole or not at all."""
+    write_text(file, json.dumps(asdict(figures), indent=1) + '\n')
+
+
+def read_results(file: Path) -> list[Row]:
+    """The rows of a CSV. [] if there is no such file.
+
+    Raises:
+        ValueError: other columns, a value that is none of its column, or no CSV.
+
+    >>> read_results(Path('missing.csv'))
+    []
+    """
+    if not file.exists():
+        return []
+    try:
+        lines = list(csv.DictReader(io.StringIO(file.read_text(encoding='utf-8'))))
+        if lines and list(lines[0]) != COLUMNS:
+            raise ValueError(f'its columns must be {", ".join(COLUMNS[:4])}, ...; got {", ".join(map(str, lines[0]))}')
+        return [_row(line) for line in lines]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ValueError(f'{file} is no CSV of a study: {error}. Move it, or name another file.') from error
+
+
+def write_results(file: Path, rows: Iterable[Row]) -> None:
+    """Write the CSV, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
+    writer.writeheader()
+    for row in rows:
+        values = {**{name: getattr(row, name) for name in _OWN}, **asdict(row.figures), 'options': row.options}
+        cells = {name: as_json(value) if name in _JSON else _cell(value) for name, value in values.items()}
+        writer.writerow(cells)
+    write_text(file, text.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    return '' if value is None else int(value) if isinstance(value, bool) else value
+
+
+def _row(line: Mapping[str, str]) -> Row:
+    figures: dict[str, Any] = {name: _value(name, line[name]) for name in _TYPES}
+    own: dict[str, Any] = {name: json.loads(line[name]) if name in _JSON else line[name] for name in _OWN}
+    own.update(seed=int(line['seed']), epochs=int(line['epochs']))
+    return Row(**own, figures=Figures(**figures), options=json.loads(line['options']))
+
+
+def _value(name: str, text: str) -> Any:
+    """The value of a column of `Figures` in its type."""
+    kind = _TYPES[name]
+    if not text and kind in (int | None, float | None):
+        return None
+    if kind is str:
+        return text
+    return bool(int(text)) if kind is bool else float(text) if kind in (float, float | None) else int(text)

@@ -1,0 +1,284 @@
+"""All runs of a study: what is missing is trained, whatever was killed goes on, and many processes share the work."""
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from filelock import SoftFileLease, Timeout
+from tqdm import tqdm
+
+from timm_3g.data import require_data, require_split
+from timm_3g.training import check_arguments, find_script
+from timm_3g.utils.files import require_writable, require_writable_folder, write_text
+from timm_3g.utils.options import OptionError, takes_fields_of
+
+from .config import GRID, Run, Study, read_study
+from .job import TAKEN, Job
+from .results import Row, read_figures, read_results, row_of, write_results
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """The options of `study`.
+
+    Attributes:
+        config: the study's YAML file.
+        data_dir: an ImageFolder with the splits that the study names.
+        output: folder of the runs. None for `output/study/NAME`. Processes that share it share the work.
+        results: the CSV. None for `results.csv` in `output`. Runs whose rows it has are done.
+        dry_run: train nothing.
+        timm_scripts: a checkout of timm. None for $TIMM_SCRIPTS, then the cache, then a download of the pinned commit.
+        poll: seconds between two looks at what other processes do.
+
+    Raises:
+        ValueError: poll is not positive.
+
+    >>> StudyOptions('a.yaml', 'cifar10', poll=0)
+    Traceback (most recent call last):
+    timm_3g.utils.options.OptionError: poll must be positive; got 0.
+    """
+
+    config: Path | str
+    data_dir: Path | str
+    output: Path | str | None = None
+    results: Path | str | None = None
+    dry_run: bool = False
+    timm_scripts: Path | str | None = None
+    poll: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not self.poll > 0:
+            raise OptionError('poll', f'must be positive; got {self.poll}.')
+
+
+@dataclass(frozen=True)
+class StudyProgress:
+    """Where a study stands.
+
+    Attributes:
+        results: the CSV.
+        rows: of the runs that are done, in the order of the study.
+        missing: the runs that are not done.
+        seconds: an estimate for those, one after the other, from the runs that are done. None if none is.
+    """
+
+    results: Path
+    rows: list[Row]
+    missing: list[Run]
+    seconds: float | None
+
+
+@takes_fields_of(StudyOptions)
+def study(options: StudyOptions) -> StudyProgress:
+    """Train and evaluate what is missing of a study. Rows go to its CSV as runs end.
+
+    Each run is timm's unmodified train.py in a process of its own, then `validate` on the held-out images, and after runs that
+    count once on the test images. It holds a lock. A killed run goes on from its last checkpoint, here or in another process.
+
+    Args:
+        options: see StudyOptions. Each field may be given by name.
+
+    Returns:
+        Where the study stands.
+
+    Raises:
+        ValueError: an invalid study (see `read_study`) or option of train.py, a missing split, rows in the CSV that are of
+            another recipe.
+        OSError: a missing file or folder, or one that cannot be written.
+        RuntimeError: runs that failed. The others were done first.
+
+    >>> study('missing.yaml', 'cifar10')
+    Traceback (most recent call last):
+    FileNotFoundError: [Errno 2] No such file or directory: 'missing.yaml'
+    """
+    content = read_study(options.config)
+    root = Path(options.output or Path('output', 'study', content.name))
+    file = Path(options.results or root / 'results.csv')
+    _require_data(content, str(options.data_dir))
+    board = _Board(content, root / 'runs', file)
+    board.update()
+    if options.dry_run:
+        return board.progress()
+    require_writable_folder(root)
+    require_writable(file)
+    _require_options(board, str(options.data_dir), root, options.timm_scripts)
+    failed = _work(board, options, root / 'runs')
+    if failed:
+        name, log = next(iter(failed.items()))
+        raise RuntimeError(f'{len(failed)} runs failed, {name} first: {_last_line(log)} The whole output is in {log}.')
+    return board.progress()
+
+
+def _work(board: '_Board', options: StudyOptions, folder: Path) -> dict[str, Path]:
+    """Do runs until none is left, neither here nor elsewhere. Returns the logs of those that failed here, by name."""
+    failed: dict[str, Path] = {}
+    with tqdm(total=len(board.runs), desc=board.study.name, unit='run') as bar:
+        while True:
+            board.save()
+            jobs = [_job(run, options, folder) for run in board.ready() if run.name not in failed]
+            free = next((job for job in jobs if board.is_free(job)), None)
+            if free:
+                bar.set_description(f'{board.study.name}: {free.run.name}')
+                process = free.start()
+                while (code := process.poll()) is None:
+                    _show(bar, board)
+                    time.sleep(options.poll)
+                if code not in (0, TAKEN):
+                    failed[free.run.name] = free.file('.log')
+            elif jobs:  # other processes have them
+                _show(bar, board)
+                time.sleep(options.poll)
+            else:
+                _show(bar, board)
+                return failed
+
+
+def _job(run: Run, options: StudyOptions, folder: Path) -> Job:
+    scripts = str(options.timm_scripts) if options.timm_scripts else None
+    return Job(run, str(folder), str(Path(options.data_dir).resolve()), str(options.config), scripts)
+
+
+def _show(bar: tqdm, board: '_Board') -> None:
+    """How many runs are done, by whomever, and an estimate of the rest."""
+    board.update()
+    bar.n = len(board.rows)
+    bar.set_postfix_str(_rest(board.progress().seconds))
+
+
+class _Board:
+    """The runs of a study and the rows of those that are done."""
+
+    def __init__(self, content: Study, folder: Path, file: Path) -> None:
+        self.study, self.folder, self.file = content, folder, file
+        self.rows: dict[str, Row] = {}
+        self.runs: list[Run] = []
+        self._locks: dict[str, SoftFileLease] = {}
+
+    def update(self) -> None:
+        """Read the CSV and what the runs have left."""
+        in_file = {row.label: row for row in read_results(self.file)}
+        self.rows = {}
+        held_out: dict[str, float] = {}
+        # The rows of the grid determine what the other runs are.
+        for phase_is_grid in (True, False):
+            self.runs = list(self.study.runs(held_out))
+            for run in self.runs:
+                if (run.phase == GRID) is phase_is_grid and (row := self._row(run, in_file)):
+                    self.rows[run.name] = row
+                    held_out[run.name] = row.figures.val_top1
+
+    def _row(self, run: Run, in_file: Mapping[tuple[str, ...], Row]) -> Row | None:
+        if run.phase != GRID and self.study.chosen(run.arm, run.axes, self._held_out()) is None:
+            return None
+        figures = read_figures(self.folder / f'{run.name}.json', run)
+        if figures:
+            return row_of(self.study.name, run, figures)
+        row = in_file.get(run.label)
+        if row and row.figures.sha256 != run.sha256:
+            raise ValueError(
+                f'{self.file} has a row of {run.name} with other options than the study has now. '
+                'Name another file with --results, or remove that row.'
+            )
+        return row
+
+    def _held_out(self) -> dict[str, float]:
+        return {name: row.figures.val_top1 for name, row in self.rows.items()}
+
+    def ready(self) -> list[Run]:
+        """Runs that are not done and whose options are known."""
+        known = self._held_out()
+        return [
+            run
+            for run in self.runs
+            if run.name not in self.rows and (run.phase == GRID or self.study.chosen(run.arm, run.axes, known) is not None)
+        ]
+
+    def is_free(self, job: Job) -> bool:
+        """Whether no process holds the run. The lock is kept: it remembers how long it has seen no sign of life."""
+        lock = self._locks.setdefault(job.run.name, job.lock())
+        with suppress(Timeout), lock.acquire(blocking=False):
+            return True
+        return False
+
+    def save(self) -> None:
+        """Write the CSV, again if a process has finished a run meanwhile: whoever writes last has seen all."""
+        self.update()
+        while True:
+            rows = [self.rows[run.name] for run in self.runs if run.name in self.rows]
+            others = [row for row in read_results(self.file) if row.label not in {one.label for one in rows}]
+            if rows or others:
+                write_results(self.file, [*rows, *others])
+            before = set(self.rows)
+            self.update()
+            if set(self.rows) == before:
+                return
+
+    def progress(self) -> StudyProgress:
+        """Rows, missing runs, and an estimate."""
+        rows = [self.rows[run.name] for run in self.runs if run.name in self.rows]
+        missing = [run for run in self.runs if run.name not in self.rows]
+        return StudyProgress(self.file, rows, missing, estimate(rows, missing))
+
+
+def estimate(rows: list[Row], missing: list[Run]) -> float | None:
+    """Seconds of the missing runs, one after the other. None if no run is done.
+
+    An epoch takes what it took in runs of the same arm, or in all where the arm has none, times the share of the images.
+    """
+    timed = [(row, row.figures.seconds_per_epoch) for row in rows if row.figures.seconds_per_epoch]
+    if not timed:
+        return None if missing else 0.0
+    whole = [(row.arm, seconds / float(row.axes.get('fraction', 1.0))) for row, seconds in timed]
+    everywhere = mean(seconds for _, seconds in whole)
+    per_arm = {arm: mean(seconds for name, seconds in whole if name == arm) for arm, _ in whole}
+    return sum(per_arm.get(run.arm, everywhere) * run.epochs * run.fraction for run in missing)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> duration(59), duration(600), duration(5400), duration(200_000)
+    ('59 s', '10 min', '1.5 h', '2.3 days')
+    """
+    for unit, size in (('days', 86400.0), ('h', 3600.0)):
+        if seconds >= 1.5 * size:
+            return f'{seconds / size:.1f} {unit}'
+    return f'{seconds / 60:.0f} min' if seconds >= 90 else f'{seconds:.0f} s'
+
+
+def _rest(seconds: float | None) -> str:
+    return '' if not seconds else f'{duration(seconds)} of one process to go'
+
+
+def _require_data(content: Study, root: str) -> None:
+    """Raise OSError or ValueError unless the data has every split."""
+    require_data(root)
+    if not Path(root).is_dir():
+        raise NotADirectoryError(f'{root} must be a folder of images, SPLIT/CLASS/file; it is a file.')
+    for run in content.runs({}):
+        for split in (run.options['train_split'], run.options['val_split'], run.test_split):
+            if split:
+                require_split(root, str(split))
+
+
+def _require_options(board: _Board, data: str, root: Path, scripts: Path | str | None) -> None:
+    """Check the options of one run per arm with train.py's own parser, before anything is trained."""
+    script, seen = find_script('train.py', scripts), set()
+    for run in board.runs:
+        if run.arm not in seen and run.name not in board.rows:
+            seen.add(run.arm)
+            file = root / 'runs' / f'{run.name}.yaml'
+            write_text(file, json.dumps(dict(run.options)))  # JSON is YAML
+            try:
+                check_arguments(script, ['--config', str(file), '--data-dir', data])
+            except ValueError as error:
+                raise ValueError(f'The arm {run.arm}: {error}') from error
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding='utf-8', errors='replace').splitlines() if line.strip()]
+    return lines[-1].strip() if lines else 'it printed nothing.'

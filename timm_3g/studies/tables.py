@@ -1,0 +1,170 @@
+"""The tables of a study, from the rows of its CSV alone."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from .config import FINAL, GRID, as_json
+from .results import Row
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs that count of one arm at one combination of the axes, by seed.
+
+    >>> Cell('3g', {'epochs': 7}, []).title
+    'epochs 7'
+    """
+
+    arm: str
+    axes: dict[str, object]
+    rows: list[Row]
+
+    @property
+    def title(self) -> str:
+        """Where it stands on the axes. '' without axes."""
+        return ', '.join(f'{key} {value}' for key, value in self.axes.items())
+
+    @property
+    def test(self) -> dict[int, float]:
+        """Seed -> top-1 accuracy on the test images in percent."""
+        return {row.seed: row.figures.test_top1 for row in self.rows if row.figures.test_top1 is not None}
+
+
+def cells_of(rows: Sequence[Row]) -> list[Cell]:
+    """The cells, in the order of the rows."""
+    found: dict[tuple[str, str], Cell] = {}
+    for row in rows:
+        if row.phase == FINAL:
+            found.setdefault((as_json(row.axes), row.arm), Cell(row.arm, dict(row.axes), [])).rows.append(row)
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Test accuracy of an arm minus that of another over the seeds that both have.
+
+    Attributes:
+        seeds: how many.
+        mean: in points.
+        error: standard error of the mean. nan with one seed.
+        p: of the two-sided paired t-test. nan with one seed, or if all differences are equal.
+    """
+
+    seeds: int
+    mean: float
+    error: float
+    p: float
+
+
+def difference(cell: Cell, baseline: Cell) -> Difference | None:
+    """The paired difference. None if no seed is in both. Needs SciPy (the extra `demo`)."""
+    from scipy.stats import ttest_rel
+
+    seeds = sorted(set(cell.test) & set(baseline.test))
+    if not seeds:
+        return None
+    ours, theirs = [cell.test[seed] for seed in seeds], [baseline.test[seed] for seed in seeds]
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    error = stdev(differences) / math.sqrt(len(seeds)) if len(seeds) > 1 else math.nan
+    p = float(ttest_rel(ours, theirs).pvalue) if error > 0 else math.nan
+    return Difference(len(seeds), mean(differences), error, p)
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """Markdown: one table per combination of the axes, the table of the grid, and what a reader must know of them.
+
+    The first arm of the rows is the one that the others are compared with. Times and memory are means over the runs.
+    """
+    cells = cells_of(rows)
+    parts: list[str] = []
+    comparisons = 0
+    for title in dict.fromkeys(cell.title for cell in cells):
+        group = [cell for cell in cells if cell.title == title]
+        baseline = group[0]
+        lines = [
+            f'| arm | runs | held-out top-1, % | test top-1, % | minus {baseline.arm} | p | parameters | s per epoch | MiB |',
+            '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |',
+        ]
+        for cell in group:
+            compared = difference(cell, baseline) if cell is not baseline else None
+            comparisons += compared is not None and not math.isnan(compared.p)
+            seconds = [row.figures.seconds_per_epoch for row in cell.rows if row.figures.seconds_per_epoch]
+            lines.append(
+                _line(
+                    cell.arm,
+                    len(cell.rows),
+                    spread([row.figures.val_top1 for row in cell.rows]),
+                    spread(list(cell.test.values())),
+                    f'{compared.mean:+.2f}' + ('' if math.isnan(compared.error) else f' ± {compared.error:.2f}')
+                    if compared
+                    else '',
+                    '' if not compared or math.isnan(compared.p) else f'{compared.p:.3f}',
+                    f'{cell.rows[0].figures.param_count:,}',
+                    f'{mean(seconds):.0f}' if seconds else '',
+                    f'{mean(row.figures.memory_mib for row in cell.rows):.0f}',
+                )
+            )
+        parts.append('\n'.join(([f'**{title}**', ''] if title else []) + lines))
+    if cells:
+        parts.append(
+            'Accuracy: mean ± sample standard deviation over runs. Differences: mean ± standard error over the seeds that both '
+            f'arms have. p: two-sided paired t-test, {comparisons} comparisons, not corrected for their number.'
+        )
+    tried = [row for row in rows if row.phase == GRID]
+    if tried:
+        parts.append(_grid(tried, cells))
+    parts.append(_source(rows))
+    return '\n\n'.join(parts)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± sample standard deviation with two decimals.
+
+    >>> spread([90.0, 92.0]), spread([90.0]), spread([])
+    ('91.00 ± 1.41', '90.00', '')
+    """
+    if not values:
+        return ''
+    return f'{mean(values):.2f}' + (f' ± {stdev(values):.2f}' if len(values) > 1 else '')
+
+
+def _grid(tried: Sequence[Row], cells: Sequence[Cell]) -> str:
+    """Every point that was tried for every arm, the chosen one in bold."""
+    chosen = {(as_json(cell.axes), cell.arm): as_json(cell.rows[0].choice) for cell in cells}
+    points: dict[tuple[str, str, str], list[Row]] = {}
+    for row in tried:
+        points.setdefault((as_json(row.axes), row.arm, as_json(row.choice)), []).append(row)
+    lines = ['| arm | tried | held-out top-1, % |', '| --- | --- | ---: |']
+    for (axes, arm, choice), found in points.items():
+        first = found[0]
+        where = ', '.join(f'{key} {value}' for key, value in {**first.axes, **first.choice}.items())
+        bold = '**' if chosen.get((axes, arm)) == choice else ''
+        lines.append(_line(arm, f'{bold}{where}{bold}', spread([row.figures.val_top1 for row in found])))
+    return 'Options were chosen on the held-out images, from the same points for every arm:\n\n' + '\n'.join(lines)
+
+
+def _source(rows: Sequence[Row]) -> str:
+    def each(*values: object) -> str:
+        return ', '.join(dict.fromkeys(str(value) for value in values if value not in ('', None)))
+
+    figures = [row.figures for row in rows]
+    tested = each(*(f'{f.test_images:,}' for f in figures if f.test_images is not None))
+    dates = sorted(f.date[:10] for f in figures)
+    sentences = [
+        f'{len(rows)} runs of the study `{rows[0].study}`, {dates[0]} to {dates[-1]}.',
+        f'Seeds: {each(*(row.seed for row in rows))}.',
+        f'Images: {each(*(f"{f.train_images:,}" for f in figures))} to train on, '
+        f'{each(*(f"{f.val_images:,}" for f in figures))} held out'
+        + (f', {tested} in the test split, looked at once per run.' if tested else '.'),
+        f'Machine: {each(*(f.cpu if f.device == "cpu" else f.device for f in figures))}, '
+        f'{each(*(f.threads for f in figures))} threads.',
+        f'torch {each(*(f.torch for f in figures))}, timm {each(*(f.timm for f in figures))}, '
+        f'timm_3g {each(*(f.timm_3g for f in figures))} at commit {each(*(f.commit for f in figures)) or "unknown"}.',
+    ]
+    return ' '.join(sentences)
+
+
+def _line(*cells: object) -> str:
+    return '| ' + ' | '.join(str(cell) for cell in cells) + ' |'
