@@ -3,6 +3,7 @@
 import argparse
 import json
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -10,7 +11,6 @@ from common import LITE, SMALL
 
 import timm_3g
 from timm_3g.layers import Reweight2d, open_gates
-from timm_3g.layers.reweight import OPEN
 from timm_3g.publishing import export
 
 REWEIGHTED = ('3g', '3g_nosqrt', 'urm_v1', 'urm_v2')
@@ -38,7 +38,7 @@ def test_a_new_network_is_the_one_without_reweighting(name, reduce_dim):
         x = torch.randn(2, 3, 64, 64)
         maps, vector = maps_and_vector(model, x)
         expected = maps_and_vector(bare, x)[1]
-        w, length = (0.5, 1.0) if reduce_dim else (float(torch.tensor(OPEN).sigmoid()), 0.8644)
+        w, length = (1 / (1 + np.exp(-1.0)), 1.0) if reduce_dim else (1 / (1 + np.exp(-3.0)), 0.8644)
         assert maps.shape[:2] == (3, 2) and bool(((maps - w).abs() < 1e-6).all())
         torch.testing.assert_close(vector / expected.norm(), length * expected / expected.norm(), **ROUNDING)
 
@@ -74,8 +74,10 @@ def test_the_authors_start_differs_in_gates_and_scale_alone(name, reduce_dim):
     differing = {
         key.split('.', 2)[-1] if key.startswith('reweight') else key for key in orig if not torch.equal(opened[key], orig[key])
     }
-    gates = {'squeeze.conv_g.weight'} | ({'conv_h.weight'} if name.startswith('3g') else set())
-    assert differing == gates | ({'reduce.bn.weight'} if reduce_dim else {'squeeze.bn_f.weight', 'squeeze.bn_f.bias'})
+    gates = {'squeeze.conv_g.weight', 'squeeze.bn_f.weight', 'squeeze.bn_f.bias'}
+    assert differing == gates | ({'conv_h.weight'} if name.startswith('3g') else set()) | (
+        {'reduce.bn.weight'} if reduce_dim else set()
+    )
     assert 'reduce.bn.weight' not in orig or bool((orig['reduce.bn.weight'] == 1).all())
 
 
@@ -102,22 +104,22 @@ def test_networks_start_open_and_stay_so(name):
     model = timm.create_model(name, num_classes=2, reduce_dim=16)
     if name == SMALL:
         model.init_weights()  # kaiming for every convolution, and the gates open again
-    assert all(not block.squeeze.conv_g.weight.any() for block in model.global_pool.reweight)
+    assert all(not block.squeeze.bn_f.weight.any() for block in model.global_pool.reweight)
     model.reset_classifier(3, 'urm_v1')
-    assert all(not block.squeeze.conv_g.weight.any() for block in model.global_pool.reweight)
+    assert all(not block.squeeze.bn_f.weight.any() for block in model.global_pool.reweight)
     model = timm.create_model(name, num_classes=2, reduce_dim=16, head_init='orig')
     if name == SMALL:
         model.init_weights()
-    assert all(block.squeeze.conv_g.weight.all() for block in model.global_pool.reweight)
+    assert all(block.squeeze.bn_f.weight.all() for block in model.global_pool.reweight)
     model.reset_classifier(3, 'urm_v1')
-    assert all(block.squeeze.conv_g.weight.all() for block in model.global_pool.reweight)
+    assert all(block.squeeze.bn_f.weight.all() for block in model.global_pool.reweight)
 
 
 def test_opening_twice_is_opening_once():
     pool = timm_3g.create_global_pool('3g', 16, 8, head_init='orig')
     open_gates(pool)
     open_gates(pool)
-    assert bool((pool.reduce.bn.weight == 8).all())
+    assert pool.reduce.bn.weight.tolist() == pytest.approx([(1 + np.exp(-1.0)) ** 3] * 8)
 
 
 def test_another_pooling_is_left_alone():

@@ -27,7 +27,7 @@ def reduction_of(model) -> Reduce2d:
     return second_order_pool_of(model)[1].reduce
 
 
-@pytest.mark.parametrize(('pool', 'scale'), [('isqrt', 1.0), ('3g', 8.0)])
+@pytest.mark.parametrize(('pool', 'scale'), [('isqrt', 1.0), ('3g', (1 + np.exp(-1.0)) ** 3)])
 def test_directions_and_scales_are_those_of_numpy(pool, scale):
     model = network(pool)
     assert timm_3g.init_reduction(model, loader()) == 20

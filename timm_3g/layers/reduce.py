@@ -48,9 +48,9 @@ class Reduce2d(nn.Module):
             conv = (v_1, ..., v_d)^T,    BN scale_i = s sqrt(l_i / l),    BN shift_i = 3 BN scale_i
 
         v_i are eigenvectors of the covariance, l_i its eigenvalues in falling order, l their mean over i <= d, and s the scale
-        of the BatchNorm before, 2^T behind open gates. So every direction keeps its share of the variance, which on average is
-        s^2, and ReLU cuts only what lies three standard deviations below the mean: a centered covariance does not see the
-        shift. The running statistics are those of the features. Each v_i has its largest number positive.
+        of the BatchNorm before, 2.56 behind three open gates. So every direction keeps its share of the variance, which
+        on average is s^2, and ReLU cuts only what lies three standard deviations below the mean: a centered covariance does
+        not see the shift. The running statistics are those of the features. Each v_i has its largest number positive.
 
         Args:
             mean: (C,), any floating dtype.

@@ -4,6 +4,7 @@ Every block maps (x_hat, x) to the next x_hat, all (B, d, H, W): x_hat is the re
 first. The map w in [0, 1] multiplies features, so a chain of blocks weighs x x^T by the square of the product of its maps.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -213,7 +214,8 @@ class ReweightURMv2(PositionReweight2d):
 
 
 HEAD_INITS = ('open', 'orig')
-OPEN = 3.0  # a = conv_g(...) of an open gate where no BatchNorm makes up for it: w = sigmoid(3) = 0.953
+# a = conv_g(...) of open gates, by whether a reduction follows whose BatchNorm makes up for them: w = sigmoid(a).
+OPEN = {True: 1.0, False: 3.0}
 
 
 def checked_head_init(head_init: str) -> str:
@@ -228,12 +230,13 @@ def open_gates(pool: nn.Module) -> None:
     """Start a pooling with re-weighting as the same pooling without it. Its function, parameters and names stay.
 
     The authors' initialization saturates most maps at random, so that a new network sees few positions. Here every map is the
-    same number everywhere at the start, and can leave it from the first step:
+    same number everywhere at the start, and can leave it from the first step: BN_f is the constant 1 (scale 0, shift 1), conv_g
+    is a / (d // 4) and conv_h is 0, so that w = sigmoid(a).
 
-    - Behind a reduction conv_g = conv_h = 0, so that w = 1/2, and the scale of the reduction's BatchNorm is 2^T. The product of
-      the T maps times the features is what it would be without them.
-    - Without a reduction there is no such scale. There BN_f is the constant 1, conv_g is 3 / (d // 4) and conv_h = 0, so that
-      w = sigmoid(3) = 0.953. The vector of a covariance's root is 0.953^T as long as without them.
+    - Behind a reduction a = 1, w = 0.731, and the scale of the reduction's BatchNorm is w^-T. The product of the T maps times
+      the features is what it would be without them.
+    - Without a reduction there is no such scale. There a = 3, w = 0.953, and the vector of a covariance's root is 0.953^T as
+      long as without them.
 
     Args:
         pool: a new pooling of `create_global_pool`. One without re-weighting stays as it is.
@@ -242,20 +245,19 @@ def open_gates(pool: nn.Module) -> None:
     >>> open_gates(pool)
     >>> with record_weights(pool) as maps:
     ...     vector = pool(torch.rand(2, 8, 5, 5))
-    >>> [w.unique().tolist() for w in maps]
-    [[0.5], [0.5], [0.5]]
+    >>> [round(float(w.unique()), 4) for w in maps]
+    [0.7311, 0.7311, 0.7311]
     """
     blocks = [m for m in pool.modules() if isinstance(m, PositionReweight2d)]
     reductions = [m for m in pool.modules() if isinstance(m, Reduce2d)]
+    start = OPEN[bool(reductions)]
     for reduction in reductions if blocks else ():
-        reduction.bn.weight.fill_(2.0 ** len(blocks))
+        reduction.bn.weight.fill_((1 + math.exp(-start)) ** len(blocks))  # sigmoid(start)^-T
     for block in blocks:
-        if reductions:
-            block.squeeze.conv_g.weight.zero_()
-        else:
-            block.squeeze.bn_f.weight.zero_()
-            block.squeeze.bn_f.bias.fill_(1.0)
-            block.squeeze.conv_g.weight.fill_(OPEN / block.squeeze.conv_g.in_channels)
+        squeeze = block.squeeze
+        squeeze.bn_f.weight.zero_()
+        squeeze.bn_f.bias.fill_(1.0)
+        squeeze.conv_g.weight.fill_(start / squeeze.conv_g.in_channels)
         if isinstance(block, Reweight2d):
             block.conv_h.weight.zero_()
 

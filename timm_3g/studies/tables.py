@@ -153,7 +153,7 @@ def _source(rows: Sequence[Row]) -> str:
     tested = each(*(f'{f.test_images:,}' for f in figures if f.test_images is not None))
     dates = sorted(f.date[:10] for f in figures)
     sentences = [
-        f'{len(rows)} runs of the study `{rows[0].study}`, {dates[0]} to {dates[-1]}.',
+        f'{len(rows)} runs of the study `{rows[0].study}`, {each(dates[0], dates[-1]).replace(", ", " to ")}.',
         f'Seeds: {each(*(row.seed for row in rows))}.',
         f'Images: {each(*(f"{f.train_images:,}" for f in figures))} to train on, '
         f'{each(*(f"{f.val_images:,}" for f in figures))} held out'
