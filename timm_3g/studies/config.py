@@ -58,7 +58,7 @@ class Run:
     @property
     def label(self) -> tuple[str, ...]:
         """What tells a run of a study from the others. A row of the same label with another sha256 is from another recipe."""
-        return (self.phase, self.arm, as_json(self.axes), as_json(self.choice) if self.phase == GRID else '', str(self.seed))
+        return label_of(self.phase, self.arm, self.axes, self.choice, self.seed)
 
     @property
     def sha256(self) -> str:
@@ -234,6 +234,11 @@ def read_study(file: str | Path) -> Study:
         return Study(**{'name': file.stem, **content, 'recipe': _merged(shared, options), 'arms': arms})
     except ValueError as error:
         raise ValueError(f'{file}: {error}') from error
+
+
+def label_of(phase: str, arm: str, axes: Mapping[str, Any], choice: Mapping[str, Any], seed: int) -> tuple[str, ...]:
+    """The label of a run (see `Run.label`). The choice belongs to it in the grid alone: a cell has one."""
+    return (phase, arm, as_json(axes), as_json(choice) if phase == GRID else '', str(seed))
 
 
 def as_json(value: Any) -> str:

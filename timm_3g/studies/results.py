@@ -10,7 +10,7 @@ from typing import Any
 
 from timm_3g.utils.files import write_text
 
-from .config import Run, as_json
+from .config import Run, as_json, label_of
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Row:
     @property
     def label(self) -> tuple[str, ...]:
         """As `Run.label`."""
-        return (self.phase, self.arm, as_json(self.axes), as_json(self.choice) if self.phase == 'grid' else '', str(self.seed))
+        return label_of(self.phase, self.arm, self.axes, self.choice, self.seed)
 
 
 _OWN = [field.name for field in fields(Row) if field.name not in ('figures', 'options')]
