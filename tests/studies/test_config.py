@@ -27,7 +27,7 @@ def test_a_run_has_the_options_of_recipe_arm_axes_and_seed():
     run = runs[-1]
     assert run.options == {**RECIPE, 'gp': '3g', 'epochs': 3, 'seed': 1, 'model_kwargs': {'eps': 1e-6, 'num_iters': 3}}
     assert (run.epochs, run.fraction, run.test_split, run.phase) == (3, 0.5, 'test', 'final')
-    assert len({run.sha256 for run in runs}) == len(runs)
+    assert len({run.sha256 for run in runs}) == len(runs) and run.stem == f'3g-epochs=3-fraction=0.5-s1-{run.sha256[:8]}'
 
 
 def test_the_hash_depends_on_what_determines_the_result_alone():

@@ -135,11 +135,11 @@ def test_a_run_whose_owner_died_is_taken_over(folder, trained):
     runs.mkdir(parents=True)
     first = next(read_study(folder / 'a.yaml').runs({}))
     code = (
-        f'import filelock, os; lock = filelock.SoftFileLease({str(runs / first.name)!r} + ".lock", lease_duration={LEASE})\n'
+        f'import filelock, os; lock = filelock.SoftFileLease({str(runs / first.stem)!r} + ".lock", lease_duration={LEASE})\n'
         'lock.acquire(); print("held", flush=True); os.kill(os.getpid(), 9)'
     )
     dead = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
-    assert dead.stdout == 'held\n' and (runs / f'{first.name}.lock').exists()
+    assert dead.stdout == 'held\n' and (runs / f'{first.stem}.lock').exists()
     do(folder)
     assert first.name in trained and len(trained) == 8
 
@@ -147,7 +147,7 @@ def test_a_run_whose_owner_died_is_taken_over(folder, trained):
 def test_a_run_of_a_machine_that_fell_silent_is_taken_over(folder, trained, monkeypatch):
     monkeypatch.setattr('timm_3g.studies.job.LEASE', 0.5)
     first = next(read_study(folder / 'a.yaml').runs({}))
-    file = folder / 'out' / 'runs' / f'{first.name}.lock'
+    file = folder / 'out' / 'runs' / f'{first.stem}.lock'
     file.parent.mkdir(parents=True)
     with SoftFileLease(file, lease_duration=0.5):
         mark = file.read_text()
@@ -159,7 +159,7 @@ def test_a_run_of_a_machine_that_fell_silent_is_taken_over(folder, trained, monk
 
 def test_a_failure_does_not_stop_the_others(folder, trained):
     (folder / 'a.yaml').write_text(OPTIONS + 'arms: {broken: , avg: }\nseeds: [0, 1]\n')
-    with pytest.raises(RuntimeError, match=r'2 runs failed, broken-s0 first: ValueError: it broke\. .*broken-s0\.log'):
+    with pytest.raises(RuntimeError, match=r'2 runs failed, broken-s0 first: ValueError: it broke\. .*broken-s0-\w{8}\.log'):
         do(folder)
     assert trained == ['broken-s0', 'broken-s1', 'avg-s0', 'avg-s1']
     assert [row.run for row in read_results(folder / 'out' / 'results.csv')] == ['avg-s0', 'avg-s1']
@@ -174,7 +174,6 @@ def test_an_arm_whose_grid_failed_has_no_other_runs(folder, trained):
 
 def test_a_row_that_another_process_adds_meanwhile_is_kept(folder, trained, monkeypatch):
     *_, last = read_study(folder / 'a.yaml').runs({})
-    late = Job(replace(last), str(folder / 'out' / 'runs'), 'data', 'a.yaml', None)
     calls = []
 
     def write(file, rows):
@@ -182,7 +181,7 @@ def test_a_row_that_another_process_adds_meanwhile_is_kept(folder, trained, monk
         names = [row.run for row in rows]
         if len(names) == 7 and not calls:  # as if the other process wrote its row now, and its CSV just before ours
             chosen = next(run for run in read_study(folder / 'a.yaml').runs(held_out(rows)) if run.name == last.name)
-            write_figures(late.file('.json'), figures(chosen))
+            write_figures(folder / 'out' / 'runs' / f'{chosen.stem}.json', figures(chosen))
             calls.append(names)
 
     def held_out(rows):
@@ -270,21 +269,22 @@ def test_two_processes_kills_and_the_real_train_py(tmp_path, timm_script):
     rows = read_results(tmp_path / 'out' / 'results.csv')
     assert [row.run for row in rows] == ['avg-s0', '3g-s0']
     for row in rows:
-        assert (runs / f'{row.run}.log').read_text().count('Scheduled epochs') == 1, 'trained once'
+        stem = f'{row.run}-{row.figures.sha256[:8]}'
+        assert (runs / f'{stem}.log').read_text().count('Scheduled epochs') == 1, 'trained once'
         assert (row.figures.val_images, row.figures.test_images, row.figures.train_images) == (12, 12, 60)
         assert row.figures.seconds_per_epoch > 0 and row.figures.memory_mib > 100 and not row.figures.resumed
-        summary = (runs / row.run / 'summary.csv').read_text().splitlines()
+        summary = (runs / stem / 'summary.csv').read_text().splitlines()
         assert len(summary) == 3 and row.figures.val_top1 == pytest.approx(float(summary[-1].split(',')[3]), abs=1e-3)
     # A run that was killed between two epochs goes on.
-    for name in ('3g-s0.json', '3g-s0/checkpoint-1.pth.tar'):
+    for name in (f'{stem}.json', f'{stem}/checkpoint-1.pth.tar'):
         (runs / name).unlink()
-    (runs / '3g-s0' / 'checkpoint-0.pth.tar').replace(runs / '3g-s0' / 'last.pth.tar')
-    lines = (runs / '3g-s0' / 'summary.csv').read_text().splitlines(keepends=True)
-    (runs / '3g-s0' / 'summary.csv').write_text(''.join(lines[:-1]))
+    (runs / stem / 'checkpoint-0.pth.tar').replace(runs / stem / 'last.pth.tar')
+    lines = (runs / stem / 'summary.csv').read_text().splitlines(keepends=True)
+    (runs / stem / 'summary.csv').write_text(''.join(lines[:-1]))
     (tmp_path / 'out' / 'results.csv').unlink()
     progress = study(*words[:1], tmp_path / 'data', output=tmp_path / 'out', timm_scripts=scripts)
     row = progress.rows[1]
-    assert row.figures.resumed and (runs / '3g-s0.log').read_text().count('Scheduled epochs') == 2
+    assert row.figures.resumed and (runs / f'{stem}.log').read_text().count('Scheduled epochs') == 2
     assert row.figures.val_images == 12
     # A process that finds the run taken says so.
     run = read_study(tmp_path / 'real.yaml').final_runs('avg', {}, {})[0]

@@ -25,7 +25,7 @@ class Run:
     """One training, and what is evaluated after it.
 
     Attributes:
-        name: of its files.
+        name: for people. Two runs of a study have two.
         phase: 'grid' if it serves to choose the arm's options, 'final' if it counts.
         arm: name of the arm.
         axes: where it stands on the axes of the study, e.g. {'epochs': 7}.
@@ -64,6 +64,11 @@ class Run:
     def sha256(self) -> str:
         """Of what determines the result: the options, the share of the images, the test split."""
         return hashlib.sha256(as_json([dict(self.options), self.fraction, self.test_split]).encode()).hexdigest()
+
+    @property
+    def stem(self) -> str:
+        """Of the names of its files. A run of other options has other files, so that none resumes from another's checkpoint."""
+        return f'{self.name}-{self.sha256[:8]}'
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from timm_3g.training import prepare_script, read_summary
 from timm_3g.utils.files import write_text
 
 from .config import Run
-from .results import Figures, write_figures
+from .results import Figures, read_figures, write_figures
 from .subset import take_fraction
 
 LEASE = 120.0  # seconds without a sign of life after which a run of another machine is taken over. All must agree on it
@@ -42,7 +42,7 @@ class Job:
 
     Attributes:
         run: what to train.
-        folder: of the runs: NAME/ is what train.py writes, NAME.json the figures, NAME.lock the lock.
+        folder: of the runs: STEM/ is what train.py writes, STEM.json the figures, STEM.lock the lock, by `Run.stem`.
         data_dir: an ImageFolder with the splits that the run names.
         config: the study's file.
         timm_scripts: a checkout of timm, or None.
@@ -55,8 +55,8 @@ class Job:
     timm_scripts: str | None
 
     def file(self, suffix: str) -> Path:
-        """A file of the run: its folder's name and a suffix."""
-        return Path(self.folder, f'{self.run.name}{suffix}')
+        """A file of the run: its stem and a suffix."""
+        return Path(self.folder, f'{self.run.stem}{suffix}')
 
     def lock(self) -> SoftFileLease:
         """The lock of the run. It ends with its process, and for other machines after LEASE seconds without a sign of life."""
@@ -65,7 +65,7 @@ class Job:
         return SoftFileLease(self.file('.lock'), lease_duration=LEASE, on_compromise=lost)
 
     def start(self) -> 'subprocess.Popen[bytes]':
-        """Start the process. What it prints goes to NAME.log."""
+        """Start the process. What it prints goes to STEM.log."""
         self.file('.log').parent.mkdir(parents=True, exist_ok=True)
         with self.file('.log').open('ab') as log:
             command = [sys.executable, '-m', 'timm_3g.studies.job', json.dumps(asdict(self))]
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Timeout:
         return TAKEN
     try:
-        if not job.file('.json').exists() or json.loads(job.file('.json').read_text()).get('sha256') != job.run.sha256:
+        if not read_figures(job.file('.json'), job.run):  # nobody was faster
             write_figures(job.file('.json'), train_and_evaluate(job))
     finally:
         lock.release()
@@ -98,7 +98,7 @@ def train_and_evaluate(job: Job) -> Figures:
     write_text(job.file('.yaml'), yaml.safe_dump(dict(run.options), sort_keys=False))
     last = job.file('') / 'last.pth.tar'
     before = max(read_summary(job.file('')).rows, default=-1) + 1 if last.exists() else 0
-    arguments = ['--config', str(job.file('.yaml')), '--data-dir', str(data), '--output', job.folder, '--experiment', run.name]
+    arguments = ['--config', str(job.file('.yaml')), '--data-dir', str(data), '--output', job.folder, '--experiment', run.stem]
     start = time.perf_counter()
     prepare_script('train.py', arguments + ['--resume', str(last)] * last.exists(), job.timm_scripts)()
     seconds = time.perf_counter() - start

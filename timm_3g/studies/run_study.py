@@ -174,7 +174,7 @@ class _Board:
     def _row(self, run: Run, in_file: Mapping[tuple[str, ...], Row]) -> Row | None:
         if run.phase != GRID and self.study.chosen(run.arm, run.axes, self._held_out()) is None:
             return None
-        figures = read_figures(self.folder / f'{run.name}.json', run)
+        figures = read_figures(self.folder / f'{run.stem}.json', run)
         if figures:
             return row_of(self.study.name, run, figures)
         row = in_file.get(run.label)
@@ -271,7 +271,7 @@ def _require_options(board: _Board, data: str, root: Path, scripts: Path | str |
     for run in board.runs:
         if run.arm not in seen and run.name not in board.rows:
             seen.add(run.arm)
-            file = root / 'runs' / f'{run.name}.yaml'
+            file = root / 'runs' / f'{run.stem}.yaml'
             write_text(file, json.dumps(dict(run.options)))  # JSON is YAML
             try:
                 check_arguments(script, ['--config', str(file), '--data-dir', data])

@@ -1,5 +1,6 @@
 """A share of the training images, as a folder of links: train.py has no option for it."""
 
+import hashlib
 import os
 import random
 import shutil
@@ -29,12 +30,13 @@ def take_fraction(root: str | Path, split: str, fraction: float, folder: Path) -
     ...     (root / 'train' / 'cat').mkdir(parents=True, exist_ok=True)
     ...     (root / 'train' / 'cat' / f'{n}.png').touch()
     >>> copy = take_fraction(root, 'train', 0.3, root / 'shares')
-    >>> copy.name, len(list((copy / 'train' / 'cat').iterdir()))
+    >>> copy.name[:12], len(list((copy / 'train' / 'cat').iterdir()))
     ('fraction=0.3', 3)
     """
     if fraction == 1.0:
         return Path(root)
-    source, copy = Path(search_split(str(root), split)), folder / f'fraction={fraction:g}'
+    source = Path(search_split(str(root), split)).resolve()
+    copy = folder / f'fraction={fraction:g}-{hashlib.sha256(str(source).encode()).hexdigest()[:8]}'
     if copy.exists():
         return copy
     partial = folder / temporary_name(copy.name)
@@ -45,7 +47,7 @@ def take_fraction(root: str | Path, split: str, fraction: float, folder: Path) -
             link = partial / source.name / label.name / file.relative_to(label)
             link.parent.mkdir(parents=True, exist_ok=True)
             os.symlink(file.resolve(), link)
-    for other in sorted(f for f in Path(root).iterdir() if f.is_dir() and f != source):
+    for other in sorted(f for f in Path(root).iterdir() if f.is_dir() and f.resolve() != source):
         os.symlink(other.resolve(), partial / other.name)
     try:
         partial.rename(copy)
