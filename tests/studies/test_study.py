@@ -16,7 +16,7 @@ from test_report import FIGURES
 
 from timm_3g.studies import read_study, study
 from timm_3g.studies.job import LEASE, TAKEN, Job, commit_of
-from timm_3g.studies.results import read_results, write_figures, write_results
+from timm_3g.studies.results import read_figures, read_results, row_of, write_figures, write_results
 from timm_3g.studies.run_study import estimate
 from timm_3g.studies.subset import take_fraction
 
@@ -212,7 +212,6 @@ def test_the_estimate_is_of_the_arm_and_the_share_of_the_images(folder):
         OPTIONS + 'arms: {avg: , 3g: , cov: }\nseeds: [0]\naxes: {epochs: [1, 10], fraction: [0.5, 1.0]}\n'
     )
     runs = {run.name: run for run in read_study(folder / 'a.yaml').runs({})}
-    from timm_3g.studies.results import row_of
 
     rows = [
         row_of('a', runs[name], replace(FIGURES, seconds_per_epoch=seconds))
@@ -292,3 +291,14 @@ def test_two_processes_kills_and_the_real_train_py(tmp_path, timm_script):
     with job.lock():
         assert job.start().wait() == TAKEN
     assert json.loads(job.file('.json').read_text())['sha256'] == job.run.sha256
+
+
+@pytest.mark.parametrize('text', ['', '{"sha256": "ab"', '[]', '{}'])
+def test_figures_that_are_none(tmp_path, text, folder):
+    run = next(read_study(folder / 'a.yaml').runs({}))
+    (tmp_path / 'a.json').write_text(text)
+    assert read_figures(tmp_path / 'a.json', run) is None and read_figures(tmp_path / 'missing.json', run) is None
+    write_figures(tmp_path / 'a.json', figures(run))
+    assert read_figures(tmp_path / 'a.json', run) == figures(run)
+    write_figures(tmp_path / 'a.json', replace(figures(run), sha256='0' * 64))
+    assert read_figures(tmp_path / 'a.json', run) is None
