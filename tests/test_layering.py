@@ -24,8 +24,8 @@ ROOMS: dict[str, list[str]] = {
     'training': ['models'],
     'benchmarks': ['models'],
     'figure1': ['inference'],
-    'studies': ['inference', 'training', 'benchmarks'],
-    'cli': ['publishing', 'figure1', 'studies'],
+    'studies': ['inference', 'training'],
+    'cli': ['publishing', 'benchmarks', 'figure1', 'studies'],
 }
 # What a room may import of these packages.
 THIRD_PARTY = {

@@ -14,7 +14,6 @@ import torch
 from common import EXACT, FLOAT32, SMALL, create_global_pool, features
 
 from timm_3g.benchmarks import SECTIONS, BenchmarkOptions, Case, Report, benchmark
-from timm_3g.benchmarks.machine import describe
 from timm_3g.benchmarks.options import device_of
 from timm_3g.benchmarks.rounding import RoundedProducts, round_bf16, round_fp16, round_tf32, tf32_products
 from timm_3g.benchmarks.sections.fit import plain_fixed_point
@@ -31,6 +30,7 @@ from timm_3g.benchmarks.textbook import (
 )
 from timm_3g.benchmarks.timing import Timing, attempt, busy_core, is_out_of_memory, paired
 from timm_3g.mggd import fit_mggd
+from timm_3g.utils.machine import describe
 from timm_3g_cli import main
 
 CPU = torch.device('cpu')

@@ -8,7 +8,7 @@ import pytest
 from common import ROOT
 from scipy.stats import t as student_t
 
-from timm_3g.studies import read_study, report_study
+from timm_3g.studies import Run, read_study, report_study
 from timm_3g.studies.report import with_tables
 from timm_3g.studies.results import Figures, Row, read_results, write_results
 from timm_3g.studies.tables import cells_of, difference, tables
@@ -40,14 +40,21 @@ FIGURES = Figures(
 TEST = {'avg': [80.0, 81.0, 83.0], '3g': [82.0, 82.5, 86.0], 'isqrt': [80.5, 81.5, 83.5]}
 
 
-def a_row(arm: str, seed: int, test_top1: float | None, axes: dict | None = None, **changes) -> Row:
-    phase = 'grid' if test_top1 is None else 'final'
-    test = {} if test_top1 is not None else {'test_images': None, 'test_top5': None}
-    figures = replace(FIGURES, test_top1=test_top1, **test, **changes)
-    return Row('poolings', f'{arm}-s{seed}', phase, arm, axes or {}, {'lr': 0.1}, seed, 3, figures, {'gp': arm, 'epochs': 3})
+def a_row(arm: str, seed: int, test_top1: float | None, axes: dict | None = None, lr: float = 0.1, **changes) -> Row:
+    """A run that counts, or with test_top1 None one of the grid."""
+    axes, is_grid = axes or {}, test_top1 is None
+    options = {'gp': arm, 'epochs': 3, 'lr': lr, 'seed': seed}
+    run = Run(f'{arm}-s{seed}', 'grid' if is_grid else 'final', arm, axes, {'lr': lr}, seed, options, '' if is_grid else 'test')
+    test = {'test_images': None, 'test_top5': None} if is_grid else {}
+    return Row('poolings', run, replace(FIGURES, sha256=run.sha256, test_top1=test_top1, **test, **changes))
 
 
-ROWS = [a_row(arm, seed, top1) for arm, values in TEST.items() for seed, top1 in enumerate(values)]
+def at(axes: dict) -> list[Row]:
+    """The rows that count, at one combination of the axes."""
+    return [a_row(arm, seed, top1, axes) for arm, values in TEST.items() for seed, top1 in enumerate(values)]
+
+
+ROWS = at({})
 
 
 def test_rows_survive_the_csv_exactly(tmp_path):
@@ -65,6 +72,7 @@ def test_rows_survive_the_csv_exactly(tmp_path):
     [
         (lambda text: text.replace('train_loss', 'loss'), 'its columns must be study, run, phase, arm'),
         (lambda text: text.replace(',80.0,', ',eighty,'), 'could not convert'),
+        (lambda text: text.replace('""epochs"": 3', '""epochs"": 4', 1), 'the options of avg-s0 are not those of its sha256'),
         (lambda text: text.replace('{""lr"": 0.1}', '{'), 'is no CSV of a study'),
         (lambda text: text + 'poolings,more\n', 'is no CSV of a study'),
     ],
@@ -93,9 +101,7 @@ def test_the_paired_test_is_students():
 
 
 def test_the_table_says_what_was_measured():
-    text = tables(
-        [a_row('avg', 9, None, val_top1=70.0), replace(a_row('avg', 9, None, val_top1=71.0), choice={'lr': 0.2}), *ROWS]
-    )
+    text = tables([a_row('avg', 9, None, val_top1=70.0), a_row('avg', 9, None, lr=0.2, val_top1=71.0), *ROWS])
     lines = text.splitlines()
     assert '| avg | 3 | 80.00 ± 0.00 | 81.33 ± 1.53 |  |  | 1,234,567 | 12 | 800 |' in lines
     assert '| 3g | 3 | 80.00 ± 0.00 | 83.50 ± 2.18 | +2.17 ± 0.44 | 0.039 | 1,234,567 | 12 | 800 |' in lines
@@ -108,7 +114,7 @@ def test_the_table_says_what_was_measured():
 
 
 def test_one_table_per_combination_of_the_axes():
-    rows = [replace(row, axes={'epochs': epochs}) for epochs in (3, 9) for row in ROWS]
+    rows = [*at({'epochs': 3}), *at({'epochs': 9})]
     text = tables(rows)
     assert text.count('| arm | runs') == 2 and text.index('**epochs 3**') < text.index('**epochs 9**')
     assert '4 comparisons' not in text and '2 comparisons' in text
@@ -117,7 +123,7 @@ def test_one_table_per_combination_of_the_axes():
 @pytest.mark.parametrize('axes', [[{}], [{'epochs': 3}, {'epochs': 9}], [{'opt': 'sgd'}, {'opt': 'adamw'}]])
 def test_the_page_is_the_csv(axes, tmp_path, capsys):
     results, page = tmp_path / 'poolings.csv', tmp_path / 'page.md'
-    rows = [replace(row, axes=where) for where in axes for row in ROWS]
+    rows = [row for where in axes for row in at(where)]
     write_results(results, rows)
     page.write_text('# Title\n\n<!-- study poolings: begin -->\nold\n<!-- study poolings: end -->\n\nWords \\1 of ours.\n')
     assert main(['study', 'report', str(results), '--page', str(page)]) == 0
@@ -147,13 +153,17 @@ def test_a_page_without_its_marks_is_left_alone(page, tmp_path):
     assert (tmp_path / 'page.md').read_text() == page and not (tmp_path / 'a.png').exists()
 
 
-def test_nothing_to_report(tmp_path, capsys):
+def test_nothing_to_report_and_options_of_the_other(tmp_path, capsys):
     write_results(tmp_path / 'empty.csv', [])
     with pytest.raises(ValueError, match=r'empty\.csv has no rows\. Run the study first\.'):
         report_study(tmp_path / 'empty.csv')
     assert main(['study', 'report']) == 1 and 'report takes one CSV; got 0.' in capsys.readouterr().err
     assert main(['study', 'a', 'b']) == 1 and 'study takes one YAML file; got 2.' in capsys.readouterr().err
     assert main(['study', 'a.yaml']) == 1 and 'Name the data: --data-dir DIR.' in capsys.readouterr().err
+    assert main(['study', 'report', 'a.csv', '--data-dir', 'x']) == 1
+    assert '--data-dir belongs to a study. Leave it out.' in capsys.readouterr().err
+    assert main(['study', 'a.yaml', '--data-dir', 'x', '--page', 'y']) == 1
+    assert '--page belongs to report. Leave it out.' in capsys.readouterr().err
 
 
 def test_published_pages_are_their_csv():

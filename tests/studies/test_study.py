@@ -1,6 +1,8 @@
 """Runs of a study: what is missing is done once, by whoever is free, and nothing that is done is lost."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,10 +17,11 @@ from filelock import SoftFileLease
 from test_report import FIGURES
 
 from timm_3g.studies import read_study, study
+from timm_3g.studies.board import estimate
 from timm_3g.studies.job import LEASE, TAKEN, Job, commit_of
-from timm_3g.studies.results import read_figures, read_results, row_of, write_figures, write_results
-from timm_3g.studies.run_study import estimate
+from timm_3g.studies.results import Row, read_figures, read_results, write_figures, write_results
 from timm_3g.studies.subset import take_fraction
+from timm_3g.utils.temporary import start_of
 
 OPTIONS = f'options: {{model: {SMALL}, num_classes: 3, epochs: 1, train_split: train, val_split: val}}\ntest_split: test\n'
 GRID = 'grid: {lr: [0.1, 0.2]}\ngrid_seeds: [9]\n'
@@ -71,11 +74,11 @@ def do(folder: Path, **options):
 def test_all_runs_in_the_order_of_the_study(folder, trained):
     progress = do(folder)
     grid = [f'grid-{arm}-lr={lr}-s9' for arm in ('avg', '3g') for lr in (0.1, 0.2)]
-    assert trained[:4] == grid and set(trained) == {row.run for row in progress.rows} and len(trained) == 8
+    assert trained[:4] == grid and set(trained) == {row.run.name for row in progress.rows} and len(trained) == 8
     rows = read_results(folder / 'out' / 'results.csv')
     assert rows == progress.rows and not progress.missing and progress.seconds == 0.0
-    assert [row.run for row in rows] == [*grid, 'avg-s0', 'avg-s1', '3g-s0', '3g-s1']
-    assert {row.arm: row.options['lr'] for row in rows if row.phase == 'final'} == {'avg': 0.1, '3g': 0.2}
+    assert [row.run.name for row in rows] == [*grid, 'avg-s0', 'avg-s1', '3g-s0', '3g-s1']
+    assert {row.run.arm: row.run.options['lr'] for row in rows if row.run.phase == 'final'} == {'avg': 0.1, '3g': 0.2}
     assert not list((folder / 'out' / 'runs').glob('*.lock'))
 
 
@@ -102,7 +105,7 @@ def test_rows_of_other_options_are_not_mixed_in(folder, trained):
         do(folder)
     assert len(trained) == 8
     do(folder, results=folder / 'new.csv')  # what the old runs left does not count either
-    assert len(trained) == 16 and {row.epochs for row in read_results(folder / 'new.csv')} == {2}
+    assert len(trained) == 16 and {row.run.epochs for row in read_results(folder / 'new.csv')} == {2}
 
 
 def test_a_dry_run_leaves_nothing(folder, trained):
@@ -162,7 +165,7 @@ def test_a_failure_does_not_stop_the_others(folder, trained):
     with pytest.raises(RuntimeError, match=r'2 runs failed, broken-s0 first: ValueError: it broke\. .*broken-s0-\w{8}\.log'):
         do(folder)
     assert trained == ['broken-s0', 'broken-s1', 'avg-s0', 'avg-s1']
-    assert [row.run for row in read_results(folder / 'out' / 'results.csv')] == ['avg-s0', 'avg-s1']
+    assert [row.run.name for row in read_results(folder / 'out' / 'results.csv')] == ['avg-s0', 'avg-s1']
 
 
 def test_an_arm_whose_grid_failed_has_no_other_runs(folder, trained):
@@ -178,16 +181,16 @@ def test_a_row_that_another_process_adds_meanwhile_is_kept(folder, trained, monk
 
     def write(file, rows):
         write_results(file, rows)
-        names = [row.run for row in rows]
+        names = [row.run.name for row in rows]
         if len(names) == 7 and not calls:  # as if the other process wrote its row now, and its CSV just before ours
             chosen = next(run for run in read_study(folder / 'a.yaml').runs(held_out(rows)) if run.name == last.name)
             write_figures(folder / 'out' / 'runs' / f'{chosen.stem}.json', figures(chosen))
             calls.append(names)
 
     def held_out(rows):
-        return {row.run: row.figures.val_top1 for row in rows}
+        return {row.run.name: row.figures.val_top1 for row in rows}
 
-    monkeypatch.setattr('timm_3g.studies.run_study.write_results', write)
+    monkeypatch.setattr('timm_3g.studies.board.write_results', write)
     do(folder)
     assert calls and last.name not in trained and len(read_results(folder / 'out' / 'results.csv')) == 8
 
@@ -214,7 +217,7 @@ def test_the_estimate_is_of_the_arm_and_the_share_of_the_images(folder):
     runs = {run.name: run for run in read_study(folder / 'a.yaml').runs({})}
 
     rows = [
-        row_of('a', runs[name], replace(FIGURES, seconds_per_epoch=seconds))
+        Row('a', runs[name], replace(FIGURES, seconds_per_epoch=seconds))
         for name, seconds in (('avg-epochs=1-fraction=0.5-s0', 5.0), ('3g-epochs=1-fraction=1.0-s0', 30.0))
     ]
     missing = [runs[f'{arm}-epochs=10-fraction=0.5-s0'] for arm in ('avg', '3g', 'cov')]
@@ -224,8 +227,14 @@ def test_the_estimate_is_of_the_arm_and_the_share_of_the_images(folder):
 
 def test_a_share_of_the_images(tmp_path):
     image_folder(tmp_path, {'train': 8, 'val': 2}, classes=2)
-    (tmp_path / 'train' / 'class1' / 'more').mkdir()
-    shares = [take_fraction(tmp_path, 'train', f, tmp_path / 'shares') for f in (0.01, 0.25, 0.5)]
+    for n in range(20):
+        (tmp_path / 'train' / 'class1' / f'{n}.txt').touch()  # no image
+    shares = [take_fraction(tmp_path, 'train', f, tmp_path / 'shares') for f in (0.01, 0.25)]
+    dead = subprocess.Popen([sys.executable, '-c', ''])
+    dead.wait()
+    half = shares[1].name.replace('0.25', '0.5')
+    (tmp_path / 'shares' / f'{start_of(half)}a'.replace(f'.{os.getpid()}.', f'.{dead.pid}.')).mkdir()  # a leftover
+    shares.append(take_fraction(tmp_path, 'train', 0.5, tmp_path / 'shares'))
     files = [{f.relative_to(share).as_posix() for f in (share / 'train').rglob('*.png')} for share in shares]
     assert [len(f) for f in files] == [2, 4, 8] and files[0] < files[1] < files[2]
     dataset = timm.data.create_dataset('', root=str(shares[1]), split='train')
@@ -236,7 +245,18 @@ def test_a_share_of_the_images(tmp_path):
     assert {f.name for f in (tmp_path / 'shares').iterdir()} == {share.name for share in shares}
 
 
-def test_the_commit(tmp_path):
+def test_the_commit(tmp_path, monkeypatch):
+    assert commit_of(tmp_path) == ''
+    if shutil.which('git'):  # a machine with Python and pip alone has none, and then the answer is ''
+        git = ['git', '-C', str(tmp_path), '-c', 'user.name=a', '-c', 'user.email=a@b.c']
+        for words in (['init', '-q'], ['add', '.'], ['commit', '-q', '--allow-empty', '-m', 'one']):
+            (tmp_path / 'a').write_text('a')
+            subprocess.run([*git, *words], check=True)
+        head = subprocess.run([*git, 'rev-parse', 'HEAD'], capture_output=True, text=True, check=True).stdout
+        assert commit_of(tmp_path) == head[:12]
+        (tmp_path / 'a').write_text('b')
+        assert commit_of(tmp_path) == f'{head[:12]}+'
+    monkeypatch.setenv('PATH', '')
     assert commit_of(tmp_path) == ''
 
 
@@ -266,25 +286,23 @@ def test_two_processes_kills_and_the_real_train_py(tmp_path, timm_script):
     out = [process.communicate() for process in done]
     assert [process.returncode for process in done] == [0, 0], out
     rows = read_results(tmp_path / 'out' / 'results.csv')
-    assert [row.run for row in rows] == ['avg-s0', '3g-s0']
+    assert [row.run.name for row in rows] == ['avg-s0', '3g-s0']
     for row in rows:
-        stem = f'{row.run}-{row.figures.sha256[:8]}'
+        stem = row.run.stem
         assert (runs / f'{stem}.log').read_text().count('Scheduled epochs') == 1, 'trained once'
         assert (row.figures.val_images, row.figures.test_images, row.figures.train_images) == (12, 12, 60)
         assert row.figures.seconds_per_epoch > 0 and row.figures.memory_mib > 100 and not row.figures.resumed
         summary = (runs / stem / 'summary.csv').read_text().splitlines()
         assert len(summary) == 3 and row.figures.val_top1 == pytest.approx(float(summary[-1].split(',')[3]), abs=1e-3)
-    # A run that was killed between two epochs goes on.
+    # A run that was killed after the second line of summary.csv, before the checkpoint, goes on from the first epoch's.
     for name in (f'{stem}.json', f'{stem}/checkpoint-1.pth.tar'):
         (runs / name).unlink()
     (runs / stem / 'checkpoint-0.pth.tar').replace(runs / stem / 'last.pth.tar')
-    lines = (runs / stem / 'summary.csv').read_text().splitlines(keepends=True)
-    (runs / stem / 'summary.csv').write_text(''.join(lines[:-1]))
     (tmp_path / 'out' / 'results.csv').unlink()
     progress = study(*words[:1], tmp_path / 'data', output=tmp_path / 'out', timm_scripts=scripts)
     row = progress.rows[1]
     assert row.figures.resumed and (runs / f'{stem}.log').read_text().count('Scheduled epochs') == 2
-    assert row.figures.val_images == 12
+    assert row.figures.val_images == 12 and row.figures.seconds_per_epoch > 0
     # A process that finds the run taken says so.
     run = read_study(tmp_path / 'real.yaml').final_runs('avg', {}, {})[0]
     job = Job(run, str(runs), str(tmp_path / 'data'), words[0], scripts)

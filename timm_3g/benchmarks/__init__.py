@@ -1,7 +1,8 @@
 """Time, memory and precision of the poolings on this machine, against their textbook forms."""
 
+from timm_3g.utils.machine import Machine as Machine
+
 from .case import Case as Case
-from .machine import Machine as Machine
 from .options import SECTIONS as SECTIONS
 from .options import BenchmarkOptions as BenchmarkOptions
 from .report import Report as Report

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from timm_3g.utils.files import write_text
+from timm_3g.utils.machine import Machine
 from timm_3g.utils.table import aligned
 
 from .case import Case, split_shared
-from .machine import Machine
 from .options import SECTIONS
 
 
@@ -52,7 +52,7 @@ class Report:
         ValueError: the CSV has other columns.
 
     >>> import torch
-    >>> from timm_3g.benchmarks.machine import describe
+    >>> from timm_3g.utils.machine import describe
     >>> report = Report(describe(torch.device('cpu'), 'on'))
     >>> report.add('head', Case.of(batch=2, dim=6), 'ours', 'forward', 'median', 1.23456, 'ms')
     >>> print(report.table('head'))

@@ -8,12 +8,12 @@ import timm
 import torch
 
 from timm_3g.layers import SecondOrderPool2d
+from timm_3g.utils.machine import describe
 from timm_3g.utils.options import OptionError, takes_fields_of
 
 from .bench import Bench
 from .case import Case
 from .forms import create_pool
-from .machine import describe
 from .options import BenchmarkOptions, device_of
 from .report import Report
 from .rounding import tf32_products

@@ -14,6 +14,10 @@ EXAMPLE = """timm-3g study train_configs/studies/cifar10_poolings.yaml --data-di
   timm-3g study report docs/studies/cifar10_poolings.csv --page docs/studies/cifar10_poolings.md"""
 
 
+OF_RUNS = ('data_dir', 'output', 'results', 'dry_run', 'timm_scripts')
+OF_REPORT = ('page', 'pictures')
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
     parser.usage = '%(prog)s CONFIG --data-dir DIR [options]\n       %(prog)s report CSV [--page FILE] [--pictures DIR]'
@@ -31,7 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run or report."""
-    if args.words[0] == 'report':
+    is_report = args.words[0] == 'report'
+    for name in OF_RUNS if is_report else OF_REPORT:
+        if getattr(args, name):
+            other = 'a study' if is_report else 'report'
+            raise ValueError(f'--{name.replace("_", "-")} belongs to {other}. Leave it out.')
+    if is_report:
         if len(args.words) != 2:
             raise ValueError(f'report takes one CSV; got {len(args.words) - 1}.')
         report = report_study(options_from(args, ReportOptions, results=Path(args.words[1])))

@@ -1,9 +1,7 @@
 """What a study compares: one YAML file, and the runs that it stands for."""
 
 import difflib
-import hashlib
 import itertools
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -13,62 +11,9 @@ from typing import Any
 
 import yaml
 
-FRACTION = 'fraction'  # the one key that is not an option of train.py: the share of the training images
-GRID = 'grid'
-FINAL = 'final'
+from .run import FINAL, FRACTION, GRID, Run, as_json
 
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.+-]*')
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training, and what is evaluated after it.
-
-    Attributes:
-        name: for people. Two runs of a study have two.
-        phase: 'grid' if it serves to choose the arm's options, 'final' if it counts.
-        arm: name of the arm.
-        axes: where it stands on the axes of the study, e.g. {'epochs': 7}.
-        choice: the point of the grid, e.g. {'lr': 0.01}.
-        seed: of the run.
-        options: everything that train.py is given, except the data, the output and `fraction`.
-        fraction: share of the training images, in (0, 1].
-        test_split: evaluated once, after training. '' for a run of the grid.
-
-    >>> run = Run('3g-s0', 'final', '3g', {}, {}, 0, {'model': 'resnet10_mini_3g', 'epochs': 2, 'seed': 0})
-    >>> run.sha256[:12]
-    'fa1db1c4c3d8'
-    """
-
-    name: str
-    phase: str
-    arm: str
-    axes: Mapping[str, Any]
-    choice: Mapping[str, Any]
-    seed: int
-    options: Mapping[str, Any]
-    fraction: float = 1.0
-    test_split: str = ''
-
-    @property
-    def epochs(self) -> int:
-        """The number of epochs."""
-        return int(self.options['epochs'])
-
-    @property
-    def label(self) -> tuple[str, ...]:
-        """What tells a run of a study from the others. A row of the same label with another sha256 is from another recipe."""
-        return label_of(self.phase, self.arm, self.axes, self.choice, self.seed)
-
-    @property
-    def sha256(self) -> str:
-        """Of what determines the result: the options, the share of the images, the test split."""
-        return hashlib.sha256(as_json([dict(self.options), self.fraction, self.test_split]).encode()).hexdigest()
-
-    @property
-    def stem(self) -> str:
-        """Of the names of its files. A run of other options has other files, so that none resumes from another's checkpoint."""
-        return f'{self.name}-{self.sha256[:8]}'
 
 
 @dataclass(frozen=True)
@@ -181,8 +126,7 @@ class Study:
         return max(points, key=lambda point: sum(held_out[run.name] for run in tried if run.choice == point))
 
     def _run(self, phase: str, arm: str, axes: Mapping[str, Any], choice: Mapping[str, Any], seed: int) -> Run:
-        varied = {**axes, **choice}
-        fraction = float(varied.pop(FRACTION, 1.0))
+        varied = {key: value for key, value in {**axes, **choice}.items() if key != FRACTION}
         options = {**_merged(self.recipe, self.arms[arm], varied), 'seed': seed}
         # The chosen point is not in the name of a run that counts: its cell has one.
         where = {**axes, **(choice if phase == GRID else {})}
@@ -192,9 +136,8 @@ class Study:
             *(f'{key}={_short(value)}' for key, value in where.items()),
             f's{seed}',
         ]
-        return Run(
-            '-'.join(parts), phase, arm, dict(axes), dict(choice), seed, options, fraction, self.test_split * (phase == FINAL)
-        )
+        test_split = self.test_split if phase == FINAL else ''
+        return Run('-'.join(parts), phase, arm, dict(axes), dict(choice), seed, options, test_split)
 
 
 def read_study(file: str | Path) -> Study:
@@ -239,16 +182,6 @@ def read_study(file: str | Path) -> Study:
         return Study(**{'name': file.stem, **content, 'recipe': _merged(shared, options), 'arms': arms})
     except ValueError as error:
         raise ValueError(f'{file}: {error}') from error
-
-
-def label_of(phase: str, arm: str, axes: Mapping[str, Any], choice: Mapping[str, Any], seed: int) -> tuple[str, ...]:
-    """The label of a run (see `Run.label`). The choice belongs to it in the grid alone: a cell has one."""
-    return (phase, arm, as_json(axes), as_json(choice) if phase == GRID else '', str(seed))
-
-
-def as_json(value: Any) -> str:
-    """A value as JSON in one form."""
-    return json.dumps(value, sort_keys=True)
 
 
 def _mapping(file: Path) -> dict[str, Any]:

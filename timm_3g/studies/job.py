@@ -17,19 +17,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import timm.data
 import torch
 import yaml
 from filelock import SoftFileLease, Timeout
 
 import timm_3g
-from timm_3g.benchmarks.machine import describe
-from timm_3g.compat import search_split
+from timm_3g.checkpoints import open_weights
 from timm_3g.inference import validate
 from timm_3g.training import prepare_script, read_summary
 from timm_3g.utils.files import write_text
+from timm_3g.utils.machine import describe
 
-from .config import Run
 from .results import Figures, read_figures, write_figures
+from .run import Run
 from .subset import take_fraction
 
 LEASE = 120.0  # seconds without a sign of life after which a run of another machine is taken over. All must agree on it
@@ -61,8 +62,7 @@ class Job:
     def lock(self) -> SoftFileLease:
         """The lock of the run. It ends with its process, and for other machines after LEASE seconds without a sign of life."""
         self.file('.lock').parent.mkdir(parents=True, exist_ok=True)
-        lost = lambda _: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731  # another process trains it now
-        return SoftFileLease(self.file('.lock'), lease_duration=LEASE, on_compromise=lost)
+        return SoftFileLease(self.file('.lock'), lease_duration=LEASE, on_compromise=_end)
 
     def start(self) -> 'subprocess.Popen[bytes]':
         """Start the process. What it prints goes to STEM.log."""
@@ -70,6 +70,11 @@ class Job:
         with self.file('.log').open('ab') as log:
             command = [sys.executable, '-m', 'timm_3g.studies.job', json.dumps(asdict(self))]
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+
+
+def _end(compromise: object) -> None:
+    """End this process: another one trains the run now."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,7 +102,7 @@ def train_and_evaluate(job: Job) -> Figures:
     data = take_fraction(job.data_dir, str(run.options['train_split']), run.fraction, Path(job.folder).parent / 'data')
     write_text(job.file('.yaml'), yaml.safe_dump(dict(run.options), sort_keys=False))
     last = job.file('') / 'last.pth.tar'
-    before = max(read_summary(job.file('')).rows, default=-1) + 1 if last.exists() else 0
+    before = open_weights(last).record.training['epoch'] + 1 if last.exists() else 0
     arguments = ['--config', str(job.file('.yaml')), '--data-dir', str(data), '--output', job.folder, '--experiment', run.stem]
     start = time.perf_counter()
     prepare_script('train.py', arguments + ['--resume', str(last)] * last.exists(), job.timm_scripts)()
@@ -125,9 +130,7 @@ def train_and_evaluate(job: Job) -> Figures:
         test_top1=test.top1 if test else None,
         test_top5=test.top5 if test else None,
         train_loss=round(read_summary(job.file('')).column('train_loss')[-1], 6),
-        train_images=sum(
-            1 for file in Path(search_split(str(data), str(run.options['train_split']))).rglob('*') if file.is_file()
-        ),
+        train_images=len(timm.data.create_dataset('', root=str(data), split=str(run.options['train_split']))),
         param_count=held_out.param_count,
         seconds_per_epoch=round(seconds / (run.epochs - before), 1) if before < run.epochs else None,
         memory_mib=memory,

@@ -10,7 +10,7 @@ from typing import Any
 
 from timm_3g.utils.files import write_text
 
-from .config import Run, as_json, label_of
+from .run import Run, as_json
 
 
 @dataclass(frozen=True)
@@ -56,34 +56,24 @@ class Figures:
 
 @dataclass(frozen=True)
 class Row:
-    """One run with its figures: a row of the CSV. axes, choice and options are JSON there."""
+    """A row of the CSV: a run and its figures."""
 
     study: str
-    run: str
-    phase: str
-    arm: str
-    axes: Mapping[str, Any]
-    choice: Mapping[str, Any]
-    seed: int
-    epochs: int
+    run: Run
     figures: Figures
-    options: Mapping[str, Any]
 
-    @property
-    def label(self) -> tuple[str, ...]:
-        """As `Run.label`."""
-        return label_of(self.phase, self.arm, self.axes, self.choice, self.seed)
+    def cells(self) -> dict[str, Any]:
+        """The values by column. axes, choice and options are JSON, and epochs stands there for readers."""
+        run = {name: getattr(self.run, name) for name in ('phase', 'arm', 'seed', 'epochs', 'test_split')}
+        json_of_run = {name: as_json(getattr(self.run, name)) for name in _JSON}
+        figures = {name: _cell(value) for name, value in asdict(self.figures).items()}
+        cells = {'study': self.study, 'run': self.run.name, **run, **json_of_run, **figures}
+        return {name: cells[name] for name in COLUMNS}
 
 
-_OWN = [field.name for field in fields(Row) if field.name not in ('figures', 'options')]
-COLUMNS = [*_OWN, *(field.name for field in fields(Figures)), 'options']
 _JSON = ('axes', 'choice', 'options')
 _TYPES: dict[str, Any] = {field.name: field.type for field in fields(Figures)}
-
-
-def row_of(study: str, run: Run, figures: Figures) -> Row:
-    """The row of a run."""
-    return Row(study, run.name, run.phase, run.arm, run.axes, run.choice, run.seed, run.epochs, figures, run.options)
+COLUMNS = ['study', 'run', 'phase', 'arm', 'axes', 'choice', 'seed', 'epochs', 'test_split', *_TYPES, 'options']
 
 
 def read_figures(file: Path, run: Run) -> Figures | None:
@@ -121,15 +111,13 @@ def read_results(file: Path) -> list[Row]:
 
 
 def write_results(file: Path, rows: Iterable[Row]) -> None:
-    """Write the CSV, whole or not at all."""
+    """Write the CSV, whole or not at all. A file that has this text already is left as it is."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
     writer.writeheader()
-    for row in rows:
-        values = {**{name: getattr(row, name) for name in _OWN}, **asdict(row.figures), 'options': row.options}
-        cells = {name: as_json(value) if name in _JSON else _cell(value) for name, value in values.items()}
-        writer.writerow(cells)
-    write_text(file, text.getvalue())
+    writer.writerows(row.cells() for row in rows)
+    if not file.exists() or file.read_text(encoding='utf-8') != text.getvalue():
+        write_text(file, text.getvalue())
 
 
 def _cell(value: Any) -> Any:
@@ -138,9 +126,11 @@ def _cell(value: Any) -> Any:
 
 def _row(line: Mapping[str, str]) -> Row:
     figures: dict[str, Any] = {name: _value(name, line[name]) for name in _TYPES}
-    own: dict[str, Any] = {name: json.loads(line[name]) if name in _JSON else line[name] for name in _OWN}
-    own.update(seed=int(line['seed']), epochs=int(line['epochs']))
-    return Row(**own, figures=Figures(**figures), options=json.loads(line['options']))
+    axes, choice, options = (json.loads(line[name]) for name in _JSON)
+    run = Run(line['run'], line['phase'], line['arm'], axes, choice, int(line['seed']), options, line['test_split'])
+    if run.sha256 != figures['sha256']:
+        raise ValueError(f'the options of {run.name} are not those of its sha256')
+    return Row(line['study'], run, Figures(**figures))
 
 
 def _value(name: str, text: str) -> Any:

@@ -2,13 +2,9 @@
 
 import json
 import time
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 
-from filelock import SoftFileLease, Timeout
 from tqdm import tqdm
 
 from timm_3g.data import require_data, require_split
@@ -16,9 +12,11 @@ from timm_3g.training import check_arguments, find_script
 from timm_3g.utils.files import require_writable, require_writable_folder, write_text
 from timm_3g.utils.options import OptionError, takes_fields_of
 
-from .config import GRID, Run, Study, read_study
+from .board import Board, estimate
+from .config import Study, read_study
 from .job import TAKEN, Job
-from .results import Row, read_figures, read_results, row_of, write_results
+from .results import Row
+from .run import Run
 
 
 @dataclass(frozen=True)
@@ -99,10 +97,10 @@ def study(options: StudyOptions) -> StudyProgress:
     root = Path(options.output or Path('output', 'study', content.name))
     file = Path(options.results or root / 'results.csv')
     _require_data(content, str(options.data_dir))
-    board = _Board(content, root / 'runs', file)
+    board = Board(content, root / 'runs', file)
     board.update()
     if options.dry_run:
-        return board.progress()
+        return _progress(board)
     require_writable_folder(root)
     require_writable(file)
     _require_options(board, str(options.data_dir), root, options.timm_scripts)
@@ -110,10 +108,14 @@ def study(options: StudyOptions) -> StudyProgress:
     if failed:
         name, log = next(iter(failed.items()))
         raise RuntimeError(f'{len(failed)} runs failed, {name} first: {_last_line(log)} The whole output is in {log}.')
-    return board.progress()
+    return _progress(board)
 
 
-def _work(board: '_Board', options: StudyOptions, folder: Path) -> dict[str, Path]:
+def _progress(board: Board) -> StudyProgress:
+    return StudyProgress(board.file, board.done(), board.missing(), estimate(board.done(), board.missing()))
+
+
+def _work(board: Board, options: StudyOptions, folder: Path) -> dict[str, Path]:
     """Do runs until none is left, neither here nor elsewhere. Returns the logs of those that failed here, by name."""
     failed: dict[str, Path] = {}
     with tqdm(total=len(board.runs), desc=board.study.name, unit='run') as bar:
@@ -142,100 +144,11 @@ def _job(run: Run, options: StudyOptions, folder: Path) -> Job:
     return Job(run, str(folder), str(Path(options.data_dir).resolve()), str(options.config), scripts)
 
 
-def _show(bar: tqdm, board: '_Board') -> None:
+def _show(bar: tqdm, board: Board) -> None:
     """How many runs are done, by whomever, and an estimate of the rest."""
     board.update()
     bar.n = len(board.rows)
-    bar.set_postfix_str(_rest(board.progress().seconds))
-
-
-class _Board:
-    """The runs of a study and the rows of those that are done."""
-
-    def __init__(self, content: Study, folder: Path, file: Path) -> None:
-        self.study, self.folder, self.file = content, folder, file
-        self.rows: dict[str, Row] = {}
-        self.runs: list[Run] = []
-        self._locks: dict[str, SoftFileLease] = {}
-
-    def update(self) -> None:
-        """Read the CSV and what the runs have left."""
-        in_file = {row.label: row for row in read_results(self.file)}
-        self.rows = {}
-        held_out: dict[str, float] = {}
-        # The rows of the grid determine what the other runs are.
-        for phase_is_grid in (True, False):
-            self.runs = list(self.study.runs(held_out))
-            for run in self.runs:
-                if (run.phase == GRID) is phase_is_grid and (row := self._row(run, in_file)):
-                    self.rows[run.name] = row
-                    held_out[run.name] = row.figures.val_top1
-
-    def _row(self, run: Run, in_file: Mapping[tuple[str, ...], Row]) -> Row | None:
-        if run.phase != GRID and self.study.chosen(run.arm, run.axes, self._held_out()) is None:
-            return None
-        figures = read_figures(self.folder / f'{run.stem}.json', run)
-        if figures:
-            return row_of(self.study.name, run, figures)
-        row = in_file.get(run.label)
-        if row and row.figures.sha256 != run.sha256:
-            raise ValueError(
-                f'{self.file} has a row of {run.name} with other options than the study has now. '
-                'Name another file with --results, or remove that row.'
-            )
-        return row
-
-    def _held_out(self) -> dict[str, float]:
-        return {name: row.figures.val_top1 for name, row in self.rows.items()}
-
-    def ready(self) -> list[Run]:
-        """Runs that are not done and whose options are known."""
-        known = self._held_out()
-        return [
-            run
-            for run in self.runs
-            if run.name not in self.rows and (run.phase == GRID or self.study.chosen(run.arm, run.axes, known) is not None)
-        ]
-
-    def is_free(self, job: Job) -> bool:
-        """Whether no process holds the run. The lock is kept: it remembers how long it has seen no sign of life."""
-        lock = self._locks.setdefault(job.run.name, job.lock())
-        with suppress(Timeout), lock.acquire(blocking=False):
-            return True
-        return False
-
-    def save(self) -> None:
-        """Write the CSV, again if a process has finished a run meanwhile: whoever writes last has seen all."""
-        self.update()
-        while True:
-            rows = [self.rows[run.name] for run in self.runs if run.name in self.rows]
-            others = [row for row in read_results(self.file) if row.label not in {one.label for one in rows}]
-            if rows or others:
-                write_results(self.file, [*rows, *others])
-            before = set(self.rows)
-            self.update()
-            if set(self.rows) == before:
-                return
-
-    def progress(self) -> StudyProgress:
-        """Rows, missing runs, and an estimate."""
-        rows = [self.rows[run.name] for run in self.runs if run.name in self.rows]
-        missing = [run for run in self.runs if run.name not in self.rows]
-        return StudyProgress(self.file, rows, missing, estimate(rows, missing))
-
-
-def estimate(rows: list[Row], missing: list[Run]) -> float | None:
-    """Seconds of the missing runs, one after the other. None if no run is done.
-
-    An epoch takes what it took in runs of the same arm, or in all where the arm has none, times the share of the images.
-    """
-    timed = [(row, row.figures.seconds_per_epoch) for row in rows if row.figures.seconds_per_epoch]
-    if not timed:
-        return None if missing else 0.0
-    whole = [(row.arm, seconds / float(row.axes.get('fraction', 1.0))) for row, seconds in timed]
-    everywhere = mean(seconds for _, seconds in whole)
-    per_arm = {arm: mean(seconds for name, seconds in whole if name == arm) for arm, _ in whole}
-    return sum(per_arm.get(run.arm, everywhere) * run.epochs * run.fraction for run in missing)
+    bar.set_postfix_str(_rest(_progress(board).seconds))
 
 
 def duration(seconds: float) -> str:
@@ -265,7 +178,7 @@ def _require_data(content: Study, root: str) -> None:
                 require_split(root, str(split))
 
 
-def _require_options(board: _Board, data: str, root: Path, scripts: Path | str | None) -> None:
+def _require_options(board: Board, data: str, root: Path, scripts: Path | str | None) -> None:
     """Check the options of one run per arm with train.py's own parser, before anything is trained."""
     script, seen = find_script('train.py', scripts), set()
     for run in board.runs:

@@ -6,8 +6,10 @@ import random
 import shutil
 from pathlib import Path
 
+import timm.data
+
 from timm_3g.compat import search_split
-from timm_3g.utils.temporary import temporary_name
+from timm_3g.utils.temporary import sweep, temporary_name
 
 
 def take_fraction(root: str | Path, split: str, fraction: float, folder: Path) -> Path:
@@ -39,14 +41,17 @@ def take_fraction(root: str | Path, split: str, fraction: float, folder: Path) -
     copy = folder / f'fraction={fraction:g}-{hashlib.sha256(str(source).encode()).hexdigest()[:8]}'
     if copy.exists():
         return copy
+    sweep(folder, copy.name)
     partial = folder / temporary_name(copy.name)
-    for label in sorted(f for f in source.iterdir() if f.is_dir()):
-        files = sorted(f for f in label.rglob('*') if f.is_file())
-        random.Random(label.name).shuffle(files)
-        for file in files[: max(1, round(fraction * len(files)))]:
-            link = partial / source.name / label.name / file.relative_to(label)
+    files: dict[Path, list[Path]] = {}  # by class, without what timm does not read
+    for file in sorted(map(Path, timm.data.create_dataset('', root=str(source)).filenames(absolute=True))):
+        files.setdefault(file.parent, []).append(file)
+    for label, of_class in files.items():
+        random.Random(label.name).shuffle(of_class)
+        for file in of_class[: max(1, round(fraction * len(of_class)))]:
+            link = partial / source.name / file.relative_to(source)
             link.parent.mkdir(parents=True, exist_ok=True)
-            os.symlink(file.resolve(), link)
+            os.symlink(file, link)
     for other in sorted(f for f in Path(root).iterdir() if f.is_dir() and f.resolve() != source):
         os.symlink(other.resolve(), partial / other.name)
     try:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from .config import FINAL, GRID, as_json
 from .results import Row
+from .run import FINAL, GRID, as_json
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Cell:
     @property
     def test(self) -> dict[int, float]:
         """Seed -> top-1 accuracy on the test images in percent."""
-        return {row.seed: row.figures.test_top1 for row in self.rows if row.figures.test_top1 is not None}
+        return {row.run.seed: row.figures.test_top1 for row in self.rows if row.figures.test_top1 is not None}
 
 
 def cells_of(rows: Sequence[Row]) -> list[Cell]:
     """The cells, in the order of the rows."""
     found: dict[tuple[str, str], Cell] = {}
     for row in rows:
-        if row.phase == FINAL:
-            found.setdefault((as_json(row.axes), row.arm), Cell(row.arm, dict(row.axes), [])).rows.append(row)
+        if row.run.phase == FINAL:
+            found.setdefault((as_json(row.run.axes), row.run.arm), Cell(row.run.arm, dict(row.run.axes), [])).rows.append(row)
     return list(found.values())
 
 
@@ -112,7 +112,7 @@ def tables(rows: Sequence[Row]) -> str:
             'Accuracy: mean ± sample standard deviation over runs. Differences: mean ± standard error over the seeds that both '
             f'arms have. p: two-sided paired t-test, {comparisons} comparisons, not corrected for their number.'
         )
-    tried = [row for row in rows if row.phase == GRID]
+    tried = [row for row in rows if row.run.phase == GRID]
     if tried:
         parts.append(_grid(tried, cells))
     parts.append(_source(rows))
@@ -132,14 +132,14 @@ def spread(values: Sequence[float]) -> str:
 
 def _grid(tried: Sequence[Row], cells: Sequence[Cell]) -> str:
     """Every point that was tried for every arm, the chosen one in bold."""
-    chosen = {(as_json(cell.axes), cell.arm): as_json(cell.rows[0].choice) for cell in cells}
+    chosen = {(as_json(cell.axes), cell.arm): as_json(cell.rows[0].run.choice) for cell in cells}
     points: dict[tuple[str, str, str], list[Row]] = {}
     for row in tried:
-        points.setdefault((as_json(row.axes), row.arm, as_json(row.choice)), []).append(row)
+        points.setdefault((as_json(row.run.axes), row.run.arm, as_json(row.run.choice)), []).append(row)
     lines = ['| arm | tried | held-out top-1, % |', '| --- | --- | ---: |']
     for (axes, arm, choice), found in points.items():
         first = found[0]
-        where = ', '.join(f'{key} {value}' for key, value in {**first.axes, **first.choice}.items())
+        where = ', '.join(f'{key} {value}' for key, value in {**first.run.axes, **first.run.choice}.items())
         bold = '**' if chosen.get((axes, arm)) == choice else ''
         lines.append(_line(arm, f'{bold}{where}{bold}', spread([row.figures.val_top1 for row in found])))
     return 'Options were chosen on the held-out images, from the same points for every arm:\n\n' + '\n'.join(lines)
@@ -154,7 +154,7 @@ def _source(rows: Sequence[Row]) -> str:
     dates = sorted(f.date[:10] for f in figures)
     sentences = [
         f'{len(rows)} runs of the study `{rows[0].study}`, {each(dates[0], dates[-1]).replace(", ", " to ")}.',
-        f'Seeds: {each(*(row.seed for row in rows))}.',
+        f'Seeds: {each(*(row.run.seed for row in rows))}.',
         f'Images: {each(*(f"{f.train_images:,}" for f in figures))} to train on, '
         f'{each(*(f"{f.val_images:,}" for f in figures))} held out'
         + (f', {tested} in the test split, looked at once per run.' if tested else '.'),

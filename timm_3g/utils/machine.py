@@ -1,4 +1,4 @@
-"""Where, when and with what a benchmark ran."""
+"""Where, when and with what a benchmark or a run of a study ran."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ import timm_3g
 
 @dataclass(frozen=True)
 class Machine:
-    """Where, when and on what a benchmark ran. `describe` makes one of this machine.
+    """Where, when and on what something ran. `describe` makes one of this machine.
 
     >>> import torch
     >>> machine = describe(torch.device('cpu'), 'on')
@@ -54,7 +54,7 @@ def describe(device: torch.device, tf32: str) -> Machine:
     """This machine.
 
     Args:
-        device: that the benchmark uses.
+        device: that is used.
         tf32: 'on' or 'off', of float32 products on a GPU. A CPU has ''.
 
     >>> describe(torch.device('cpu'), 'on').lines()[2]
