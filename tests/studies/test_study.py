@@ -26,7 +26,7 @@ from timm_3g.utils.temporary import start_of
 OPTIONS = f'options: {{model: {SMALL}, num_classes: 3, epochs: 1, train_split: train, val_split: val}}\ntest_split: test\n'
 GRID = 'grid: {lr: [0.1, 0.2]}\ngrid_seeds: [9]\n'
 # The held-out accuracy of a fake run: the arms want different rates.
-HELD_OUT = {('avg', 0.1): 70.0, ('avg', 0.2): 60.0, ('3g', 0.1): 50.0, ('3g', 0.2): 80.0}
+HELD_OUT = {('avg', 0.1): 70.0, ('avg', 0.2): 60.0, ('3g', 0.1): 50.0, ('3g', 0.2): 80.0, ('avg', 0.3): 99.0}
 
 
 @pytest.fixture
@@ -106,6 +106,14 @@ def test_rows_of_other_options_are_not_mixed_in(folder, trained):
     assert len(trained) == 8
     do(folder, results=folder / 'new.csv')  # what the old runs left does not count either
     assert len(trained) == 16 and {row.run.epochs for row in read_results(folder / 'new.csv')} == {2}
+
+
+def test_a_larger_grid_that_changes_the_choice_is_not_mixed_with_the_old(folder, trained):
+    do(folder)
+    text = (folder / 'a.yaml').read_text()
+    (folder / 'a.yaml').write_text(text.replace('lr: [0.1, 0.2]', 'lr: [0.1, 0.2, 0.3]'))
+    with pytest.raises(ValueError, match=r'results\.csv has a row of avg-s0 with other options'):
+        do(folder)
 
 
 def test_a_dry_run_leaves_nothing(folder, trained):
