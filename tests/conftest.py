@@ -8,6 +8,7 @@ if 'PYTEST_XDIST_WORKER' in os.environ:  # one thread each, before anything impo
 from local_hub import HUB  # first: before anything imports huggingface_hub
 # isort: on
 
+import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,9 +23,15 @@ from timm_3g.checkpoints import fetched as _fetched
 from timm_3g.training import timm_scripts as _timm_scripts
 
 
+# pytest adds its handlers to every logger that does not propagate, and takes them off, six times a test. Torch has 65 of them.
+for _name, _logger in logging.root.manager.loggerDict.items():
+    if _name.startswith('torch') and isinstance(_logger, logging.Logger):
+        _logger.propagate = True
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed keeps a stack trace for each GPU that it does not find: 4 ms a test
     torch._dynamo.reset()
 
 
@@ -102,6 +109,7 @@ def gpu(request: pytest.FixtureRequest) -> torch.device:
     if not torch.cuda.is_available():
         _without_gpu.add(request.node.nodeid)
         pytest.skip('there is no GPU here')
+    torch.cuda.manual_seed_all(0)
     return torch.device('cuda')
 
 

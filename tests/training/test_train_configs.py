@@ -68,7 +68,9 @@ MAY_DIFFER = {'model', 'gp', 'model_kwargs', 'drop_block'}
 every_file = pytest.mark.parametrize('name', FILES)
 
 
+@cache
 def recipe(name: str) -> dict[str, Any]:
+    """Not to be changed: tests share it."""
     return yaml.safe_load(FILES[name].read_text())
 
 
