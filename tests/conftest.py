@@ -22,7 +22,6 @@ from fakehub import FakeHub
 from timm_3g.checkpoints import fetched as _fetched
 from timm_3g.training import timm_scripts as _timm_scripts
 
-
 # pytest adds its handlers to every logger that does not propagate, and takes them off, six times a test. Torch has 65 of them.
 for _name, _logger in logging.root.manager.loggerDict.items():
     if _name.startswith('torch') and isinstance(_logger, logging.Logger):
