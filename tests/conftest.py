@@ -30,7 +30,9 @@ for _name, _logger in logging.root.manager.loggerDict.items():
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    torch.default_generator.manual_seed(0)  # torch.manual_seed keeps a stack trace for each GPU that it does not find: 4 ms a test
+    torch.default_generator.manual_seed(
+        0
+    )  # torch.manual_seed keeps a stack trace for each GPU that it does not find: 4 ms a test
     torch._dynamo.reset()
 
 

@@ -67,6 +67,12 @@ def test_torch_distributions_have_the_protocol(name):
 # timm -----------------------------------------------------------------------------------------------------------------
 
 
+def test_feature_take_indices():
+    hint = 'timm has changed models._features.feature_take_indices: adapt compat, and what googlenet.py reads of it.'
+    taken = [compat.feature_take_indices(5, indices) for indices in (None, 2, [0, -3])]
+    assert taken == [([0, 1, 2, 3, 4], 4), ([3, 4], 4), ([0, 2], 2)], hint
+
+
 def test_search_split(tmp_path):
     (tmp_path / 'val').mkdir()
     assert compat.search_split(str(tmp_path), 'validation') == str(tmp_path / 'val')

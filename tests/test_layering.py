@@ -33,7 +33,7 @@ THIRD_PARTY = {
     'mggd': {'torch'},
     'layers': {'torch', 'timm'},
     'checkpoints': {'torch', 'timm', 'safetensors', 'huggingface_hub'},
-    'models': {'torch', 'timm'},
+    'models': {'torch', 'timm', 'torchvision'},
 }
 LARGEST_SHARE = 0.25
 FILES = sorted(PACKAGE.rglob('*.py'))

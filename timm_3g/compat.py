@@ -53,6 +53,9 @@ search_split = dataset_factory._search_split
 # asks whether it is of this one, but exports the others alone.
 FeatureGetterNet: Any = _features.FeatureGetterNet
 
+# The indices that `forward_intermediates` is asked for, as every model of timm reads them, and the last of them.
+feature_take_indices: Any = _features.feature_take_indices
+
 # The attribute of a model that `save_for_hf` writes to config.json as `model_args`. timm keeps there what the caller passed to
 # create_model. Our models add what settles their function, so that config.json builds the same network. No public setter.
 MODEL_ARGS = '_model_args'

@@ -11,10 +11,13 @@ from PIL import Image
 from torch import nn
 
 import timm_3g
+from timm_3g.checkpoints import is_ours
 from timm_3g.layers.create_pool import POOLS
 
 ROOT = Path(__file__).parents[2]  # of the repository
-MODELS = [name for name in timm.list_models() if timm.models.model_entrypoint(name).__module__.startswith('timm_3g.')]
+REGISTERED = [name for name in timm.list_models() if timm.models.model_entrypoint(name).__module__.startswith('timm_3g.')]
+FIRST_ORDER = [name for name in REGISTERED if not is_ours(name)]  # networks that timm lacks, with timm's own pooling
+MODELS = [name for name in REGISTERED if is_ours(name)]
 SMALL = 'resnet10_mini_3g'
 LITE = 'tf_efficientnet_lite0_3g'  # the other class of models
 

@@ -6,21 +6,21 @@ from operator import itemgetter
 
 import timm
 import torch
-from common import MODELS
+from common import REGISTERED
 from timm.models import _registry
 
 
 def few() -> list[str]:
     """The smallest model of every class."""
-    nets = [timm.create_model(name, device='meta') for name in MODELS]
+    nets = [timm.create_model(name, device='meta') for name in REGISTERED]
     sizes = [sum(p.numel() for p in net.parameters()) for net in nets]
     smallest = {
-        type(net): name for _, name, net in sorted(zip(sizes, MODELS, nets, strict=True), reverse=True, key=itemgetter(0))
+        type(net): name for _, name, net in sorted(zip(sizes, REGISTERED, nets, strict=True), reverse=True, key=itemgetter(0))
     }
     return list(smallest.values())
 
 
-OURS = set(few() if os.environ['TIMM_3G_CONTRACT'] == 'few' else MODELS)
+OURS = set(few() if os.environ['TIMM_3G_CONTRACT'] == 'few' else REGISTERED)
 
 # Two of the tests want pretrained weights: a state dict of the right names and shapes stands in, one number expanded.
 for name in OURS:

@@ -3,7 +3,11 @@
 from timm_3g.checkpoints import checkpoint_filter_fn as checkpoint_filter_fn
 
 from . import gcp_models as gcp_models
+from . import googlenet as googlenet
+from . import pyramidnet as pyramidnet
+from . import resnet_a2 as resnet_a2
 from . import resnet_gcp as resnet_gcp
+from . import resnet_sort as resnet_sort
 from ._head import SecondOrderHead as SecondOrderHead
 from ._register import register_second_order as register_second_order
 from .backbones import list_backbones as list_backbones

@@ -172,6 +172,11 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
     }
 
 
+def first_order_cfg(**kwargs: Any) -> dict[str, Any]:
+    """A cfg of a network without weights whose last map has the usual stride of 32."""
+    return _cfg(**{'pool_size': (7, 7), **kwargs})
+
+
 def _drive_cfg(file_id: str, page: str = _3G_NET, **kwargs: Any) -> dict[str, Any]:
     """Weights on their authors' Google Drive, no licence granted. No `url`: timm would save Drive's confirmation page."""
     return _cfg(origin_url=f'https://drive.google.com/open?id={file_id}', license='unknown', notes=(page,), **kwargs)

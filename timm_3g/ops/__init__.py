@@ -8,8 +8,10 @@ from ._dispatch import without_autocast as without_autocast
 from .count_sketch import count_sketch as count_sketch
 from .covariance import append_ones as append_ones
 from .covariance import covariance as covariance
+from .double_attention import double_attention as double_attention
 from .matrix_sqrt import sqrtm_eigh as sqrtm_eigh
 from .matrix_sqrt import sqrtm_newton_schulz as sqrtm_newton_schulz
+from .second_order_response import second_order_response as second_order_response
 from .signed_sqrt import signed_sqrt as signed_sqrt
 from .sqrt_covariance import sqrt_covariance as sqrt_covariance
 from .vectorize import TRIANGLES as TRIANGLES

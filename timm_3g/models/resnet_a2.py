@@ -1,0 +1,91 @@
+"""ResNet with double attention blocks: A^2-Net.
+
+Paper: Chen, Kalantidis, Li, Yan, Feng, "A^2-Nets: Double Attention Networks", NeurIPS 2018, https://arxiv.org/abs/1810.11579.
+Of ResNet-50, every second unit of conv3 and conv4 (timm's layer2 and layer3) is followed by a block: five blocks.
+
+Not certain in the paper, and chosen here: the features m and the attention maps n of a block are half the channels of its
+stage, each. BatchNorm ends a block and starts at 0, so that a new network is the plain ResNet, and weights of a plain ResNet
+keep their function. A convolution has no bias where it would change nothing: a constant under the softmax over positions, and
+the last one.
+"""
+
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.resnet import ResNet
+from torch import Tensor, nn
+
+from timm_3g.ops import double_attention
+
+from .resnet_3g import RESNET50, first_order_cfg
+
+__all__: list[str] = []
+
+
+class DoubleAttention(nn.Module):
+    """x + BN(W Z), where Z is the double attention of three 1x1 convolutions of x.
+
+    Args:
+        channels: of the features, C.
+        ratio: m = n = channels // ratio.
+        device, dtype: of the parameters.
+
+    >>> import torch
+    >>> DoubleAttention(64)(torch.randn(2, 64, 7, 7)).shape
+    torch.Size([2, 64, 7, 7])
+    """
+
+    def __init__(self, channels: int, ratio: int = 2, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        dd = {'device': device, 'dtype': dtype}
+        inner = channels // ratio
+        self.features = nn.Conv2d(channels, inner, 1, **dd)
+        self.gather = nn.Conv2d(channels, inner, 1, bias=False, **dd)
+        self.distribute = nn.Conv2d(channels, inner, 1, **dd)
+        self.project = nn.Conv2d(inner, channels, 1, bias=False, **dd)
+        self.bn = nn.BatchNorm2d(channels, **dd)
+        nn.init.zeros_(self.bn.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)."""
+        features = self.features(x)
+        z = double_attention(features.flatten(2), self.gather(x).flatten(2), self.distribute(x).flatten(2))
+        return x + self.bn(self.project(z.reshape(features.shape)))
+
+
+class ResNetA2(ResNet):
+    """timm's ResNet with a `DoubleAttention` behind every second unit of layer2 and layer3.
+
+    Args:
+        kwargs: those of timm's ResNet.
+
+    >>> import timm, torch
+    >>> model = timm.create_model('resnet50_a2', num_classes=10).eval()
+    >>> model(torch.randn(1, 3, 64, 64)).shape, sum(isinstance(module, DoubleAttention) for module in model.modules())
+    (torch.Size([1, 10]), 5)
+    """
+
+    def __init__(self, *args: Any, device: Any = None, dtype: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, device=device, dtype=dtype, **kwargs)
+        for number in (2, 3):
+            stage: Any = self.get_submodule(f'layer{number}')
+            setattr(self, f'layer{number}', self._with_attention(stage, number, device=device, dtype=dtype))
+
+    def _with_attention(self, stage: nn.Sequential, number: int, **dd: Any) -> nn.Sequential:
+        """The units under their names, and a block named 1_attention behind unit 1: of the same group in `group_matcher`."""
+        channels = self.feature_info[number]['num_chs']
+        whole = nn.Sequential()
+        for name, unit in stage.named_children():
+            whole.add_module(name, unit)
+            if int(name) % 2 == 1:
+                whole.add_module(f'{name}_attention', DoubleAttention(channels, **dd))
+        return whole
+
+
+default_cfgs = generate_default_cfgs({'resnet50_a2.untrained': first_order_cfg()})
+
+
+@register_model
+def resnet50_a2(pretrained: bool = False, **kwargs: Any) -> ResNetA2:
+    """ResNet-50 with five double attention blocks, the row of Table 3."""
+    return build_model_with_cfg(ResNetA2, 'resnet50_a2', pretrained, **{**RESNET50, **kwargs})

@@ -1,0 +1,65 @@
+"""ResNet with second-order residual units: SORT.
+
+Paper: Wang, Xie, Liu, Qiao, Zhang, Zhang, Tian, Yuille, "SORT: Second-Order Response Transform for Visual Recognition", ICCV
+2017, https://arxiv.org/abs/1703.06993. In every unit y = relu(x + F(x) + sqrt(relu(x) relu(F(x)) + 0.01)), where timm's ResNet
+has relu(x + F(x)). No parameter is added, so weights of a plain ResNet fit; they mean another function.
+
+Not certain in the paper, and chosen here: all units have the term, those with a projection too (x is then what the projection
+gives); BatchNorm ends F as in ResNet v1.
+"""
+
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.resnet import Bottleneck, ResNet
+from torch import Tensor
+
+from timm_3g.ops import second_order_response
+
+from .resnet_3g import RESNET50, RESNET101, first_order_cfg
+
+__all__: list[str] = []
+
+
+class SortBottleneck(Bottleneck):
+    """timm's bottleneck with `second_order_response` in place of the sum.
+
+    >>> import torch
+    >>> SortBottleneck(256, 64)(torch.randn(1, 256, 7, 7)).shape
+    torch.Size([1, 256, 7, 7])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inplanes, H, W) to (B, 4 planes, H / stride, W / stride)."""
+        shortcut = x
+        x = self.act1(self.bn1(self.conv1(x)))
+        x = self.aa(self.act2(self.drop_block(self.bn2(self.conv2(x)))))
+        x = self.bn3(self.conv3(x))
+        if self.se is not None:
+            x = self.se(x)
+        if self.drop_path is not None:
+            x = self.drop_path(x)
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
+        return self.act3(second_order_response(shortcut, x))
+
+
+default_cfgs = generate_default_cfgs(
+    {'resnet50_sort.untrained': first_order_cfg(), 'resnet101_sort.untrained': first_order_cfg()}
+)
+
+
+def _create(variant: str, pretrained: bool, **kwargs: Any) -> ResNet:
+    return build_model_with_cfg(ResNet, variant, pretrained, **{**kwargs, 'block': SortBottleneck})
+
+
+@register_model
+def resnet50_sort(pretrained: bool = False, **kwargs: Any) -> ResNet:
+    """ResNet-50 with SORT, the row of Table 3."""
+    return _create('resnet50_sort', pretrained, **{**RESNET50, **kwargs})
+
+
+@register_model
+def resnet101_sort(pretrained: bool = False, **kwargs: Any) -> ResNet:
+    """ResNet-101 with SORT."""
+    return _create('resnet101_sort', pretrained, **{**RESNET101, **kwargs})
