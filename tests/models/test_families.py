@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 from any_backbone import gcp
-from common import slow_unless
+from common import REGISTERED, slow_unless
 
 import timm_3g
 from timm_3g.models.backbones import INTERMEDIATES, LAST_STAGE_ALONE, REFUSED, TOKENS, WITHOUT_NORM, family_of, takes_norm
@@ -34,7 +34,7 @@ def test_a_family(family):
 
 
 def test_the_families():
-    known = {family_of(name) for name in timm.list_models() if not timm_3g.models.loading.is_ours(name)}
+    known = {family_of(name) for name in timm.list_models() if name not in REGISTERED}
     assert set(SMALL_MEMBERS) <= known, 'timm has dropped families: take them out of SMALL_MEMBERS'
     assert known <= set(SMALL_MEMBERS), 'timm has new families: try them with `timm-3g backbones`, and add them'
     assert (

@@ -167,7 +167,7 @@ def survey_backbones(
     >>> [found.map_size for found in survey_backbones(['resnet'])]
     [(512, 7, 7)]
     """
-    known = sorted({family_of(name) for name in timm.list_models() if not is_ours(name)})
+    known = sorted({family_of(name) for name in timm.list_models() if _is_timms(name)})
     unknown = sorted(set(families or ()) - set(known))
     if unknown:
         raise ValueError(f'timm has no family {unknown[0]!r}.{nearest(unknown[0], known)} timm.list_modules() has them all.')
@@ -178,6 +178,11 @@ def survey_backbones(
             if family in REFUSED
             else _tried(family, member, image_size, pools)
         )
+
+
+def _is_timms(name: str) -> bool:
+    """Whether a network has no head of ours and stands in no file of this package. Plugins of others count as timm's."""
+    return not is_ours(name) and not timm.models.model_entrypoint(name).__module__.startswith('timm_3g.')
 
 
 def _tried(family: str, member: str, image_size: int | None, pools: Sequence[str]) -> SurveyedFamily:
