@@ -22,7 +22,7 @@ from fakehub import FakeHub
 from timm_3g.checkpoints import fetched as _fetched
 from timm_3g.training import timm_scripts as _timm_scripts
 
-# pytest adds its handlers to every logger that does not propagate, and takes them off, six times a test. Torch has 65 of them.
+# pytest adds its handlers to every logger that does not propagate, and takes them off, six times a test. Torch has some 50.
 for _name, _logger in logging.root.manager.loggerDict.items():
     if _name.startswith('torch') and isinstance(_logger, logging.Logger):
         _logger.propagate = True
@@ -32,7 +32,7 @@ for _name, _logger in logging.root.manager.loggerDict.items():
 def _seed() -> None:
     torch.default_generator.manual_seed(
         0
-    )  # torch.manual_seed keeps a stack trace for each GPU that it does not find: 4 ms a test
+    )  # torch.manual_seed keeps a stack trace for each GPU that it does not find, at every call
     torch._dynamo.reset()
 
 

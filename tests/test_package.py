@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from common import MODELS, ROOT
+from common import FIRST_ORDER, MODELS, ROOT
 
 import timm_3g
 from timm_3g.layers.create_pool import POOLS
@@ -38,6 +38,7 @@ def test_the_tables_of_networks_are_complete(page):
     cells = re.findall(r'`([\w{},]+)`', '\n'.join(line for line in page.splitlines() if line.startswith('|')))
     names = {name for cell in cells for name in expanded(cell)}
     assert {name for name in names if name == 'gcp' or ('_' in name and name.rsplit('_', 1)[1] in POOLS)} == set(MODELS)
+    assert set(FIRST_ORDER) <= names
 
 
 def expanded(text: str) -> list[str]:

@@ -24,8 +24,8 @@ from timm_3g.training.digits_demo import load_digits
 SIZES = {
     'resnet50_sort': (25_557_032, 4.09),  # those of ResNet-50
     'resnet101_sort': (44_549_160, 7.80),  # those of ResNet-101
-    # Those of ResNet-50, and of a block of c channels 4 c (c / 2) weights, c biases, 2 c of BatchNorm.
-    'resnet50_a2': (25_557_032 + sum(2 * c * c + 3 * c for c in (512, 512, 1024, 1024, 1024)), 6.66),
+    # Those of ResNet-50, and of a block of c channels 4 c (c / 2) weights, c / 2 biases, 2 c of BatchNorm.
+    'resnet50_a2': (25_557_032 + sum(2 * c * c + c // 2 + 2 * c for c in (512, 512, 1024, 1024, 1024)), 6.66),
     'pyramidnet200': (62_368_168, 16.55),
     'googlenet_places': (5_974_029, 1.50),
 }
@@ -154,6 +154,30 @@ def test_maps_have_the_channels_and_the_strides_that_they_state(name):
 def test_another_stride_is_refused(name):
     with pytest.raises(ValueError, match='output_stride must be 32; got 16'):
         small(name, output_stride=16)
+
+
+def test_pyramidnet_refuses_what_would_drop_channels():
+    with pytest.raises(ValueError, match='planes must be at least 16 for 64 input channels; got 15'):
+        PyramidUnit(64, 15)
+    with pytest.raises(ValueError, match=r'layers must be four numbers of units, each at least 1; got \(1, 1, 1\)'):
+        small('pyramidnet200', layers=(1, 1, 1))
+
+
+def test_googlenet_keeps_its_head_where_nothing_is_pruned():
+    model = small('googlenet_places', global_pool='catavgmax')
+    assert model.prune_intermediate_layers([4], prune_head=False) == [4]
+    assert model.head_hidden_size == 2048 and model(torch.randn(2, 3, 64, 64)).shape == (2, 10)
+    assert model.prune_intermediate_layers([1]) == [1] and model.num_features == model.head_hidden_size == 192
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('name', CLASSES)
+def test_a_step_under_autocast_is_finite(name, dtype):
+    model = small(name)
+    with torch.autocast('cpu', dtype):
+        logits = model(torch.randn(2, 3, 64, 64))
+    logits.float().sum().backward()
+    assert logits.isfinite().all() and all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize('name', FIRST_ORDER)

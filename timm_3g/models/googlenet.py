@@ -40,7 +40,7 @@ class GoogLeNetTimm(GoogLeNet):
         in_chans: input channels.
         output_stride: 32 only.
         global_pool: timm's: avg, max, avgmax, catavgmax, or '' for unpooled features.
-        drop_rate: of the dropout before the classifier. torchvision's is 0.2, and the paper's 0.4.
+        drop_rate: of the dropout before the classifier. torchvision's is 0.2.
         device, dtype: of the parameters.
 
     Raises:
@@ -154,8 +154,10 @@ class GoogLeNetTimm(GoogLeNet):
         for _, names in STAGES[last + 1 :]:
             for name in names:
                 setattr(self, name, nn.Identity())
-        self.num_features = self.head_hidden_size = STAGES[last][0]
-        if prune_head or last < len(STAGES) - 1:
+        pruned = last < len(STAGES) - 1
+        if pruned:
+            self.num_features = STAGES[last][0]
+        if prune_head or pruned:
             self.reset_classifier(0, '')
         return taken
 

@@ -34,6 +34,9 @@ class PyramidUnit(nn.Module):
         drop_path: probability to drop the residual branch of an image in training.
         device, dtype: of the parameters.
 
+    Raises:
+        ValueError: fewer channels than in_channels.
+
     >>> import torch
     >>> PyramidUnit(64, 20, stride=2)(torch.randn(1, 64, 8, 8)).shape
     torch.Size([1, 80, 4, 4])
@@ -47,6 +50,9 @@ class PyramidUnit(nn.Module):
         super().__init__()
         dd = {'device': device, 'dtype': dtype}
         out_channels = planes * self.expansion
+        if out_channels < in_channels:
+            least = -(-in_channels // self.expansion)
+            raise ValueError(f'planes must be at least {least} for {in_channels} input channels; got {planes}.')
         self.bn1 = nn.BatchNorm2d(in_channels, **dd)
         self.conv1 = nn.Conv2d(in_channels, planes, 1, bias=False, **dd)
         self.bn2 = nn.BatchNorm2d(planes, **dd)
@@ -84,7 +90,7 @@ class PyramidNet(ResNet):
         device, dtype: of the parameters.
 
     Raises:
-        ValueError: output_stride other than 32.
+        ValueError: output_stride other than 32, layers that are not four numbers of units, an alpha below 0.
 
     >>> import timm, torch
     >>> model = timm.create_model('pyramidnet200', layers=(1, 1, 1, 1), alpha=40, num_classes=10).eval()
@@ -107,6 +113,10 @@ class PyramidNet(ResNet):
     ) -> None:
         if output_stride != 32:
             raise ValueError(f'output_stride must be 32; got {output_stride}. PyramidNet is not dilated.')
+        if len(layers) != 4 or min(layers) < 1:
+            raise ValueError(f'layers must be four numbers of units, each at least 1; got {layers}.')
+        if not alpha >= 0:
+            raise ValueError(f'alpha must be at least 0; got {alpha}.')
         dd = {'device': device, 'dtype': dtype}
         super().__init__(Bottleneck, (0, 0, 0, 0), 0, in_chans, global_pool='', drop_rate=drop_rate, **dd)
         units, channels, done = sum(layers), STEM, 0

@@ -5,8 +5,8 @@ Of ResNet-50, every second unit of conv3 and conv4 (timm's layer2 and layer3) is
 
 Not certain in the paper, and chosen here: the features m and the attention maps n of a block are half the channels of its
 stage, each. BatchNorm ends a block and starts at 0, so that a new network is the plain ResNet, and weights of a plain ResNet
-keep their function. A convolution has no bias where it would change nothing: a constant under the softmax over positions, and
-the last one.
+keep their function. Only V has a bias. The others would change nothing: a constant of B is lost in the softmax over positions,
+and a constant of A or of the last convolution in the BatchNorm.
 """
 
 from typing import Any
@@ -27,7 +27,6 @@ class DoubleAttention(nn.Module):
 
     Args:
         channels: of the features, C.
-        ratio: m = n = channels // ratio.
         device, dtype: of the parameters.
 
     >>> import torch
@@ -35,11 +34,11 @@ class DoubleAttention(nn.Module):
     torch.Size([2, 64, 7, 7])
     """
 
-    def __init__(self, channels: int, ratio: int = 2, device: Any = None, dtype: Any = None) -> None:
+    def __init__(self, channels: int, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         dd = {'device': device, 'dtype': dtype}
-        inner = channels // ratio
-        self.features = nn.Conv2d(channels, inner, 1, **dd)
+        inner = channels // 2
+        self.features = nn.Conv2d(channels, inner, 1, bias=False, **dd)
         self.gather = nn.Conv2d(channels, inner, 1, bias=False, **dd)
         self.distribute = nn.Conv2d(channels, inner, 1, **dd)
         self.project = nn.Conv2d(inner, channels, 1, bias=False, **dd)

@@ -49,17 +49,13 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create(variant: str, pretrained: bool, **kwargs: Any) -> ResNet:
-    return build_model_with_cfg(ResNet, variant, pretrained, **{**kwargs, 'block': SortBottleneck})
-
-
 @register_model
 def resnet50_sort(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """ResNet-50 with SORT, the row of Table 3."""
-    return _create('resnet50_sort', pretrained, **{**RESNET50, **kwargs})
+    return build_model_with_cfg(ResNet, 'resnet50_sort', pretrained, **{**RESNET50, 'block': SortBottleneck, **kwargs})
 
 
 @register_model
 def resnet101_sort(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """ResNet-101 with SORT."""
-    return _create('resnet101_sort', pretrained, **{**RESNET101, **kwargs})
+    return build_model_with_cfg(ResNet, 'resnet101_sort', pretrained, **{**RESNET101, 'block': SortBottleneck, **kwargs})
