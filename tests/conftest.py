@@ -30,9 +30,8 @@ for _name, _logger in logging.root.manager.loggerDict.items():
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    torch.default_generator.manual_seed(
-        0
-    )  # torch.manual_seed keeps a stack trace for each GPU that it does not find, at every call
+    # torch.manual_seed keeps a stack trace for each GPU that it does not find, at every call.
+    torch.default_generator.manual_seed(0)
     torch._dynamo.reset()
 
 

@@ -45,6 +45,11 @@ def test_the_families():
     assert {family_of(member) for member in SMALL_MEMBERS.values()} == known
 
 
+def test_a_network_of_this_package_is_no_family_of_timms():
+    with pytest.raises(ValueError, match="timm has no family 'googlenet'"):
+        next(iter(survey_backbones(['googlenet'])))
+
+
 def test_list_backbones():
     names = timm_3g.list_backbones()
     assert len(names) > 1300 and 'resnet50' in names

@@ -154,10 +154,8 @@ class GoogLeNetTimm(GoogLeNet):
         for _, names in STAGES[last + 1 :]:
             for name in names:
                 setattr(self, name, nn.Identity())
-        pruned = last < len(STAGES) - 1
-        if pruned:
-            self.num_features = STAGES[last][0]
-        if prune_head or pruned:
+        self.num_features = STAGES[last][0]
+        if prune_head or last < len(STAGES) - 1:
             self.reset_classifier(0, '')
         return taken
 
