@@ -53,6 +53,7 @@ DEFINITIONS = {
     'cov': lambda x, pool: reference.upper(reference.covariance(x)),
     'cbp': cbp,
     'dropcov': lambda x, pool: reference.upper(reference.covariance(x)),
+    'fbn': lambda x, pool: np.append(x.mean(1), x @ x.T / x.shape[1]),
     'mggd': lambda x, pool: reference.upper(reference.robust_covariance(x, beta=0.5, lam=1.1)),
 }
 
@@ -157,6 +158,7 @@ PINNED = {
     'cov': (32896, 'upper', 0.0, 0, 0),
     'cbp': (8192, None, 1e-5, 0, 0),
     'dropcov': (32896, 'upper', 0.0, 0, 0),
+    'fbn': (65792, None, 0.0, 0, 0),
     'mggd': (32896, 'upper', 0.0, 0, 0),
 }
 

@@ -1,23 +1,32 @@
 """The first-order networks of Tables 3 and 4 that timm lacks, against other implementations and the papers' formulas."""
 
+import os
+import subprocess
+import sys
+
 import onnxruntime
 import pytest
 import timm
 import torch
 from common import EXACT, FIRST_ORDER, FLOAT32, MODELS
 from pytorchcv.models.pyramidnet import get_pyramidnet
+from timm.layers import DropPath
 from timm.models import group_parameters
-from timm.models.resnet import Bottleneck
+from timm.models.resnet import BasicBlock, Bottleneck
+from timm.models.resnetv2 import PreActBottleneck
 from timm.utils.onnx import onnx_export
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import googlenet
+from torchvision.transforms.functional import to_pil_image
 
 from timm_3g.checkpoints import is_ours
 from timm_3g.compat import count_graph_breaks
+from timm_3g.models.crunet import CollectiveUnits
 from timm_3g.models.pyramidnet import PyramidUnit
 from timm_3g.models.resnet_a2 import DoubleAttention
-from timm_3g.models.resnet_sort import SortBottleneck
+from timm_3g.models.resnet_sort import SortBasicBlock, SortBottleneck
+from timm_3g.training import read_summary
 from timm_3g.training.digits_demo import load_digits
 
 # Parameters, and multiply-adds in units of 1e9 for one image of 224 px.
@@ -26,6 +35,7 @@ SIZES = {
     'resnet101_sort': (44_549_160, 7.80),  # those of ResNet-101
     # Those of ResNet-50, and of a block of c channels 4 c (c / 2) weights, c / 2 biases, 2 c of BatchNorm.
     'resnet50_a2': (25_557_032 + sum(2 * c * c + c // 2 + 2 * c for c in (512, 512, 1024, 1024, 1024)), 6.66),
+    'crunet116': (43_912_616, 10.72),
     'pyramidnet200': (62_368_168, 16.55),
     'googlenet_places': (5_974_029, 1.50),
 }
@@ -34,6 +44,7 @@ SMALL_ONES = {
     'resnet50_sort': {'layers': (1, 1, 1, 1)},
     'resnet101_sort': {'layers': (1, 1, 1, 1)},
     'resnet50_a2': {'layers': (1, 2, 2, 1)},
+    'crunet116': {'layers': (1, 3, 3, 1), 'widths': (32, 32, 64, 64), 'channels': (64, 64, 128, 256)},
     'pyramidnet200': {'layers': (1, 1, 1, 1), 'alpha': 16},
     'googlenet_places': {},
 }
@@ -117,6 +128,31 @@ def test_a_unit_of_sort_is_the_formula(stride):
 
 
 @torch.no_grad()
+def test_the_small_network_of_sort_is_the_small_member_with_other_sums():
+    ours = timm.create_model('resnet10_mini_sort').double().eval()
+    randomize_batch_norms(ours)
+    unit, x = ours.layer2[0], torch.randn(2, 32, 8, 8, dtype=torch.float64).relu()
+    branch = unit.bn2(unit.conv2(F.relu(unit.bn1(unit.conv1(x)))))
+    shortcut = unit.downsample(x)
+    product = shortcut.clamp(min=0) * branch.clamp(min=0)
+    torch.testing.assert_close(unit(x), F.relu(shortcut + branch + (product + 0.01).sqrt()), **EXACT)
+    plain = timm.create_model('resnet10_mini_3g', global_pool='avg', num_classes=10)
+    assert plain.state_dict().keys() == ours.state_dict().keys() and type(ours) is type(plain)
+    assert all(isinstance(m, SortBasicBlock) for m in ours.modules() if isinstance(m, BasicBlock))
+
+
+@torch.no_grad()
+def test_the_small_a2_net_starts_as_the_small_member():
+    ours = timm.create_model('resnet10_mini_a2', bn_eps=1e-3).eval()
+    plain = timm.create_model('resnet10_mini_3g', global_pool='avg', num_classes=10, bn_eps=1e-3).eval()
+    missing, unexpected = ours.load_state_dict(plain.state_dict(), strict=False)
+    assert not unexpected and {name.split('.')[1] for name in missing} == {'0_attention'}
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(ours(x), plain(x), **FLOAT32)
+    assert {m.eps for m in ours.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {1e-3}
+
+
+@torch.no_grad()
 def test_a_new_a2_net_is_the_plain_resnet():
     ours = small('resnet50_a2').eval()
     plain = timm.create_model('resnet50', layers=(1, 2, 2, 1), num_classes=10).eval()
@@ -128,6 +164,56 @@ def test_a_new_a2_net_is_the_plain_resnet():
     for block in blocks:
         torch.nn.init.ones_(block.bn.weight)
     assert len(blocks) == 2 and not torch.allclose(ours(x), plain(x), **FLOAT32)
+
+
+@pytest.mark.parametrize(('classes', 'megabytes'), [(1000, 168), (365, 163)])
+def test_crunet_has_116_layers_and_the_size_of_the_published_files(classes, megabytes):
+    """Those of ImageNet and Places365, in units of 2^20 bytes: parameters and statistics of the BatchNorms."""
+    model = timm.create_model('crunet116', num_classes=classes, device='meta').eval()
+    stored = [tensor for name, tensor in model.state_dict().items() if not name.endswith('num_batches_tracked')]
+    assert round(sum(tensor.numel() for tensor in stored) * 4 / 2**20) == megabytes
+    calls = []
+    for name, module in model.named_modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)) and 'downsample' not in name:
+            module.register_forward_hook(lambda *_: calls.append(1))
+    model(torch.empty(1, 3, 64, 64, device='meta'))
+    assert len(calls) == 116
+
+
+@torch.no_grad()
+def test_collective_units_are_the_formula():
+    units = CollectiveUnits(16, 16, 8, groups=2, drop_paths=(0.0, 0.0)).double().eval()
+    randomize_batch_norms(units)
+    x = torch.randn(2, 16, 6, 6, dtype=torch.float64)
+    expected = x
+    for unit in units.units:
+        layers = (units.conv1, units.conv2, unit.conv3, unit.conv4)
+        branch = expected
+        for bn, conv in zip((unit.norm1, unit.norm2, unit.norm3, unit.norm4), layers, strict=True):
+            branch = F.batch_norm(branch, bn.running_mean, bn.running_var, bn.weight, bn.bias, False, 0.0, bn.eps).relu()
+            branch = F.conv2d(branch, conv.weight, None, 1, conv.kernel_size[0] // 2, 1, conv.groups)
+        expected = expected + branch
+    torch.testing.assert_close(units(x), expected, **EXACT)
+
+
+def test_which_units_of_crunet_share_their_convolutions():
+    model = timm.create_model('crunet116', device='meta')
+    assert [[len(getattr(block, 'units', (1,))) for block in stage.blocks] for stage in model.stages] == [
+        [1, 1, 1],
+        [1, 3, 2],
+        [1, 3, 3, 3, 3, 3, 2],
+        [1, 1, 1],
+    ]
+    assert isinstance(model.stages[0].blocks[0], PreActBottleneck)
+    rates = [m.drop_prob for m in small('crunet116', drop_path_rate=0.7).modules() if isinstance(m, DropPath)]
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
+
+
+def test_crunet_refuses_what_has_no_meaning():
+    with pytest.raises(ValueError, match='Units that share convolutions must keep channels and stride; got 16 to 32 channels'):
+        CollectiveUnits(16, 32, 8, groups=2, drop_paths=(0.0, 0.0))
+    with pytest.raises(ValueError, match=r'widths must be four numbers, one for each stage; got \(128, 320\)'):
+        timm.create_model('crunet116', widths=(128, 320))
 
 
 def test_where_the_blocks_of_a2_stand():
@@ -150,7 +236,7 @@ def test_maps_have_the_channels_and_the_strides_that_they_state(name):
     assert [64 // m.shape[2] for m in maps] == model.feature_info.reduction() == [2, 4, 8, 16, 32]
 
 
-@pytest.mark.parametrize('name', ['pyramidnet200', 'googlenet_places'])
+@pytest.mark.parametrize('name', ['crunet116', 'pyramidnet200', 'googlenet_places'])
 def test_another_stride_is_refused(name):
     with pytest.raises(ValueError, match='output_stride must be 32; got 16'):
         small(name, output_stride=16)
@@ -202,19 +288,32 @@ def test_onnx_and_one_graph(name, tmp_path):
         torch.testing.assert_close(torch.from_numpy(got), model(x).detach(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.fixture(scope='module')
+def digits(tmp_path_factory):
+    """An ImageFolder of scikit-learn's digits: 800 to train on, 360 to evaluate."""
+    folder = tmp_path_factory.mktemp('digits')
+    x, y, held_out_x, held_out_y = load_digits(0)
+    for split, images, labels in (('train', x[:800], y), ('val', held_out_x, held_out_y)):
+        for index, (image, label) in enumerate(zip(images, labels, strict=False)):
+            file = folder / split / str(int(label)) / f'{index}.png'
+            file.parent.mkdir(parents=True, exist_ok=True)
+            to_pil_image((image - image.min()) / (image.max() - image.min())).save(file)
+    return folder
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('name', CLASSES)
-def test_an_epoch_on_digits(name):
-    """The loss falls while a network sees 800 real images once. Seen by us with two seeds: from 2.1 to at most 1.6."""
-    x, y, *_ = load_digits(0)
-    narrow = {'channels': (16, 32, 64, 128)} if name.startswith('resnet') else {}
-    model = small(name, in_chans=1, **narrow)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    losses = []
-    for batch in torch.randperm(len(x))[:800].split(16):
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x[batch]), y[batch])
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert sum(losses[-10:]) < 0.8 * sum(losses[:10]), losses
+@pytest.mark.parametrize('name', [*CLASSES, 'resnet50_fbn'])
+def test_an_epoch_of_train_py_on_digits(name, digits, timm_script, tmp_path):
+    """Real images of 32 px, one epoch, AdamW. Seen by us: 35 to 85 %, where guessing has 10."""
+    options = SMALL_ONES.get(name, {}) | ({'channels': (16, 32, 64, 128)} if name.startswith('resnet') else {})
+    command = [
+        *(sys.executable, '-m', 'timm_3g', 'train', '--timm-scripts', str(timm_script('train.py').parent)),
+        *('--model', name, '--model-kwargs', *(f'{key}={value!r}'.replace(' ', '') for key, value in options.items())),
+        *('--data-dir', str(digits), '--val-split=val', '--num-classes=10', '--img-size=32'),
+        *('--device=cpu', '--epochs=1', '-b=16', '--opt=adamw', '--lr=2e-3', '--warmup-epochs=0', '--no-aug', '--seed=0'),
+        *('-j=0', '--no-prefetcher', f'--output={tmp_path}', '--experiment=run'),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = read_summary(tmp_path / 'run')
+    assert summary.column('train_loss')[-1] < 2.2 and summary.column('eval_top1')[-1] > 25, summary

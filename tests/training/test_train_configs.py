@@ -63,7 +63,7 @@ FAMILIES: dict[str, tuple[dict[str, Any], list[float]]] = {
     'orig_in1k': ({**PUBLISHED, **CODE_CROPS, 'num_classes': 1000}, IN1K),
     'orig_places365': ({**PUBLISHED, **CODE_CROPS, 'num_classes': 365}, PLACES365),
 }
-MAY_DIFFER = {'model', 'gp', 'model_kwargs', 'drop_block'}
+MAY_DIFFER = {'model', 'gp', 'model_kwargs', 'drop', 'drop_block'}
 
 every_file = pytest.mark.parametrize('name', FILES)
 

@@ -8,7 +8,7 @@ from timm.models import split_model_name_tag
 from timm_3g.layers.create_pool import POOLS, TIMM_POOLS, checked_option, pool_options
 
 # Beyond these no network was trained; building or running one would take all memory, or never end.
-MOST: dict[str, int] = {'reduce_dim': 4096, 'num_iters': 1000, 'num_reweights': 64, 'sketch_dim': 1 << 20}
+MOST: dict[str, int] = {'reduce_dim': 4096, 'num_iters': 1000, 'num_reweights': 64, 'sketch_dim': 1 << 20, 'num_factors': 4096}
 MOST_CLASSES = 1_000_000
 
 # Options of networks on any backbone, each with an example of its type.
@@ -39,14 +39,22 @@ def is_ours(name: str) -> bool:
     return split_model_name_tag(name)[0] in DEFAULTS
 
 
-def defaults_of(arch: str) -> dict[str, Any]:
+def defaults_of(arch: str, global_pool: str | None = None) -> dict[str, Any]:
     """What settles the function of an architecture of this package by default; {} for any other.
+
+    Args:
+        arch: its name in timm's registry.
+        global_pool: with another pooling than its own, which takes none of the options of that.
 
     >>> import timm_3g
     >>> defaults_of('resnet50_isqrt')
     {'global_pool': 'isqrt', 'reduce_dim': 256, 'bn_eps': 1e-05}
+    >>> 'num_factors' in defaults_of('resnet50_fbn'), 'num_factors' in defaults_of('resnet50_fbn', 'isqrt')
+    (True, False)
     """
-    return dict(DEFAULTS.get(arch, {}))
+    defaults = DEFAULTS.get(arch, {})
+    dropped = set() if global_pool in (None, defaults.get('global_pool')) else pool_options()
+    return {name: value for name, value in defaults.items() if name not in dropped}
 
 
 def checked_options(given: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -85,8 +93,9 @@ def function_of(arch: str, given: Mapping[str, Any], source: str) -> dict[str, A
     Raises:
         ValueError: see `checked_options`; or an option that the pooling does not have.
     """
-    defaults = defaults_of(arch)
-    stated = {**(UNSTATED if 'backbone' in defaults else {}), **defaults, **checked_options(given, source)}
+    checked = checked_options(given, source)
+    defaults = defaults_of(arch, checked.get('global_pool'))
+    stated = {**(UNSTATED if 'backbone' in defaults else {}), **defaults, **checked}
     pool = stated.get('global_pool')
     known = POOLS[pool].options if pool in POOLS else {}
     foreign = sorted(pool_options() & stated.keys() - known.keys())

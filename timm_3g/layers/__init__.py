@@ -8,6 +8,8 @@ from .create_pool import list_pools as list_pools
 from .create_pool import pool_options as pool_options
 from .create_pool import pool_paper as pool_paper
 from .dropcov_pool import DropCovPool2d as DropCovPool2d
+from .factorized_bilinear import FactorizedBilinear as FactorizedBilinear
+from .factorized_bilinear import FactorizedBilinearPool2d as FactorizedBilinearPool2d
 from .first_order import WithAverage2d as WithAverage2d
 from .first_order import second_order_pool_of as second_order_pool_of
 from .gaussian_pool import GaussianPool2d as GaussianPool2d

@@ -13,6 +13,7 @@ from .bilinear_pool import B_CNN, BilinearPool2d
 from .compact_bilinear_pool import CBP, CompactBilinearPool2d
 from .cov_pool import ISQRT_COV, MPN_COV, PLAIN_COV, THREE_G_WITHOUT_ROOT, URM_V1, URM_V2, CovPool2d
 from .dropcov_pool import DROPCOV, DropCovPool2d
+from .factorized_bilinear import FBN, FactorizedBilinearPool2d
 from .gaussian_pool import G2DENET, GaussianPool2d
 from .mggd_pool import THREE_G_ESTIMATOR, MGGDPool2d
 from .paper import Paper
@@ -58,6 +59,7 @@ POOLS: dict[str, PoolEntry] = {
     'cov': PoolEntry(CovPool2d, PLAIN_COV, {**_COV, 'centered': True}, {'root': 'none'}),
     'cbp': PoolEntry(CompactBilinearPool2d, CBP, {'sketch_dim': 8192, 'eps': 1e-5, 'sketch_seed': 0}),
     'dropcov': PoolEntry(DropCovPool2d, DROPCOV, {'triangle': 'upper'}),
+    'fbn': PoolEntry(FactorizedBilinearPool2d, FBN, {'num_factors': 20}),
     'mggd': PoolEntry(
         MGGDPool2d, THREE_G_ESTIMATOR, {'beta': 0.5, 'lam': 1.1, 'weights': 'mm', 'centered': True, 'triangle': 'upper'}
     ),

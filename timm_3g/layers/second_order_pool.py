@@ -74,7 +74,8 @@ class SecondOrderPool2d(nn.Module):
 
     It maps features (B, in_features, H, W) to vectors (B, out_features). A subclass sets `out_features` and defines
     `statistic`, from features in float32 or wider to a vector. It may define `refine`, a re-weighting in the caller's
-    precision. The table in `layers/precision.py` gives the precision of each part.
+    precision, and `create_classifier`, if its classifier is no Linear. The table in `layers/precision.py` gives the precision
+    of each part.
 
     Args:
         in_features: channels of the features, >= 1.
@@ -86,6 +87,7 @@ class SecondOrderPool2d(nn.Module):
         options: set by `create_global_pool`: plain data that, with pool_type and reduce_dim, builds the layer again.
         input_fmt: layout of the features, 'NCHW' by default.
         onnx_obstacle: why the layer has no ONNX export, '' if it has one.
+        keeps_positions: whether it gives positions (B, d, N) to a classifier that takes them. A vector otherwise.
 
     Raises:
         TypeError: reduce_dim is not an int.
@@ -109,6 +111,7 @@ class SecondOrderPool2d(nn.Module):
     def __init__(self, in_features: int, reduce_dim: int | None = None, **dd: Any) -> None:
         super().__init__()
         self.input_fmt = 'NCHW'
+        self.keeps_positions = False
         if in_features < 1:
             raise ValueError(f'in_features must be at least 1; got {in_features}.')
         reduce_dim = checked_reduce_dim(reduce_dim)
@@ -123,6 +126,14 @@ class SecondOrderPool2d(nn.Module):
     def statistic(self, x: Tensor) -> Tensor:
         """(B, d, N), float32 or wider, to (B, out_features)."""
         raise NotImplementedError
+
+    def create_classifier(self, num_classes: int, drop_rate: float = 0.0, **dd: Any) -> nn.Module:
+        """The classifier behind this pooling: a Linear, or an Identity for num_classes=0. The model drops from the vector."""
+        return nn.Linear(self.out_features, num_classes, **dd) if num_classes > 0 else nn.Identity()
+
+    def vector(self, x: Tensor) -> Tensor:
+        """What the layer returned, as a vector (B, out_features) in the dtype of x."""
+        return x
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool features (B, in_features, H, W) of any H and W, or in the layout of `input_fmt`, to (B, out_features).

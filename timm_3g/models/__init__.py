@@ -2,6 +2,7 @@
 
 from timm_3g.checkpoints import checkpoint_filter_fn as checkpoint_filter_fn
 
+from . import crunet as crunet
 from . import gcp_models as gcp_models
 from . import googlenet as googlenet
 from . import pyramidnet as pyramidnet

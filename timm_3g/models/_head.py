@@ -1,4 +1,4 @@
-"""The head that every backbone of this package shares: a pooling of `timm_3g.list_pools()`, a Linear, a record of both."""
+"""The head that every backbone of this package shares: pooling, classifier, and a record of both."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from timm_3g.checkpoints.function import differing_options
 from timm_3g.compat import MODEL_ARGS
-from timm_3g.layers import create_global_pool, pool_options
+from timm_3g.layers import SecondOrderPool2d, create_global_pool, pool_options
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)  # timm's fused ones are of these
 
@@ -24,7 +24,7 @@ class SecondOrderHead(nn.Module):
     """Mixed into a model class of timm, before it in the bases: sets its pooling and classifier, and resets them.
 
     The model is built with num_classes=0 and global_pool='', then calls `_set_head`. It has timm's `num_features` (channels of
-    the unpooled features) and `drop_rate`. `classifier_name` is what timm calls its Linear, as 'classifier' in its cfg, and
+    the unpooled features) and `drop_rate`. `classifier_name` is what timm calls its classifier, as 'classifier' in its cfg, and
     `classify` hands it to `layers.classify`: by name, because TorchScript has no getattr.
 
     >>> import timm, torch, timm_3g
@@ -96,8 +96,12 @@ class SecondOrderHead(nn.Module):
                 batch_norm.eps = batch_norm.eps if self.bn_eps is None else self.bn_eps
 
     def _set_classifier(self, **dd: Any) -> None:
-        has_classes = self.num_classes > 0
-        classifier = nn.Linear(self.head_hidden_size, self.num_classes, **dd) if has_classes else nn.Identity()
+        pool: Any = self.global_pool
+        if isinstance(pool, SecondOrderPool2d):
+            classifier = pool.create_classifier(self.num_classes, self.drop_rate, **dd)
+        else:
+            classifier = nn.Linear(pool.out_features, self.num_classes, **dd) if self.num_classes > 0 else nn.Identity()
+        self.scores_positions = isinstance(pool, SecondOrderPool2d) and pool.keeps_positions
         setattr(self, self.classifier_name, classifier.train(self.training))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -105,9 +109,16 @@ class SecondOrderHead(nn.Module):
         return self._from_vector(self.global_pool(x), pre_logits)
 
     def _from_vector(self, x: Tensor, pre_logits: bool) -> Tensor:
-        if self.drop_rate > 0.0:
+        if self.drop_rate > 0.0 and not self.scores_positions:  # such a classifier drops by itself
             x = F.dropout(x, p=float(self.drop_rate), training=self.training)
-        return x if pre_logits else self.classify(x)
+        if not pre_logits:
+            return self.classify(x)
+        return x if torch.jit.is_scripting() or not self.scores_positions else self._vector(x)
+
+    @torch.jit.unused
+    def _vector(self, x: Tensor) -> Tensor:
+        pool: Any = self.global_pool
+        return pool.vector(x)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """New classifier, and a new pooling only if another one is named.

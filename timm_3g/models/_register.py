@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from timm.models import register_model
 from torch import nn
 
-from timm_3g.checkpoints.function import DEFAULTS
+from timm_3g.checkpoints.function import DEFAULTS, defaults_of
 
 Model = TypeVar('Model', bound=nn.Module)
 
@@ -30,14 +30,13 @@ def register_second_order(
     'isqrt'
     """
     given = {'global_pool': global_pool, 'reduce_dim': reduce_dim, 'bn_eps': bn_eps, **options}
-    defaults = {name: value for name, value in given.items() if value is not None}
 
     def decorate(entry: Callable[..., Model]) -> Callable[..., Model]:
-        DEFAULTS[entry.__name__] = defaults
+        DEFAULTS[entry.__name__] = {name: value for name, value in given.items() if value is not None}
 
         @wraps(entry)
         def create(pretrained: bool = False, **kwargs: Any) -> Model:
-            return entry(pretrained, **{**defaults, **kwargs})
+            return entry(pretrained, **{**defaults_of(entry.__name__, kwargs.get('global_pool')), **kwargs})
 
         return register_model(create)
 

@@ -23,7 +23,7 @@ REDUCE_DIM = 256  # channels after the reduction, where the map has more
 
 
 class GCP(SecondOrderHead):
-    """A network of timm with a pooling of `timm_3g.list_pools()` and a Linear called `classifier`.
+    """A network of timm with a pooling of `timm_3g.list_pools()` and a classifier called `classifier`.
 
     Each is an instance of this class and of the backbone's own class in timm. `build_gcp` makes them.
 
@@ -74,7 +74,7 @@ class GCP(SecondOrderHead):
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
-        """The Linear, or an Identity where num_classes is 0."""
+        """A Linear, what the pooling has in its place, or an Identity where num_classes is 0."""
         return self.classifier
 
     def _maps_of(self, x: Tensor, stages: list[int]) -> list[Tensor]:
@@ -83,7 +83,11 @@ class GCP(SecondOrderHead):
 
     def _create_pool(self, global_pool: str, options: dict[str, Any], **dd: Any) -> nn.Module:
         pool = super()._create_pool(global_pool, options, **dd)
-        return WithAverage2d(pool, self.last_features) if self.first_order and global_pool in POOLS else pool
+        if not self.first_order or global_pool not in POOLS:
+            return pool
+        if global_pool == 'fbn':
+            raise ValueError("first_order must be left out for global_pool='fbn': its classifier has a term of first order.")
+        return WithAverage2d(pool, self.last_features)
 
     @torch.jit.ignore
     def function_options(self) -> dict[str, Any]:
@@ -255,7 +259,7 @@ def build_gcp(
         output_stride: 8 or 16 to dilate the last stages of a family that can: more positions, and weights keep their meaning.
         bn_momentum, bn_eps: of every BatchNorm, also in the head. None: the backbone's own, and PyTorch's in the head.
         head_init: 'open' or 'orig': where the re-weighting starts, see `timm_3g.create_global_pool`.
-        drop_rate: dropout on the vector.
+        drop_rate: dropout on the vector. With 'fbn': of its factors.
         backbone_weights: None for random ones. {} for those of the backbone's tag. Else a pretrained_cfg_overlay of timm that
             names others.
         device, dtype: of the parameters.

@@ -119,6 +119,7 @@ def _register(arch: str, global_pool: str, options: Mapping[str, Any]) -> None:
 
 _MEMBERS = {f'{name}_{pool}': (pool, options) for name, options in NAMED.items() for pool in POOLS}
 _MEMBERS['gcp'] = ('3g', {'backbone': BACKBONE})
+_MEMBERS['resnet50_fbn'] = ('fbn', {'backbone': 'resnet50.a1_in1k', 'reduce_dim': 0, 'num_factors': 50})
 default_cfgs = generate_default_cfgs(
     {f'{arch}.untrained': backbone_cfg(arch, options['backbone']) for arch, (_, options) in _MEMBERS.items()}
 )

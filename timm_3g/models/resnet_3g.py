@@ -149,7 +149,8 @@ def _set_cifar_stem(model: ResNet, in_chans: int, **dd: Any) -> None:
         info['reduction'] //= 2 if info['module'] == 'act1' else 4
 
 
-def _create_resnet_3g(variant: str, pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+def create_resnet_3g(variant: str, pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """Build a network of this file's class, or load it."""
     return build_with_filter(ResNet3G, variant, pretrained, **kwargs)
 
 
@@ -172,6 +173,11 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
     }
 
 
+def mini_cfg(**kwargs: Any) -> dict[str, Any]:
+    """A cfg of the small member: images of 32 px, as of CIFAR-10."""
+    return _cfg(**{'num_classes': 10, 'input_size': (3, 32, 32), 'pool_size': (8, 8), 'crop_pct': 1.0, **kwargs})
+
+
 def first_order_cfg(**kwargs: Any) -> dict[str, Any]:
     """A cfg of a network without weights whose last map has the usual stride of 32."""
     return _cfg(**{'pool_size': (7, 7), **kwargs})
@@ -187,14 +193,7 @@ CIFAR10 = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'hors
 default_cfgs = generate_default_cfgs(
     on_hub(
         {
-            'resnet10_mini_3g.cifar10': _cfg(
-                file=shipped_file('resnet10_mini_3g.cifar10'),
-                num_classes=10,
-                input_size=(3, 32, 32),
-                pool_size=(8, 8),
-                crop_pct=1.0,
-                label_names=CIFAR10,
-            ),
+            'resnet10_mini_3g.cifar10': mini_cfg(file=shipped_file('resnet10_mini_3g.cifar10'), label_names=CIFAR10),
             'resnet18_3g.untrained': _cfg(),
             'resnet23_3g.untrained': _cfg(),
             'resnet34_3g.untrained': _cfg(),
@@ -224,40 +223,40 @@ RESNET152: dict[str, Any] = {'block': Bottleneck, 'layers': (3, 8, 36, 3)}
 @register_second_order(reduce_dim=64)
 def resnet10_mini_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """The small member, for images of 32 to 64 px: 3x3 stem at stride 1, one BasicBlock a stage, 8 x 8 features at 32 px."""
-    return _create_resnet_3g('resnet10_mini_3g', pretrained, **{**RESNET10_MINI, **kwargs})
+    return create_resnet_3g('resnet10_mini_3g', pretrained, **{**RESNET10_MINI, **kwargs})
 
 
 @register_second_order()
 def resnet18_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """3G-Net on ResNet-18."""
-    return _create_resnet_3g('resnet18_3g', pretrained, **{**RESNET18, **kwargs})
+    return create_resnet_3g('resnet18_3g', pretrained, **{**RESNET18, **kwargs})
 
 
 @register_second_order()
 def resnet23_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """3G-Net on the authors' ResNet-23: bottlenecks (1, 2, 2, 2)."""
-    return _create_resnet_3g('resnet23_3g', pretrained, **{**RESNET23, **kwargs})
+    return create_resnet_3g('resnet23_3g', pretrained, **{**RESNET23, **kwargs})
 
 
 @register_second_order()
 def resnet34_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """3G-Net on ResNet-34."""
-    return _create_resnet_3g('resnet34_3g', pretrained, **{**RESNET34, **kwargs})
+    return create_resnet_3g('resnet34_3g', pretrained, **{**RESNET34, **kwargs})
 
 
 @register_second_order()
 def resnet50_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """3G-Net on ResNet-50, the network of the paper's tables."""
-    return _create_resnet_3g('resnet50_3g', pretrained, **{**RESNET50, **kwargs})
+    return create_resnet_3g('resnet50_3g', pretrained, **{**RESNET50, **kwargs})
 
 
 @register_second_order()
 def resnet101_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """3G-Net on ResNet-101."""
-    return _create_resnet_3g('resnet101_3g', pretrained, **{**RESNET101, **kwargs})
+    return create_resnet_3g('resnet101_3g', pretrained, **{**RESNET101, **kwargs})
 
 
 @register_second_order()
 def resnet152_3g(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """3G-Net on ResNet-152."""
-    return _create_resnet_3g('resnet152_3g', pretrained, **{**RESNET152, **kwargs})
+    return create_resnet_3g('resnet152_3g', pretrained, **{**RESNET152, **kwargs})

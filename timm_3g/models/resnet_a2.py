@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from timm_3g.ops import double_attention
 
-from .resnet_3g import RESNET50, first_order_cfg
+from ._build import build_with_filter
+from ._register import register_second_order
+from .resnet_3g import RESNET10_MINI, RESNET50, ResNet3G, first_order_cfg, mini_cfg
 
 __all__: list[str] = []
 
@@ -52,7 +54,33 @@ class DoubleAttention(nn.Module):
         return x + self.bn(self.project(z.reshape(features.shape)))
 
 
-class ResNetA2(ResNet):
+class _WithDoubleAttention:
+    """Mixed into a ResNet, before it in the bases: a `DoubleAttention` behind every second unit of layer2 and layer3.
+
+    A stage of one unit has a block behind that.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        dd = {'device': kwargs.get('device'), 'dtype': kwargs.get('dtype')}
+        net: Any = self
+        for number in (2, 3):
+            stage = getattr(net, f'layer{number}')
+            channels = net.feature_info[number]['num_chs']
+            setattr(net, f'layer{number}', _with_attention(stage, channels, **dd))
+
+
+def _with_attention(stage: nn.Sequential, channels: int, **dd: Any) -> nn.Sequential:
+    """The units under their names, and a block named 1_attention behind unit 1: of the same group in `group_matcher`."""
+    whole = nn.Sequential()
+    for name, unit in stage.named_children():
+        whole.add_module(name, unit)
+        if int(name) % 2 == 1 or len(stage) == 1:
+            whole.add_module(f'{name}_attention', DoubleAttention(channels, **dd))
+    return whole
+
+
+class ResNetA2(_WithDoubleAttention, ResNet):
     """timm's ResNet with a `DoubleAttention` behind every second unit of layer2 and layer3.
 
     Args:
@@ -64,24 +92,31 @@ class ResNetA2(ResNet):
     (torch.Size([1, 10]), 5)
     """
 
-    def __init__(self, *args: Any, device: Any = None, dtype: Any = None, **kwargs: Any) -> None:
-        super().__init__(*args, device=device, dtype=dtype, **kwargs)
-        for number in (2, 3):
-            stage: Any = self.get_submodule(f'layer{number}')
-            setattr(self, f'layer{number}', self._with_attention(stage, number, device=device, dtype=dtype))
 
-    def _with_attention(self, stage: nn.Sequential, number: int, **dd: Any) -> nn.Sequential:
-        """The units under their names, and a block named 1_attention behind unit 1: of the same group in `group_matcher`."""
-        channels = self.feature_info[number]['num_chs']
-        whole = nn.Sequential()
-        for name, unit in stage.named_children():
-            whole.add_module(name, unit)
-            if int(name) % 2 == 1:
-                whole.add_module(f'{name}_attention', DoubleAttention(channels, **dd))
-        return whole
+class ResNet3GA2(_WithDoubleAttention, ResNet3G):
+    """The same on `ResNet3G`, with its stem for small images and its poolings.
+
+    Args:
+        kwargs: those of `ResNet3G`.
+
+    >>> import timm
+    >>> model = timm.create_model('resnet10_mini_a2', num_classes=10)
+    >>> [name for name, module in model.named_modules() if isinstance(module, DoubleAttention)]
+    ['layer2.0_attention', 'layer3.0_attention']
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._set_batch_norm(self)
 
 
-default_cfgs = generate_default_cfgs({'resnet50_a2.untrained': first_order_cfg()})
+default_cfgs = generate_default_cfgs({'resnet10_mini_a2.untrained': mini_cfg(), 'resnet50_a2.untrained': first_order_cfg()})
+
+
+@register_second_order(global_pool='avg', reduce_dim=64)
+def resnet10_mini_a2(pretrained: bool = False, **kwargs: Any) -> ResNet3GA2:
+    """The small member with a double attention block in layer2 and in layer3, and average pooling."""
+    return build_with_filter(ResNet3GA2, 'resnet10_mini_a2', pretrained, **{**RESNET10_MINI, **kwargs})
 
 
 @register_model

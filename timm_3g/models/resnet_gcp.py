@@ -12,7 +12,7 @@ from timm_3g.checkpoints import checkpoint_filter_fn as checkpoint_filter_fn
 from timm_3g.checkpoints.hub import on_hub
 
 from ._register import register_second_order
-from .resnet_3g import RESNET18, RESNET34, RESNET50, RESNET101, ResNet3G, _cfg, _create_resnet_3g, _drive_cfg
+from .resnet_3g import RESNET18, RESNET34, RESNET50, RESNET101, ResNet3G, _cfg, _drive_cfg, create_resnet_3g
 
 __all__: list[str] = []
 
@@ -58,70 +58,70 @@ default_cfgs = generate_default_cfgs(
 @register_second_order(global_pool='isqrt')
 def resnet18_isqrt(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """iSQRT-COV (fast MPN-COV) on ResNet-18."""
-    return _create_resnet_3g('resnet18_isqrt', pretrained, **{**RESNET18, **kwargs})
+    return create_resnet_3g('resnet18_isqrt', pretrained, **{**RESNET18, **kwargs})
 
 
 @register_second_order(global_pool='isqrt')
 def resnet34_isqrt(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """iSQRT-COV (fast MPN-COV) on ResNet-34."""
-    return _create_resnet_3g('resnet34_isqrt', pretrained, **{**RESNET34, **kwargs})
+    return create_resnet_3g('resnet34_isqrt', pretrained, **{**RESNET34, **kwargs})
 
 
 @register_second_order(global_pool='isqrt')
 def resnet50_isqrt(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """iSQRT-COV (fast MPN-COV) on ResNet-50."""
-    return _create_resnet_3g('resnet50_isqrt', pretrained, **{**RESNET50, **kwargs})
+    return create_resnet_3g('resnet50_isqrt', pretrained, **{**RESNET50, **kwargs})
 
 
 @register_second_order(global_pool='isqrt')
 def resnet101_isqrt(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """iSQRT-COV (fast MPN-COV) on ResNet-101."""
-    return _create_resnet_3g('resnet101_isqrt', pretrained, **{**RESNET101, **kwargs})
+    return create_resnet_3g('resnet101_isqrt', pretrained, **{**RESNET101, **kwargs})
 
 
 @register_second_order(global_pool='mpn')
 def resnet50_mpn(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """MPN-COV (exact root) on ResNet-50."""
-    return _create_resnet_3g('resnet50_mpn', pretrained, **{**RESNET50, **kwargs})
+    return create_resnet_3g('resnet50_mpn', pretrained, **{**RESNET50, **kwargs})
 
 
 @register_second_order(global_pool='mpn')
 def resnet101_mpn(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """MPN-COV (exact root) on ResNet-101."""
-    return _create_resnet_3g('resnet101_mpn', pretrained, **{**RESNET101, **kwargs})
+    return create_resnet_3g('resnet101_mpn', pretrained, **{**RESNET101, **kwargs})
 
 
 @register_second_order(global_pool='g2de')
 def resnet50_g2de(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """G2DeNet (Gaussian embedding) on ResNet-50."""
-    return _create_resnet_3g('resnet50_g2de', pretrained, **{**RESNET50, **kwargs})
+    return create_resnet_3g('resnet50_g2de', pretrained, **{**RESNET50, **kwargs})
 
 
 @register_second_order(global_pool='g2de')
 def resnet101_g2de(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """G2DeNet (Gaussian embedding) on ResNet-101."""
-    return _create_resnet_3g('resnet101_g2de', pretrained, **{**RESNET101, **kwargs})
+    return create_resnet_3g('resnet101_g2de', pretrained, **{**RESNET101, **kwargs})
 
 
 @register_second_order(global_pool='bcnn')
 def resnet50_bcnn(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """B-CNN with BatchNorm on ResNet-50."""
-    return _create_resnet_3g('resnet50_bcnn', pretrained, **{**RESNET50, **kwargs})
+    return create_resnet_3g('resnet50_bcnn', pretrained, **{**RESNET50, **kwargs})
 
 
 @register_second_order(global_pool='bcnn')
 def resnet101_bcnn(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """B-CNN with BatchNorm on ResNet-101."""
-    return _create_resnet_3g('resnet101_bcnn', pretrained, **{**RESNET101, **kwargs})
+    return create_resnet_3g('resnet101_bcnn', pretrained, **{**RESNET101, **kwargs})
 
 
 @register_second_order(global_pool='cov')
 def resnet50_cov(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """Plain covariance on ResNet-50."""
-    return _create_resnet_3g('resnet50_cov', pretrained, **{**RESNET50, **kwargs})
+    return create_resnet_3g('resnet50_cov', pretrained, **{**RESNET50, **kwargs})
 
 
 @register_second_order(global_pool='cov')
 def resnet101_cov(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
     """Plain covariance on ResNet-101."""
-    return _create_resnet_3g('resnet101_cov', pretrained, **{**RESNET101, **kwargs})
+    return create_resnet_3g('resnet101_cov', pretrained, **{**RESNET101, **kwargs})

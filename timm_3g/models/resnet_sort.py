@@ -11,12 +11,13 @@ gives); BatchNorm ends F as in ResNet v1.
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models.resnet import Bottleneck, ResNet
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor
 
 from timm_3g.ops import second_order_response
 
-from .resnet_3g import RESNET50, RESNET101, first_order_cfg
+from ._register import register_second_order
+from .resnet_3g import RESNET10_MINI, RESNET50, RESNET101, ResNet3G, create_resnet_3g, first_order_cfg, mini_cfg
 
 __all__: list[str] = []
 
@@ -44,9 +45,41 @@ class SortBottleneck(Bottleneck):
         return self.act3(second_order_response(shortcut, x))
 
 
+class SortBasicBlock(BasicBlock):
+    """timm's basic block with `second_order_response` in place of the sum.
+
+    >>> import torch
+    >>> SortBasicBlock(64, 64)(torch.randn(1, 64, 7, 7)).shape
+    torch.Size([1, 64, 7, 7])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inplanes, H, W) to (B, planes, H / stride, W / stride)."""
+        shortcut = x
+        x = self.aa(self.act1(self.drop_block(self.bn1(self.conv1(x)))))
+        x = self.bn2(self.conv2(x))
+        if self.se is not None:
+            x = self.se(x)
+        if self.drop_path is not None:
+            x = self.drop_path(x)
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
+        return self.act2(second_order_response(shortcut, x))
+
+
 default_cfgs = generate_default_cfgs(
-    {'resnet50_sort.untrained': first_order_cfg(), 'resnet101_sort.untrained': first_order_cfg()}
+    {
+        'resnet10_mini_sort.untrained': mini_cfg(),
+        'resnet50_sort.untrained': first_order_cfg(),
+        'resnet101_sort.untrained': first_order_cfg(),
+    }
 )
+
+
+@register_second_order(global_pool='avg', reduce_dim=64)
+def resnet10_mini_sort(pretrained: bool = False, **kwargs: Any) -> ResNet3G:
+    """The small member with SORT and average pooling."""
+    return create_resnet_3g('resnet10_mini_sort', pretrained, **{**RESNET10_MINI, 'block': SortBasicBlock, **kwargs})
 
 
 @register_model
