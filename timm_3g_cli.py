@@ -14,7 +14,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 # The extra that brings each package that only some verbs need.
-EXTRAS = {'matplotlib': 'demo', 'skimage': 'demo', 'sklearn': 'demo', 'scipy': 'demo', 'gdown': 'get', 'pandas': 'inference'}
+EXTRAS = {
+    'matplotlib': 'demo',
+    'skimage': 'demo',
+    'sklearn': 'demo',
+    'scipy': 'demo',
+    'gdown': 'get',
+    'pandas': 'inference',
+    'gradio': 'page',
+}
 
 # The one place to add a verb, besides its module.
 VERBS = {
@@ -23,6 +31,7 @@ VERBS = {
     'curves': 'loss and accuracy of runs against epochs, as a picture',
     'validate': 'top-1 and top-5 on any data set of timm, one crop or ten, one process or many',
     'predict': 'top-k classes of images, and pictures of the re-weighting',
+    'page': 'a page to look at models in a browser, or the same as a Space of the Hub',
     'get': 'weights from where their authors host them, or from a file, for `pretrained=True`',
     'export': "a weights file, the authors' or ours, to a folder with model.safetensors, config.json and a model card",
     'card': 'the model card of such a folder, written anew',

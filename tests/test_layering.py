@@ -25,7 +25,8 @@ ROOMS: dict[str, list[str]] = {
     'benchmarks': ['models'],
     'figure1': ['inference'],
     'studies': ['inference', 'training'],
-    'cli': ['publishing', 'benchmarks', 'figure1', 'studies'],
+    'page': ['figure1'],
+    'cli': ['publishing', 'benchmarks', 'studies', 'page'],
 }
 # What a room may import of these packages.
 THIRD_PARTY = {

@@ -1,7 +1,7 @@
 """Figure 1 of the paper as a measurement: does a generalized Gaussian describe activations better than a Gaussian?"""
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import scipy.stats
 import torch
@@ -192,21 +192,34 @@ def draw_densities(found: Activations, finding: Finding, options: Figure1Options
         for axes in axes_row:
             axes.set_axis_off()
         for axes, c in zip(axes_row, channels, strict=False):
-            values = found.layers[layer][:, c].flatten()
             axes.set_axis_on()
-            axes.hist(values.numpy(), bins=100, density=True, color='0.75', log=True)
-            low, high = axes.get_ylim()
-            title = f'{layer}\nchannel {c}'
-            if bool(can_fit(values.view(1, -1, 1)).all()):
-                grid_points = torch.linspace(float(values.min()), float(values.max()), 400, dtype=torch.float64)
-                for shape, style in ((1.0, 'C0--'), (None, 'C3-')):
-                    fitted = _fit(values, shape)
-                    axes.plot(grid_points, fitted.log_prob(grid_points.unsqueeze(-1)).exp(), style, linewidth=1.2)
-                title += f': shape {float(fitted.shape):.2f}'
-            axes.set_ylim(low, high)
-            axes.set_title(title, fontsize=7)
+            shape = draw_fits(axes, found.layers[layer][:, c].flatten(), bins=100)
+            axes.set_title(f'{layer}\nchannel {c}{shape}', fontsize=7)
             axes.tick_params(labelsize=6)
     return figure
+
+
+def draw_fits(axes: Any, values: Tensor, bins: int) -> str:
+    """Draw values (N,) as a histogram, with the density of the fitted Gaussian, dashed, and of the generalized one.
+
+    Returns:
+        ': shape ' and that of the generalized Gaussian, or '' for values that no density fits.
+
+    >>> from matplotlib.figure import Figure
+    >>> draw_fits(Figure().subplots(), torch.linspace(-1, 1, 500), bins=20)[:8]
+    ': shape '
+    """
+    axes.hist(values.numpy(), bins=bins, density=True, color='0.75', log=True)
+    low, high = axes.get_ylim()
+    text = ''
+    if bool(can_fit(values.view(1, -1, 1)).all()):
+        points = torch.linspace(float(values.min()), float(values.max()), 400, dtype=torch.float64)
+        for shape, style in ((1.0, 'C0--'), (None, 'C3-')):
+            fitted = _fit(values, shape)
+            axes.plot(points, fitted.log_prob(points.unsqueeze(-1)).exp(), style, linewidth=1.2)
+        text = f': shape {float(fitted.shape):.2f}'
+    axes.set_ylim(low, high)
+    return text
 
 
 def _fit(values: Tensor, shape: float | None) -> MultivariateGeneralizedGaussian:

@@ -1,0 +1,88 @@
+"""The page as a Space of the Hugging Face Hub: a folder of three files."""
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from timm_3g import __version__
+from timm_3g.utils.files import write_text
+from timm_3g.utils.options import OptionError
+
+from .options import SHIPPED
+
+APP, REQUIREMENTS, CARD = 'app.py', 'requirements.txt', 'README.md'
+FILES = (APP, REQUIREMENTS, CARD)
+
+_APP = '''"""A page of timm_3g: {model}. Made by `timm-3g page --export`."""
+
+from timm_3g.page import PageOptions, build_page, launch_options
+
+options = PageOptions(models=[{model!r}], host='0.0.0.0')
+demo = build_page(options)
+
+if __name__ == '__main__':
+    demo.launch(**launch_options(options))
+'''
+
+_BODY = """# timm_3g: {title}
+
+What [{title}]({link}) answers to an image, where its re-weighting looks, and what its activations are like.
+Made by `timm-3g page --export` of [timm_3g](https://github.com/ORG/timm_3g).
+"""
+
+
+def export_space(folder: str | Path, weights: str = '') -> Path:
+    """Write a Space: README.md with front matter, app.py, requirements.txt. Files of other names stay.
+
+    Args:
+        folder: created if missing.
+        weights: ORG/NAME.TAG of a model on the Hub. '' for the weights that ship.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: weights that are no ORG/NAME.
+        OSError: the folder cannot be written.
+
+    >>> import tempfile
+    >>> folder = export_space(tempfile.mkdtemp(), 'me/resnet50_3g.birds')
+    >>> sorted(file.name for file in folder.iterdir())
+    ['README.md', 'app.py', 'requirements.txt']
+    >>> "models=['hf-hub:me/resnet50_3g.birds']" in (folder / 'app.py').read_text()
+    True
+    """
+    folder = Path(folder)
+    if weights:
+        try:
+            validate_repo_id(weights)
+        except HFValidationError as error:
+            raise OptionError('weights', f'must be ORG/NAME.TAG; got {weights!r}: {error}') from error
+        if '/' not in weights:
+            raise OptionError('weights', f'must be ORG/NAME.TAG, e.g. ORG/resnet50_3g.birds; got {weights!r}.')
+    title = weights.rpartition('/')[2] or SHIPPED
+    link = f'https://huggingface.co/{weights}' if weights else 'https://github.com/ORG/timm_3g'
+    front: dict[str, Any] = {
+        'title': f'timm_3g {title}',
+        'emoji': '🔎',
+        'colorFrom': 'blue',
+        'colorTo': 'green',
+        'sdk': 'gradio',
+        'sdk_version': metadata.version('gradio'),
+        'python_version': '3.12',
+        'app_file': APP,
+        'pinned': False,
+        'license': 'apache-2.0',
+        'short_description': 'Second-order pooling for timm, in pictures',
+        'tags': ['timm', 'timm_3g'],
+        **({'models': [weights], 'preload_from_hub': [weights]} if weights else {}),
+    }
+    head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
+    write_text(folder / APP, _APP.format(model=f'hf-hub:{weights}' if weights else SHIPPED))
+    write_text(folder / REQUIREMENTS, f'timm_3g[page]=={__version__}\n')
+    write_text(folder / CARD, f'---\n{head}---\n\n{_BODY.format(title=title, link=link)}')
+    return folder
