@@ -2,6 +2,7 @@
 
 # isort: off
 import os
+import shutil
 
 if 'PYTEST_XDIST_WORKER' in os.environ:  # one thread each, before anything imports torch: workers share the cores
     os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -113,11 +114,30 @@ def gpu(request: pytest.FixtureRequest) -> torch.device:
     return torch.device('cuda')
 
 
+_without_browser: set[str] = set()
+
+
+@pytest.fixture(scope='session')
+def chromium() -> str:
+    """The path of Chromium."""
+    return shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome') or ''
+
+
+@pytest.fixture(autouse=True)
+def _needs_browser(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker('browser') and not request.getfixturevalue('chromium'):
+        _without_browser.add(request.node.nodeid)
+        pytest.skip('there is no Chromium here')
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tests that did not run for want of timm's scripts, a GPU or Xet are no success; say it where everybody looks."""
+    """Tests that did not run for want of something on this machine are no success; say it where everybody looks."""
     if _without_xet:
         terminalreporter.section('NOT RUN: hf_xet is not here, or has dropped its local mode', sep='!', red=True, bold=True)
         terminalreporter.write_line('Transfers through Xet were not tested; those through LFS were.')
+    if _without_browser:
+        terminalreporter.section('NOT RUN: there is no Chromium here', sep='!', red=True, bold=True)
+        terminalreporter.write_line(f'{len(_without_browser)} tests of the page need one: apt-get install chromium')
     if _without_gpu:
         terminalreporter.section('NOT RUN: there is no GPU here', sep='!', red=True, bold=True)
         terminalreporter.write_line(f'{len(_without_gpu)} tests need one.')

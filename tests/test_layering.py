@@ -25,8 +25,8 @@ ROOMS: dict[str, list[str]] = {
     'benchmarks': ['models'],
     'figure1': ['inference'],
     'studies': ['inference', 'training'],
-    'page': ['figure1'],
-    'cli': ['publishing', 'benchmarks', 'studies', 'page'],
+    'page': ['figure1', 'publishing'],
+    'cli': ['benchmarks', 'studies', 'page'],
 }
 # What a room may import of these packages.
 THIRD_PARTY = {

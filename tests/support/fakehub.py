@@ -213,6 +213,7 @@ class Handler(BaseHTTPRequestHandler):
         if rid in self.hub.repos:
             raise HubError(409, 'You already created this model repo', body={'url': f'{self.hub.url}/{rid}'})
         self.hub.repos[rid] = Repo(rid, p.get('private') or p.get('visibility') == 'private')
+        self.hub.repos[rid].type, self.hub.repos[rid].sdk = p.get('type', 'model'), p.get('sdk')
         self.send(200, {'url': f'{self.hub.url}/{rid}', 'name': rid, 'id': '0'})
 
     def delete_repo(self):
@@ -411,20 +412,20 @@ ROUTES = [
     ('POST', '/api/repos/create', Handler.create),
     ('DELETE', '/api/repos/delete', Handler.delete_repo),
     ('POST', '/api/validate-yaml', Handler.validate_yaml),
-    ('POST', rf'/api/models/{ID}/preupload/(?P<rev>[^/]+)', Handler.preupload),
-    ('POST', rf'/{ID}\.git/info/lfs/objects/batch', Handler.lfs_batch),
+    ('POST', rf'/api/(?:models|spaces)/{ID}/preupload/(?P<rev>[^/]+)', Handler.preupload),
+    ('POST', rf'(?:/spaces)?/{ID}\.git/info/lfs/objects/batch', Handler.lfs_batch),
     ('POST', '/_lfs/verify', Handler.lfs_verify),
     ('PUT', r'/_lfs/(?P<oid>\w{64})', Handler.lfs_put),
     ('GET HEAD', r'/_lfs/(?P<oid>\w{64})', Handler.lfs_get),
-    ('POST', rf'/api/models/{ID}/commit/(?P<rev>[^/]+)', Handler.commit),
-    ('GET HEAD', rf'/{ID}/resolve/(?P<rev>[^/]+)/(?P<path>.+)', Handler.resolve),
-    ('GET', rf'/api/models/{ID}(?:/revision/(?P<rev>[^/]+))?', Handler.model),
+    ('POST', rf'/api/(?:models|spaces)/{ID}/commit/(?P<rev>[^/]+)', Handler.commit),
+    ('GET HEAD', rf'(?:/spaces)?/{ID}/resolve/(?P<rev>[^/]+)/(?P<path>.+)', Handler.resolve),
+    ('GET', rf'/api/(?:models|spaces)/{ID}(?:/revision/(?P<rev>[^/]+))?', Handler.model),
     ('GET', '/api/models', Handler.models),
-    ('GET', rf'/api/models/{ID}/tree/(?P<rev>[^/]+)(?P<path>/.*)?', Handler.tree),
-    ('POST', rf'/api/models/{ID}/paths-info/(?P<rev>[^/]+)', Handler.paths_info),
-    ('GET', rf'/api/models/{ID}/refs', Handler.get_refs),
-    ('GET', rf'/api/models/{ID}/commits/(?P<rev>[^/]+)', Handler.commits),
-    ('POST', rf'/api/models/{ID}/(?P<kind>tag|branch)/(?P<name>[^/]+)', Handler.set_ref),
+    ('GET', rf'/api/(?:models|spaces)/{ID}/tree/(?P<rev>[^/]+)(?P<path>/.*)?', Handler.tree),
+    ('POST', rf'/api/(?:models|spaces)/{ID}/paths-info/(?P<rev>[^/]+)', Handler.paths_info),
+    ('GET', rf'/api/(?:models|spaces)/{ID}/refs', Handler.get_refs),
+    ('GET', rf'/api/(?:models|spaces)/{ID}/commits/(?P<rev>[^/]+)', Handler.commits),
+    ('POST', rf'/api/(?:models|spaces)/{ID}/(?P<kind>tag|branch)/(?P<name>[^/]+)', Handler.set_ref),
 ]
 
 

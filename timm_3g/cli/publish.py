@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from timm_3g.publishing import Published, PublishOptions, publish
+from timm_3g.publishing import Published, PublishOptions, PublishSpaceOptions, publish, publish_space
 
 from ._arguments import command_line_names, options_from
 from .export import add_weights_file_options
@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--repo', required=True, metavar='ORG/NAME.TAG', help='created if necessary (credentials: `hf auth login`, HF_TOKEN)'
     )
+    parser.add_argument('--space', action='store_true', help='push DIR of `timm-3g page --export` as a Space, to ORG/NAME')
     parser.add_argument('--private', action='store_true', help='require a private repository, or create one')
     parser.add_argument(
         '--revision', '--branch', metavar='BRANCH', help='branch to push to, created if necessary (default: main)'
@@ -34,11 +35,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Publish, and print the result."""
+    if args.space:
+        _publish_space(args)
+        return
     options = options_from(args, PublishOptions)
     with command_line_names():
         published = publish(options)
     for line in _would_push(published, options) if options.dry_run else _pushed(published):
         print(line)
+
+
+def _publish_space(args: argparse.Namespace) -> None:
+    of_files = ('model', 'num_classes', 'model_kwargs', 'class_map', 'card', 'license', 'replace_text')
+    given = [name for name in of_files if getattr(args, name)]
+    if given:
+        raise ValueError(f'--{given[0].replace("_", "-")} is of weights, and a Space has none. Leave it out.')
+    options = options_from(args, PublishSpaceOptions)
+    with command_line_names():
+        pushed = publish_space(options)
+    said = 'nothing was pushed; its three files can be.' if options.dry_run else pushed.url or 'nothing had changed.'
+    print(f'Space {options.repo}: {said}')
 
 
 def _would_push(published: Published, options: PublishOptions) -> Iterator[str]:

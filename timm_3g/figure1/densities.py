@@ -199,7 +199,7 @@ def draw_densities(found: Activations, finding: Finding, options: Figure1Options
     return figure
 
 
-def draw_fits(axes: Any, values: Tensor, bins: int) -> str:
+def draw_fits(axes: Any, values: Tensor, bins: int, log: bool = True) -> str:
     """Draw values (N,) as a histogram, with the density of the fitted Gaussian, dashed, and of the generalized one.
 
     Returns:
@@ -209,7 +209,7 @@ def draw_fits(axes: Any, values: Tensor, bins: int) -> str:
     >>> draw_fits(Figure().subplots(), torch.linspace(-1, 1, 500), bins=20)[:8]
     ': shape '
     """
-    axes.hist(values.numpy(), bins=bins, density=True, color='0.75', log=True)
+    axes.hist(values.numpy(), bins=bins, density=True, color='0.75', log=log)
     low, high = axes.get_ylim()
     text = ''
     if bool(can_fit(values.view(1, -1, 1)).all()):

@@ -156,9 +156,8 @@ def _path_of(payload: Any) -> str | None:
 
 
 def _example_files() -> list[Path]:
-    """The example photographs as files, in a folder that Gradio copies them from."""
-    folder = Path(tempfile.gettempdir(), 'timm_3g.examples')
-    folder.mkdir(exist_ok=True)
+    """The example photographs as files, in a new folder that Gradio shows them from."""
+    folder = Path(tempfile.mkdtemp(prefix='timm_3g.examples.', dir=os.environ.get('GRADIO_TEMP_DIR')))
     files = []
     for name, source in EXAMPLES.items():
         file = folder / f'{name}.jpg'

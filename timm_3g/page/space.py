@@ -9,13 +9,12 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from timm_3g import __version__
+from timm_3g.publishing.folder import CARD
+from timm_3g.publishing.publish_space import APP, REQUIREMENTS
 from timm_3g.utils.files import write_text
 from timm_3g.utils.options import OptionError
 
 from .options import SHIPPED
-
-APP, REQUIREMENTS, CARD = 'app.py', 'requirements.txt', 'README.md'
-FILES = (APP, REQUIREMENTS, CARD)
 
 _APP = '''"""A page of timm_3g: {model}. Made by `timm-3g page --export`."""
 

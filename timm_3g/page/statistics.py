@@ -56,7 +56,7 @@ def draw_statistics(model: ShelfModel, file: str | Path | None, channel: int, me
         raise ValueError(f'The channel must be from 0 to {len(values) - 1}; got {channel}.')
     figure = Figure(figsize=(10, 4), layout='constrained')
     left, right = figure.subplots(1, 2)
-    shape = draw_fits(left, values[channel], bins=30)
+    shape = draw_fits(left, values[channel], bins=20, log=False)
     left.set(title=f'channel {channel} at {values.shape[1]} positions{shape}', xlabel='activation', ylabel='density')
     left.plot([], [], 'C0--', label='Gaussian')
     left.plot([], [], 'C3-', label='generalized Gaussian')

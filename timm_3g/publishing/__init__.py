@@ -12,3 +12,5 @@ from .get import known_weights as known_weights
 from .publish import Published as Published
 from .publish import PublishOptions as PublishOptions
 from .publish import publish as publish
+from .publish_space import PublishSpaceOptions as PublishSpaceOptions
+from .publish_space import publish_space as publish_space

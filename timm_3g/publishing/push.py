@@ -1,6 +1,6 @@
 """Push an exported folder to the Hub in one commit, or in none if the Hub has the same files already."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,37 +64,65 @@ def push(folder: ExportFolder, repo: str, options: PushOptions, source: str) -> 
             another commit or is given as a branch.
         OSError: the Hub refuses, or cannot be reached.
     """
+
+    def files(before: Any) -> list[CommitOperationAdd]:
+        return _operations(folder, _with_their_text(folder.card, repo, before, options, source))
+
+    return push_files(files, repo, options, f'Add {folder.name} by timm_3g {__version__}')
+
+
+def push_files(
+    files: Callable[[Any], list[CommitOperationAdd]],
+    repo: str,
+    options: PushOptions,
+    message: str,
+    space_sdk: str | None = None,
+) -> Pushed:
+    """Push files in one commit, or in none if the Hub has them already. Then set the tag.
+
+    Args:
+        files: what to push, given what the Hub says of the repository before.
+        repo: ORG/NAME.
+        options: how.
+        message: of the commit where `options` has none.
+        space_sdk: 'gradio' for a Space. None for a model.
+
+    Raises:
+        ValueError, OSError: see `push`.
+    """
     api: Any = HfApi(library_name='timm_3g', library_version=__version__)
+    kind = {'repo_type': 'space' if space_sdk else 'model'}
     try:
-        api.create_repo(repo, private=options.private, exist_ok=True)
-        if options.private and not api.model_info(repo).private:
+        api.create_repo(repo, private=options.private, exist_ok=True, space_sdk=space_sdk, **kind)
+        if options.private and not api.repo_info(repo, **kind).private:
             raise ValueError(f'{repo} exists and is public. Nothing was pushed. Make it private there, or omit --private.')
-        tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo).tags}
+        tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo, **kind).tags}
         if options.revision in tags:
             raise OptionError('revision', f'must be a branch; {options.revision!r} is a tag of {repo}.')
         if options.revision:
-            api.create_branch(repo, branch=options.revision, exist_ok=True)
-        before = api.model_info(repo, revision=options.revision)
+            api.create_branch(repo, branch=options.revision, exist_ok=True, **kind)
+        before = api.repo_info(repo, revision=options.revision, **kind)
         _require_tag(tags, options.tag, before.sha)
-        files = _operations(folder, _with_their_text(folder.card, repo, before, options, source))
+        wanted = files(before)
         # The client would leave out what has not changed, but says so only when it has pushed the rest: too late for the tag.
-        if not differs(api, repo, before.sha, files):
+        if not differs(api, repo, before.sha, wanted, **kind):
             pushed = Pushed(before.sha, '', options.revision or '')
         else:
             _require_tag(tags, options.tag, 'what would be pushed')
             made = api.create_commit(
                 repo,
-                files,
-                commit_message=options.message or f'Add {folder.name} by timm_3g {__version__}',
+                wanted,
+                commit_message=options.message or message,
                 revision=options.revision,
                 create_pr=options.create_pr,
                 parent_commit=before.sha,
+                **kind,
             )
-            if differs(api, repo, made.oid, files):
+            if differs(api, repo, made.oid, wanted, **kind):
                 raise OSError(f'the Hub has other files at {made.oid} than were sent')
             pushed = Pushed(made.oid, made.pr_url or made.commit_url, made.pr_revision or options.revision or '')
         if options.tag and options.tag not in tags:
-            api.create_tag(repo, tag=options.tag, revision=pushed.commit)
+            api.create_tag(repo, tag=options.tag, revision=pushed.commit, **kind)
     except CLIENT_ERRORS as error:
         status = getattr(getattr(error, 'response', None), 'status_code', None) or 0
         again = '' if status in (400, 401, 403, 404) else ' Run the command again. What has arrived is not sent twice.'
@@ -117,9 +145,10 @@ def _operations(folder: ExportFolder, card: str) -> list[CommitOperationAdd]:
     return [weights, *(CommitOperationAdd(name, content) for name, content in files.items())]
 
 
-def differs(api: Any, repo: str, commit: str, files: Sequence[CommitOperationAdd]) -> bool:
+def differs(api: Any, repo: str, commit: str, files: Sequence[CommitOperationAdd], repo_type: str = 'model') -> bool:
     """Whether the files at a commit differ from these: by sha256 if Git LFS keeps them, else by Git's hash."""
-    there = {file.path: file for file in api.get_paths_info(repo, [file.path_in_repo for file in files], revision=commit)}
+    paths = [file.path_in_repo for file in files]
+    there = {file.path: file for file in api.get_paths_info(repo, paths, revision=commit, repo_type=repo_type)}
     return any(_differs(file, there.get(file.path_in_repo)) for file in files)
 
 

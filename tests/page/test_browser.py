@@ -1,0 +1,228 @@
+"""The page in a real browser, served as `timm-3g page` serves it."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from timm_3g.page.options import SHIPPED
+
+pytestmark = pytest.mark.browser
+SECONDS = 60
+
+
+@pytest.fixture(scope='module')
+def address(tmp_path_factory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp('page')
+    torch.save(timm.create_model('resnet10t').state_dict(), folder / 'timms.pth')
+    models = [SHIPPED, f'local-dir:{Path(timm.get_pretrained_cfg(SHIPPED).file).parent}', f'resnet10t={folder / "timms.pth"}']
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, '-m', 'timm_3g', 'page', '--device', 'cpu', '--port', port, '--models', *models]
+    log = folder / 'log'
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'TMPDIR': str(folder)}
+    with log.open('w') as stream, subprocess.Popen(command, stdout=stream, stderr=stream, env=environment) as process:
+        yield served(log, process)
+        process.send_signal(2)
+        process.wait(SECONDS)
+    assert not list(folder.glob('timm_3g.page.*')), 'uploads are left behind'
+
+
+def served(log: Path, process: 'subprocess.Popen[bytes]') -> str:
+    """The address that the command prints once it serves."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        found = re.search(r'http://[\d.]+:\d+/', log.read_text())
+        if found:
+            return found[0]
+        time.sleep(0.2)
+    raise AssertionError(log.read_text())
+
+
+@pytest.fixture(scope='module')
+def browser(chromium) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=['--no-sandbox'])
+        yield started
+        started.close()
+
+
+class Visit:
+    """A visitor's window, and what it asked for and complained of."""
+
+    def __init__(self, browser: Browser, address: str, width: int = 1200) -> None:
+        self.page: Page = browser.new_page(viewport={'width': width, 'height': 900})
+        self.page.set_default_timeout(1000 * SECONDS)
+        self.hosts: set[str] = set()
+        self.complaints: list[str] = []
+        self.page.on('request', lambda request: self.hosts.add(urlsplit(request.url).netloc))
+        self.page.on('console', lambda message: message.type == 'error' and self.complaints.append(message.text))
+        self.page.on('pageerror', lambda error: self.complaints.append(str(error)))
+        self.page.goto(address)
+        self.page.wait_for_selector('#photo input[type=file]', state='attached')
+
+    def upload(self, file: Path) -> None:
+        self.page.set_input_files('#photo input[type=file]', file)
+
+    def answer(self, where: str = '#answer') -> str:
+        """The most probable class, once there is one."""
+        expect(self.page.locator(where)).to_contain_text('%', timeout=1000 * SECONDS)
+        return self.page.inner_text(f'{where} h2')
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role('tab', name=name).click()
+
+
+@pytest.fixture
+def visit(browser, address) -> Iterator[Visit]:
+    visitor = Visit(browser, address)
+    yield visitor
+    visitor.page.close()
+    assert visitor.hosts <= {urlsplit(address).netloc, ''}, 'another host was asked'
+    assert not visitor.complaints, visitor.complaints
+
+
+@pytest.fixture(scope='module')
+def photo(tmp_path_factory) -> Path:
+    """Real: scikit-image's cat."""
+    from skimage.data import chelsea
+
+    file = tmp_path_factory.mktemp('photos') / 'photo.png'
+    Image.fromarray(chelsea()).save(file)
+    return file
+
+
+def test_upload_answer_maps(visit, photo):
+    visit.upload(photo)
+    assert visit.answer() == 'cat'
+    maps = visit.page.locator('#maps .thumbnail-item, #maps .grid-wrap img')
+    expect(visit.page.locator('#maps')).to_contain_text('product', timeout=1000 * SECONDS)
+    pictures = visit.page.locator('#maps img')
+    expect(pictures).to_have_count(4)
+    assert maps.count() >= 4
+    assert visit.page.evaluate('Array.from(document.querySelectorAll("#maps img")).every(image => image.naturalWidth == 320)')
+
+
+def test_a_photograph_by_its_name(visit):
+    visit.page.get_by_text('rocket', exact=True).click()
+    assert visit.answer()
+
+
+def test_compare(visit, photo):
+    visit.upload(photo)
+    visit.answer()
+    visit.tab('Compare')
+    visit.page.click('#compare')
+    assert visit.answer('#answer-a') == visit.answer('#answer-b') == 'cat'
+    for where, name in (('#answer-a', SHIPPED), ('#answer-b', f'{SHIPPED}, 2')):
+        text = visit.page.inner_text(where)
+        assert name in text and re.search(r': [\d.]+ ms', text)
+
+
+def test_statistics(visit, photo):
+    visit.upload(photo)
+    visit.answer()
+    visit.tab('Statistics')
+    visit.page.click('#draw')
+    visit.page.wait_for_selector('#statistics img')
+    visit.page.fill('#channel input', '64')
+    visit.page.click('#draw')
+    expect(visit.page.get_by_text('The channel must be from 0 to 63; got 64.')).to_be_visible()
+
+
+def test_a_model_without_maps_says_so(visit, photo):
+    visit.upload(photo)
+    visit.answer()
+    visit.page.click('#model input')
+    visit.page.get_by_role('option', name='resnet10t (timms.pth)').click()
+    expect(visit.page.get_by_text('has no re-weighting, and so no maps.')).to_be_visible()
+
+
+def test_a_bad_file_is_answered_in_words(visit, photo, tmp_path):
+    (tmp_path / 'bad.png').write_bytes(b'Hello.')
+    visit.upload(tmp_path / 'bad.png')
+    expect(visit.page.get_by_text('This file is not an image that can be read here')).to_be_visible()
+    assert 'Traceback' not in visit.page.content()
+
+
+def test_many_images(visit, photo, tmp_path):
+    (tmp_path / 'bad.png').write_bytes(b'Hello.')
+    visit.tab('Many images')
+    visit.page.set_input_files('#files input[type=file]', [photo, tmp_path / 'bad.png'])
+    expect(visit.page.locator('#files')).to_contain_text('bad')
+    visit.page.click('#classify-all')
+    expect(visit.page.locator('#table')).to_contain_text('cat')
+    expect(visit.page.locator('#csv')).to_contain_text('predictions')
+    link = visit.page.locator('#csv a[href*="predictions.csv"]').first.get_attribute('href')
+    with urllib.request.urlopen(link) as answer:
+        lines = answer.read().decode().splitlines()
+    assert lines[1].startswith('photo.png,cat,') and 'This file is not an image' in lines[2]
+
+
+def test_two_visitors_at_once(browser, address, photo, tmp_path):
+    Image.fromarray(np.full((64, 64, 3), (135, 206, 235), np.uint8)).save(tmp_path / 'sky.png')
+    first, second = Visit(browser, address), Visit(browser, address)
+    first.upload(photo)
+    second.upload(tmp_path / 'sky.png')
+    assert first.answer() == 'cat' and second.answer() == 'airplane'
+    for visitor in (first, second):
+        assert not visitor.complaints
+        visitor.page.close()
+
+
+def test_with_the_keyboard_alone(visit):
+    """Tab to a photograph, Enter; then on to the tabs."""
+    focused = '(document.activeElement.innerText || document.activeElement.ariaLabel || "").trim()'
+    for _ in range(40):
+        visit.page.keyboard.press('Tab')
+        if visit.page.evaluate(focused) == 'cat':
+            break
+    assert visit.page.evaluate(focused) == 'cat'
+    visit.page.keyboard.press('Enter')
+    assert visit.answer() == 'cat'
+    for _ in range(40):
+        visit.page.keyboard.press('Tab')
+        if visit.page.evaluate(focused) == 'Statistics':
+            break
+    visit.page.keyboard.press('Enter')
+    expect(visit.page.locator('#draw')).to_be_visible()
+
+
+def test_on_a_narrow_screen(browser, address, photo):
+    visitor = Visit(browser, address, width=400)
+    visitor.upload(photo)
+    assert visitor.answer() == 'cat'
+    expect(visitor.page.locator('#maps')).to_contain_text('product')
+    assert visitor.page.evaluate('document.documentElement.scrollWidth') <= 400
+    assert not visitor.complaints
+    visitor.page.close()
+
+
+def test_no_visitor_loads_a_path_or_another_model(address):
+    """Through the interface of programs, past what the page offers."""
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    client = Client(address, verbose=False)
+    inside = {'path': '/etc/passwd', 'meta': {'_type': 'gradio.FileData'}}
+    for photo, name in ((inside, SHIPPED), (None, 'local-dir:/etc'), (None, 'hf-hub:timm/resnet18.a1_in1k')):
+        with pytest.raises((AppError, ValueError)) as error:
+            client.predict(photo, name, 0.5, api_name='/show')
+        assert 'root:' not in str(error.value)
+    file = timm.get_pretrained_cfg(SHIPPED).file
+    with pytest.raises((AppError, ValueError), match='not an image'):
+        client.predict(handle_file(file), SHIPPED, 0.5, api_name='/show')
