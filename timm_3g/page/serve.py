@@ -38,6 +38,12 @@ TITLE = 'timm_3g'
 INTRODUCTION = """# timm_3g
 Second-order pooling for timm. Drop, paste or choose an image. It stays on the machine that runs this page."""
 
+# Gradio's gallery keeps its columns on a narrow screen, and is as high as a few rows.
+CSS = """
+#maps .grid-wrap { min-height: 0; height: auto; max-height: none; }
+@media (max-width: 640px) { #maps .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
+"""
+
 # Fonts of the visitor's system: Gradio's own would come from another host.
 THEME = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])
 
@@ -118,6 +124,7 @@ def launch_options(options: PageOptions) -> dict[str, Any]:
         'server_port': options.port,
         'share': options.share,
         'theme': THEME,
+        'css': CSS,
         'max_file_size': f'{options.megabytes}mb',
         'footer_links': [],
         'quiet': True,

@@ -8,13 +8,14 @@ import yaml
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from timm_3g import __version__
 from timm_3g.publishing.folder import CARD
 from timm_3g.publishing.publish_space import APP, REQUIREMENTS
 from timm_3g.utils.files import write_text
 from timm_3g.utils.options import OptionError
 
 from .options import SHIPPED
+
+HOME = 'https://github.com/ORG/timm_3g'  # ORG stands for the account that hosts the repository
 
 _APP = '''"""A page of timm_3g: {model}. Made by `timm-3g page --export`."""
 
@@ -30,7 +31,7 @@ if __name__ == '__main__':
 _BODY = """# timm_3g: {title}
 
 What [{title}]({link}) answers to an image, where its re-weighting looks, and what its activations are like.
-Made by `timm-3g page --export` of [timm_3g](https://github.com/ORG/timm_3g).
+Made by `timm-3g page --export` of [timm_3g]({home}).
 """
 
 
@@ -64,7 +65,7 @@ def export_space(folder: str | Path, weights: str = '') -> Path:
         if '/' not in weights:
             raise OptionError('weights', f'must be ORG/NAME.TAG, e.g. ORG/resnet50_3g.birds; got {weights!r}.')
     title = weights.rpartition('/')[2] or SHIPPED
-    link = f'https://huggingface.co/{weights}' if weights else 'https://github.com/ORG/timm_3g'
+    link = f'https://huggingface.co/{weights}' if weights else HOME
     front: dict[str, Any] = {
         'title': f'timm_3g {title}',
         'emoji': '🔎',
@@ -82,6 +83,6 @@ def export_space(folder: str | Path, weights: str = '') -> Path:
     }
     head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
     write_text(folder / APP, _APP.format(model=f'hf-hub:{weights}' if weights else SHIPPED))
-    write_text(folder / REQUIREMENTS, f'timm_3g[page]=={__version__}\n')
-    write_text(folder / CARD, f'---\n{head}---\n\n{_BODY.format(title=title, link=link)}')
+    write_text(folder / REQUIREMENTS, f'timm_3g[page] @ git+{HOME}\n')
+    write_text(folder / CARD, f'---\n{head}---\n\n{_BODY.format(title=title, link=link, home=HOME)}')
     return folder
