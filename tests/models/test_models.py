@@ -45,6 +45,9 @@ def test_parameter_and_key_counts(depth):
     assert len(model.state_dict()) == reference.expected_keys(depth)
 
 
+FIRST_ORDER_MINIS = ('resnet10_mini_sort', 'resnet10_mini_a2')  # small networks of `test_rivals.py`, with average pooling
+
+
 def test_the_registry():
     """Every architecture is named after its pooling, has our head, a default cfg of its own, and the options it is known by."""
     assert {'resnet50_3g', 'resnet101_isqrt', SMALL, LITE} <= set(MODELS) and all(map(is_ours, MODELS))
@@ -55,8 +58,9 @@ def test_the_registry():
         known = defaults_of(name)
         assert function_of(name, {}, 'x').items() <= model._model_args.items()
         assert getattr(model, 'backbone', None) == known.get('backbone')
-        assert pool.pool_type == known['global_pool'] and (name == 'gcp' or pool.pool_type == name.rsplit('_', 1)[1])
-        assert pool.dim == known.get('reduce_dim', 256) and known.items() <= model._model_args.items()
+        named_after = 'avg' if name in FIRST_ORDER_MINIS else name.rsplit('_', 1)[-1]
+        assert pool.pool_type == known['global_pool'] and (name == 'gcp' or pool.pool_type == named_after)
+        assert model.reduce_dim == known.get('reduce_dim', 256) and known.items() <= model._model_args.items()
         assert 'bn_eps' not in known or {m.eps for m in batch_norms(model)} == {known['bn_eps']}
         assert model.classifier_name == classifier and model.get_classifier() is getattr(model, classifier)
         assert model.get_submodule(model.pretrained_cfg['first_conv']).in_channels == 3

@@ -197,7 +197,7 @@ def test_values_are_typed(name):
 def test_model_builds_with_the_pooling_of_its_name(name):
     args, model = recipe(name), build(name)
     assert args['model'] == name.split('.', 1)[0]
-    pool = model.global_pool
+    pool = getattr(model, 'global_pool', None) or model.get_submodule('head.global_pool')
     assert (pool.pool_type, getattr(pool, 'num_reweights', 0)) == expected_pool(name)
     assert model.num_classes == args['num_classes']
 
