@@ -91,11 +91,10 @@ class CollectiveUnits(nn.Module):
         self.downsample = (
             DownsampleConv(in_channels, channels, stride, conv_layer=create_conv2d, **dd) if projects else nn.Identity()
         )
-        self.units = nn.ModuleList(CollectiveUnit(in_channels, channels, width, rate, **dd) for rate in drop_paths)
+        self.units: Any = nn.ModuleList(CollectiveUnit(in_channels, channels, width, rate, **dd) for rate in drop_paths)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, channels, H / stride, W / stride)."""
-        unit: Any
         for unit in self.units:
             branch = unit.norm1(x)
             shortcut = self.downsample(branch) if self.projects else x
