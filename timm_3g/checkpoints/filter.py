@@ -203,10 +203,8 @@ def _match_names(weights: dict[str, Tensor], model: nn.Module, adapting: bool) -
     prefix = f'{cfg.get("classifier")}.'
     classifier = {key for key in target.keys() | weights.keys() if key.startswith(prefix)}
     if adapting:
-        # timm leaves out weight and bias alone.
-        weights = {
-            key: value for key, value in weights.items() if key not in classifier or key in (f'{prefix}weight', f'{prefix}bias')
-        }
+        others = classifier - {f'{prefix}weight', f'{prefix}bias'}  # timm itself leaves those two out
+        weights = {key: value for key, value in weights.items() if key not in others}
         pool = {key: value for key, value in weights.items() if key.startswith(_POOL)}
         wanted = {key for key in target if key.startswith(_POOL) and not key.endswith('num_batches_tracked')}
         if not wanted <= pool.keys() or any(key not in target or target[key].shape != t.shape for key, t in pool.items()):

@@ -44,9 +44,6 @@ CSS = """
 @media (max-width: 640px) { #maps .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 """
 
-# Fonts of the visitor's system: Gradio's own would come from another host.
-THEME = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])
-
 
 @takes_fields_of(PageOptions)
 def build_page(options: PageOptions) -> Any:
@@ -123,7 +120,6 @@ def launch_options(options: PageOptions) -> dict[str, Any]:
         'server_name': options.host,
         'server_port': options.port,
         'share': options.share,
-        'theme': THEME,
         'css': CSS,
         'max_file_size': f'{options.megabytes}mb',
         'footer_links': [],
