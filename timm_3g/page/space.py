@@ -21,11 +21,12 @@ _APP = '''"""A page of timm_3g: {model}. Made by `timm-3g page --export`."""
 
 from timm_3g.page import PageOptions, build_page, launch_options
 
-options = PageOptions(models=[{model!r}], host='0.0.0.0')
+options = PageOptions(models=[{model!r}])
 demo = build_page(options)
 
 if __name__ == '__main__':
-    demo.launch(**launch_options(options))
+    # The Hub says by GRADIO_SERVER_NAME where to listen. Elsewhere it is 127.0.0.1.
+    demo.launch(**{{**launch_options(options), 'server_name': None}})
 '''
 
 _BODY = """# timm_3g: {title}
