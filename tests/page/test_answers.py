@@ -22,7 +22,7 @@ from timm_3g.page.look import Look, look, prepare
 from timm_3g.page.options import SHIPPED, PageOptions
 from timm_3g.page.photo import open_photo
 from timm_3g.page.pictures import SIDE, overlays
-from timm_3g.page.shelf import Shelf
+from timm_3g.page.shelf import Shelf, distinct, names_of
 from timm_3g.page.statistics import draw_statistics
 from timm_3g.page.table import COLUMNS, table_of, write_table
 
@@ -128,10 +128,51 @@ def test_a_network_of_timm_without_maps(shelf, photos):
         draw_statistics(model, photos[0], 0, MEGAPIXELS)
 
 
-def test_classes_of_one_name_are_told_apart():
-    from timm_3g.page.shelf import _distinct
+@pytest.mark.parametrize('names', [['crane', 'cat', 'crane'], ['a', 'a, 2', 'a', 'a'], ['a', 'a', 'a, 2', 'a, 2'], ['x'] * 5])
+def test_no_two_classes_have_one_name(names):
+    found = distinct(names)
+    assert len(set(found)) == len(names)
+    assert all(shown == name or shown.startswith(f'{name}, ') for shown, name in zip(found, names, strict=True))
+    assert set(names) <= set(found)
 
-    assert _distinct(['crane', 'cat', 'crane']) == ('crane (0)', 'cat', 'crane (2)')
+
+def test_no_two_models_have_one_name():
+    models = ['local-dir:x/birds, 2', 'local-dir:a/birds', 'local-dir:b/birds', 'local-dir:runs/lr=0.1', f'{SMALL}=a/b=c.pth']
+    assert names_of(models) == ('birds, 2', 'birds', 'birds, 3', 'lr=0.1', f'{SMALL} (b=c.pth)')
+    assert names_of(['local-dir:.']) == (Path.cwd().name,)
+
+
+def test_what_is_wrong_with_a_model_is_for_who_runs_the_page(tmp_path, capsys):
+    """A path that is not there is an error at the start. A file that cannot be loaded gives visitors no path."""
+    for missing in (f'{SMALL}={tmp_path / "gone.pth"}', f'local-dir:{tmp_path / "gone"}'):
+        with pytest.raises(FileNotFoundError, match='gone'):
+            Shelf([missing])
+    (tmp_path / 'bad.pth').write_bytes(b'Hello.')
+    shelf = Shelf([f'{SMALL}={tmp_path / "bad.pth"}'], 'cpu')
+    with pytest.raises(ValueError, match=rf'^The model {SMALL} \(bad\.pth\) could not be loaded\.$'):
+        shelf.get(shelf.names[0])
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_a_model_that_loads_holds_up_nobody_else(shelf, monkeypatch):
+    """The second model is asked for while the first one loads."""
+    file = timm.get_pretrained_cfg(SHIPPED).file
+    slow = Shelf([SHIPPED, f'{SMALL}={file}'], 'cpu')
+    ready, go = slow.get(SHIPPED), threading.Event()
+    started = threading.Event()
+
+    def load(*args):
+        started.set()
+        assert go.wait(60)
+        return ready
+
+    monkeypatch.setattr('timm_3g.page.shelf._load', load)
+    thread = threading.Thread(target=slow.get, args=(slow.names[1],))
+    thread.start()
+    assert started.wait(60)
+    assert slow.get(SHIPPED) is ready  # without waiting
+    go.set()
+    thread.join()
 
 
 def test_statistics_are_those_of_the_activations(shelf, photos):
@@ -170,6 +211,10 @@ def test_a_damaged_image(photos, tmp_path):
     (tmp_path / 'half.png').write_bytes(photos[0].read_bytes()[:600])
     with pytest.raises(ValueError, match='This image is damaged: '):
         open_photo(tmp_path / 'half.png', 'RGB', MEGAPIXELS)
+    with pytest.raises(ValueError, match=r'^This image is no longer here\. Choose it again\.$'):
+        open_photo(tmp_path / 'gone.png', 'RGB', MEGAPIXELS)
+    with pytest.raises(ValueError, match='This file is not an image'):
+        open_photo(tmp_path, 'RGB', MEGAPIXELS)
     with pytest.raises(ValueError, match='Choose an image first'):
         open_photo(None, 'RGB', MEGAPIXELS)
 
@@ -177,14 +222,24 @@ def test_a_damaged_image(photos, tmp_path):
 @pytest.mark.parametrize(
     ('size', 'message'),
     [
-        ((10_000, 10_000), '10000 x 10000 pixels, 100 megapixels. At most 50 can be read'),
+        ((9_000, 9_000), '9000 x 9000 pixels, 81 megapixels. At most 50 can be read'),
+        ((10_000, 10_000), 'at most 50 megapixels'),
         ((65_000, 65_000), 'at most 50 megapixels'),
+        ((1, 1_000_000), '1 x 1000000 pixels: too long. One side can be at most 20 times the other'),
+        ((2_000, 99), 'too long'),
     ],
 )
 def test_what_is_too_large_is_not_decoded(size, message, tmp_path, monkeypatch):
     monkeypatch.setattr('timm_3g.page.photo.read_photograph', lambda *_: pytest.fail('it was decoded'))
     with pytest.raises(ValueError, match=message):
         open_photo(png_of(*size, tmp_path / 'large.png'), 'RGB', MEGAPIXELS)
+
+
+def test_an_icon_is_not_read_because_pillow_would_decode_it_to_learn_its_size(photos, tmp_path):
+    with Image.open(photos[0]) as image:
+        image.save(tmp_path / 'a.ico')
+    with pytest.raises(ValueError, match='This file is not an image that can be read here'):
+        open_photo(tmp_path / 'a.ico', 'RGB', MEGAPIXELS)
 
 
 def test_a_table_of_files_good_and_bad(shelf, photos, tmp_path):
@@ -200,7 +255,11 @@ def test_a_table_of_files_good_and_bad(shelf, photos, tmp_path):
 
 def test_options():
     assert not PageOptions().is_open and PageOptions(host='0.0.0.0').is_open and PageOptions(share=True).is_open
-    for wrong, message in (({'port': 70000}, 'port must be from 1 to 65535'), ({'models': ()}, 'got none')):
+    for wrong, message in (
+        ({'port': 70000}, 'port must be from 1 to 65535'),
+        ({'models': ()}, 'got none'),
+        ({'megapixels': 90}, 'at most 89'),
+    ):
         with pytest.raises(ValueError, match=message):
             PageOptions(**wrong)
 

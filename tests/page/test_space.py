@@ -27,7 +27,7 @@ def test_what_is_written(tmp_path):
     assert 'timm_3g[page]' in (folder / 'requirements.txt').read_text()
     compile((folder / 'app.py').read_text(), 'app.py', 'exec')
     (folder / 'mine.txt').write_text('kept')
-    export_space(folder)
+    export_space(folder)  # over an earlier export
     front = split_front_matter((folder / 'README.md').read_text())[0]
     assert 'models' not in front and front['title'] == f'timm_3g {SHIPPED}' and (folder / 'mine.txt').exists()
 
@@ -39,17 +39,33 @@ def test_weights_that_are_no_repository(weights, tmp_path):
     assert not (tmp_path / 'space').exists()
 
 
+@pytest.mark.parametrize('name', ['README.md', 'app.py', 'requirements.txt'])
+def test_a_users_own_files_are_not_overwritten(name, tmp_path):
+    (tmp_path / name).write_text('mine')
+    with pytest.raises(ValueError, match=f'{name} exists and is not of an earlier export'):
+        export_space(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == 'mine'
+
+
+def test_options_of_a_page_that_is_served_are_refused(tmp_path, capsys):
+    for options in (['--host', '0.0.0.0'], ['--models', 'resnet50_3g.orig_in1k'], ['--share'], ['--port', '80']):
+        assert main(['page', '--export', str(tmp_path / 'space'), *options]) == 1
+        assert f'{options[0]} is of a page that is served' in capsys.readouterr().err
+    assert main(['page', '--weights', 'me/x']) == 1
+    assert '--weights belongs to --export' in capsys.readouterr().err
+
+
 @pytest.mark.slow
-def test_app_py_serves(tmp_path):
+def test_app_py_serves(tmp_path, free_port):
     """By `python app.py`, in another folder and a process of its own."""
     assert main(['page', '--export', str(tmp_path / 'space')]) == 0
-    environment = {**os.environ, 'GRADIO_SERVER_PORT': '7991', 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    environment = {**os.environ, 'GRADIO_SERVER_PORT': free_port, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
     with subprocess.Popen([sys.executable, 'app.py'], cwd=tmp_path / 'space', env=environment) as process:
         try:
             for _ in range(300):
                 assert process.poll() is None
                 try:
-                    with urllib.request.urlopen('http://127.0.0.1:7991/config') as answer:
+                    with urllib.request.urlopen(f'http://127.0.0.1:{free_port}/config') as answer:
                         assert SHIPPED in answer.read().decode()
                     break
                 except OSError:

@@ -12,6 +12,9 @@ EXAMPLE = """timm-3g page
   timm-3g page --export SPACE --weights ORG/resnet50_3g.birds"""
 
 
+OF_SERVING = ('models', 'device', 'host', 'port', 'share')
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
     parser.add_argument(
@@ -32,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Serve, or export."""
     if args.export:
+        given = [name for name in OF_SERVING if getattr(args, name) != getattr(PageOptions, name)]
+        if given:
+            raise ValueError(f'--{given[0]} is of a page that is served. With --export, name the model by --weights.')
         folder = export_space(args.export, args.weights)
         print(f'{folder}: try it by `python app.py` there, push it by `timm-3g publish {folder} --repo ORG/NAME --space`.')
         return

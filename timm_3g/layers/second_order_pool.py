@@ -139,7 +139,8 @@ class SecondOrderPool2d(nn.Module):
         """Pool features (B, in_features, H, W) of any H and W, or in the layout of `input_fmt`, to (B, out_features).
 
         Returns:
-            A vector in the dtype of x, or in float32 under fp16 autocast. It is finite for features in float32 up to 1e10 and
+            A vector, or positions where `keeps_positions`, in the dtype of x, or in float32 under fp16 autocast. It is finite
+            for features in float32 up to 1e10 and
             for all finite features in float16. Traced, scripted and fx graphs compute in float16 and may overflow.
 
         Raises:

@@ -54,12 +54,11 @@ def prepare(model: ShelfModel, file: str | Path | None, megapixels: int) -> Tens
     return model.transform(photo).unsqueeze(0)
 
 
-@torch.inference_mode()
 def look(model: ShelfModel, file: str | Path | None, megapixels: int) -> Look:
     """Classify a photograph.
 
     Raises:
-        ValueError: see `open_photo`; logits that are not finite.
+        ValueError: see `open_photo` and `see`.
 
     >>> import tempfile
     >>> from timm_3g.page.shelf import Shelf
@@ -70,7 +69,16 @@ def look(model: ShelfModel, file: str | Path | None, megapixels: int) -> Look:
     >>> next(iter(found.top(model.classes))), found.maps.shape
     ('airplane', torch.Size([3, 8, 8]))
     """
-    images = prepare(model, file, megapixels)
+    return see(model, prepare(model, file, megapixels))
+
+
+@torch.inference_mode()
+def see(model: ShelfModel, images: Tensor) -> Look:
+    """Classify what `prepare` returns.
+
+    Raises:
+        ValueError: logits that are not finite.
+    """
     with model.lock, record_weights(model.net) as recorded:
         start = time.perf_counter()
         logits = forward(model.net, images, model.options).float().cpu()[0]

@@ -22,8 +22,8 @@ class PageOptions:
         port: None for the first free one from 7860.
         share: ask Gradio for a public address.
         queue: visitors that may wait. The next ones are told to come back.
-        megapixels: of an image at most. Larger ones are refused before they are decoded.
-        megabytes: of an uploaded file at most.
+        megapixels: of an image at most, up to 89, where Pillow warns. Larger ones are refused before they are decoded.
+        megabytes: of an uploaded file at most. All uploads together have at most `files` times as much.
         files: of one batch at most.
 
     Raises:
@@ -52,6 +52,8 @@ class PageOptions:
             got = f'{twice[0]} twice' if twice else 'none'
             raise OptionError('models', f'must name each model once, at least one; got {got}.')
         require_at_least(1, queue=self.queue, megapixels=self.megapixels, megabytes=self.megabytes, files=self.files)
+        if self.megapixels > 89:
+            raise OptionError('megapixels', f'must be at most 89, where Pillow warns; got {self.megapixels}.')
         if self.port is not None and not 0 < self.port < 65536:
             raise OptionError('port', f'must be from 1 to 65535; got {self.port}.')
 

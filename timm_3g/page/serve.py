@@ -1,29 +1,34 @@
 """The page itself: what stands where, what happens on a click, and who may come."""
 
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import skimage.data
 from PIL import Image
+from starlette.middleware import Middleware
 
 from timm_3g.utils.options import takes_fields_of
+from timm_3g.utils.temporary import start_of, sweep
 from timm_3g.utils.terminal import one_line
 
-from .look import Look, look
+from .look import Look, look, prepare, see
 from .options import PageOptions
 from .pictures import overlays
+from .quota import UploadQuota
 from .shelf import Shelf, ShelfModel
 from .statistics import draw_statistics
 from .table import COLUMNS, table_of, write_table
 
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # read when Gradio is imported
-import gradio as gr
 
 # Photographs that scikit-image ships.
 EXAMPLES = {
@@ -35,6 +40,8 @@ EXAMPLES = {
 }
 
 TITLE = 'timm_3g'
+NAME = 'timm_3g.page'  # of the temporary folder
+AT_ONCE = 2  # events, for all visitors together
 INTRODUCTION = """# timm_3g
 Second-order pooling for timm. Drop, paste or choose an image. It stays on the machine that runs this page."""
 
@@ -62,10 +69,11 @@ def build_page(options: PageOptions) -> Any:
     'timm_3g'
     """
     shelf = Shelf(options.models, options.device)
-    shelf.get(shelf.names[0])
+    shelf.load(shelf.names[0])
     answers = _Answers(shelf, options)
     names = list(shelf.names)
-    with gr.Blocks(title=TITLE, delete_cache=(600, 3600)) as blocks:
+    examples = tempfile.TemporaryDirectory(prefix='timm_3g.examples.', dir=os.environ.get('GRADIO_TEMP_DIR'))
+    with gr.Blocks(title=TITLE, delete_cache=(300, 3300), analytics_enabled=False) as blocks:
         gr.Markdown(INTRODUCTION)
         with gr.Row():
             with gr.Column():
@@ -80,7 +88,10 @@ def build_page(options: PageOptions) -> Any:
                 # Gradio would open the file, and answer with a traceback if that fails. The path has been checked by then.
                 setattr(photo, 'preprocess', _path_of)  # noqa: B010
                 gr.Examples(
-                    [[str(file)] for file in _example_files()], photo, label='Photographs', example_labels=list(EXAMPLES)
+                    [[str(file)] for file in _example_files(Path(examples.name))],
+                    photo,
+                    label='Photographs',
+                    example_labels=list(EXAMPLES),
                 )
             with gr.Column():
                 model = gr.Dropdown(names, value=names[0], label='Model', elem_id='model')
@@ -105,19 +116,24 @@ def build_page(options: PageOptions) -> Any:
             table = gr.Dataframe(headers=list(COLUMNS), label='Predictions', interactive=False, elem_id='table')
             saved = gr.File(label='As CSV', interactive=False, elem_id='csv')
         shown = [label, maps, without]
-        for event in (photo.change, model.change):
-            event(answers.show, [photo, model, opacity], shown, show_progress='minimal')
-        opacity.release(answers.show, [photo, model, opacity], shown, show_progress='minimal')
-        comparing.click(answers.compare, [photo, *others], both)
-        drawing.click(answers.statistics, [photo, model, channel], plot)
-        sorting.click(answers.many, [files, model], [table, saved])
-    return blocks.queue(max_size=options.queue, default_concurrency_limit=2)
+        # One group: so many events at once, of whatever kind.
+        group: dict[str, Any] = {'concurrency_id': 'page', 'concurrency_limit': AT_ONCE}
+        for event in (photo.change, model.change, opacity.release):
+            event(answers.show, [photo, model, opacity], shown, show_progress='minimal', **group)
+        comparing.click(answers.compare, [photo, *others], both, **group)
+        drawing.click(answers.statistics, [photo, model, channel], plot, **group)
+        sorting.click(answers.many, [files, model], [table, saved], **group)
+    blocks.examples_folder = examples  # it goes with the page
+    return blocks.queue(max_size=options.queue, api_open=False)
 
 
 def launch_options(options: PageOptions) -> dict[str, Any]:
     """Arguments of the page's `launch`."""
+    uploads = Path(os.environ.get('GRADIO_TEMP_DIR') or Path(tempfile.gettempdir(), 'gradio'))
+    quota = Middleware(UploadQuota, folder=uploads, most=options.files * options.megabytes * 2**20)
     return {
         'server_name': options.host,
+        'app_kwargs': {'middleware': [quota]},
         'server_port': options.port,
         'share': options.share,
         'css': CSS,
@@ -141,9 +157,14 @@ def page(options: PageOptions) -> None:
         FileNotFoundError, ValueError, RuntimeError: a model that cannot be loaded.
         OSError: the port is taken.
     """
+    sweep(Path(tempfile.gettempdir()), NAME)
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='timm_3g.page.'))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=start_of(NAME)))
+        before = os.environ.get('GRADIO_TEMP_DIR')
         os.environ['GRADIO_TEMP_DIR'] = folder
+        stack.callback(_restore, before)
+        if threading.current_thread() is threading.main_thread():
+            stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _exit))
         blocks = build_page(options)
         if options.is_open:
             who = 'everybody who has the address' if options.share else 'other machines of the network'
@@ -154,13 +175,24 @@ def page(options: PageOptions) -> None:
         blocks.block_thread()
 
 
+def _restore(folder: str | None) -> None:
+    if folder is None:
+        os.environ.pop('GRADIO_TEMP_DIR', None)
+    else:
+        os.environ['GRADIO_TEMP_DIR'] = folder
+
+
+def _exit(number: int, frame: Any) -> None:
+    """So that what is removed in the end is removed after SIGTERM, too."""
+    raise SystemExit(128 + number)
+
+
 def _path_of(payload: Any) -> str | None:
     return payload.path if payload else None
 
 
-def _example_files() -> list[Path]:
-    """The example photographs as files, in a new folder that Gradio shows them from."""
-    folder = Path(tempfile.mkdtemp(prefix='timm_3g.examples.', dir=os.environ.get('GRADIO_TEMP_DIR')))
+def _example_files(folder: Path) -> list[Path]:
+    """The example photographs as files."""
     files = []
     for name, source in EXAMPLES.items():
         file = folder / f'{name}.jpg'
@@ -176,8 +208,11 @@ def in_words(answer: Callable[..., Any]) -> Callable[..., Any]:
     def answered(*args: Any) -> Any:
         try:
             return answer(*args)
-        except (ValueError, OSError, RuntimeError) as error:
+        except ValueError as error:
             raise gr.Error(one_line(str(error)), duration=None, print_exception=False) from error
+        except Exception as error:  # its text is for who runs the page
+            print(f'{answer.__name__}: {type(error).__name__}: {one_line(str(error))}', file=sys.stderr)
+            raise gr.Error('This could not be answered.', duration=None, print_exception=False) from error
 
     return answered
 
@@ -208,8 +243,9 @@ class _Answers:
         answers = []
         for name in names:
             model = self.shelf.get(name)
-            self._look(model, file)  # a first pass takes longer
-            found = self._look(model, file)
+            images = prepare(model, file, self.options.megapixels)
+            see(model, images)  # a first pass takes longer
+            found = see(model, images)
             answers.append(gr.update(value=found.top(model.classes), label=f'{name}: {1000 * found.seconds:.1f} ms'))
         return answers
 

@@ -1,6 +1,8 @@
 """The models that visitors can choose: a list fixed at the start, each in memory once."""
 
-from collections.abc import Sequence
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -13,6 +15,10 @@ from timm_3g.inference import ModelOptions
 from timm_3g.inference.data_config import data_config
 from timm_3g.inference.model import load_model
 from timm_3g.models.loading import class_names, require_classifier, require_model
+from timm_3g.utils.files import require_file
+from timm_3g.utils.terminal import one_line
+
+LOCAL, HUB = 'local-dir:', 'hf-hub:'
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +30,7 @@ class ShelfModel:
         net: in eval mode, on its device.
         options: where it computes.
         config: how its images are prepared, see `data_config`.
-        classes: a name for each class, each once.
+        classes: a name for each class, no two alike.
         transform: from a PIL image to a tensor.
         lock: held while the network runs: what records its maps is attached to it.
     """
@@ -39,7 +45,7 @@ class ShelfModel:
 
 
 class Shelf:
-    """Models by name. Each is loaded when it is first asked for.
+    """Models by name. Each is loaded when it is first asked for, while the others can be used.
 
     Args:
         models: see `PageOptions.models`.
@@ -50,6 +56,7 @@ class Shelf:
 
     Raises:
         ValueError: a model that timm does not know.
+        FileNotFoundError: a file or folder that is not there.
 
     >>> shelf = Shelf(['resnet10_mini_3g.cifar10'], device='cpu')
     >>> shelf.get('resnet10_mini_3g.cifar10').classes[3]
@@ -61,15 +68,20 @@ class Shelf:
 
     def __init__(self, models: Sequence[str], device: str | None = None) -> None:
         for model in models:
-            require_model(model.partition('=')[0])
+            name, file = split_model(model)
+            require_model(name)
+            if file:
+                require_file(Path(file))
+            if name.startswith(LOCAL):
+                require_file(Path(name.removeprefix(LOCAL), 'config.json'))
         self.names = names_of(models)
-        self._models = dict(zip(self.names, models, strict=True))
         self.device = device
+        self._models = dict(zip(self.names, models, strict=True))
+        self._locks = {name: Lock() for name in self.names}
         self._loaded: dict[str, ShelfModel] = {}
-        self._lock = Lock()
 
-    def get(self, name: str) -> ShelfModel:
-        """The model of that name.
+    def load(self, name: str) -> ShelfModel:
+        """The model of that name, for who runs the page.
 
         Raises:
             ValueError: it is not on the list.
@@ -77,39 +89,76 @@ class Shelf:
         """
         if name not in self._models:
             raise ValueError(f'This page has no model {name!r:.80}. It has {", ".join(self.names)}.')
-        with self._lock:
+        with self._locks[name]:
             if name not in self._loaded:
                 self._loaded[name] = _load(name, self._models[name], self.device)
             return self._loaded[name]
 
+    def get(self, name: str) -> ShelfModel:
+        """The model of that name, for visitors: why it could not be loaded goes to stderr, because it may name folders.
 
-def names_of(models: Sequence[str]) -> tuple[str, ...]:
-    """What visitors call models: without the folders of this machine. Where two would have one name, with a number.
+        Raises:
+            ValueError: it is not on the list, or could not be loaded.
+        """
+        if name not in self._models:
+            return self.load(name)
+        try:
+            return self.load(name)
+        except Exception as error:  # of timm, torch, the Hub's client, or of the file
+            print(f'{name}: {one_line(str(error))}', file=sys.stderr)
+            raise ValueError(f'The model {name} could not be loaded.') from None
+
+
+def split_model(model: str) -> tuple[str, str]:
+    """The name that timm.create_model takes, and the weights file of ARCH=FILE or ''.
+
+    >>> split_model('resnet50_3g=lr=0.1.pth'), split_model('local-dir:lr=0.1')
+    (('resnet50_3g', 'lr=0.1.pth'), ('local-dir:lr=0.1', ''))
+    """
+    if model.startswith((LOCAL, HUB)):
+        return model, ''
+    name, _, file = model.partition('=')
+    return name, file
+
+
+def names_of(models: Iterable[str]) -> tuple[str, ...]:
+    """What visitors call models, no two alike: without the folders of this machine.
 
     >>> names_of(['resnet10_mini_3g.cifar10', 'local-dir:/home/ada/birds', 'resnet50_3g=/home/ada/last.pth', 'local-dir:birds'])
     ('resnet10_mini_3g.cifar10', 'birds', 'resnet50_3g (last.pth)', 'birds, 2')
     """
     names: list[str] = []
     for model in models:
-        arch, _, file = model.partition('=')
-        local = arch.startswith('local-dir:')
-        name = f'{arch} ({Path(file).name})' if file else Path(arch.partition(':')[2]).name if local else arch
-        taken = sum(other.rpartition(', ')[0] == name or other == name for other in names)
-        names.append(f'{name}, {taken + 1}' if taken else name)
-    return tuple(names)
+        arch, file = split_model(model)
+        name = Path(arch.removeprefix(LOCAL)).resolve().name if arch.startswith(LOCAL) else arch
+        names.append(f'{name} ({Path(file).name})' if file else name)
+    return distinct(names)
 
 
 def _load(name: str, model: str, device: str | None) -> ShelfModel:
-    arch, _, file = model.partition('=')
+    arch, file = split_model(model)
     options = ModelOptions(arch, checkpoint=file or None, device=device, workers=0)
     net = load_model(options)
     require_classifier(net)
     config = data_config(options, net)
     transform = create_transform(**config, is_training=False)
-    return ShelfModel(name, net, options, config, _distinct(class_names(net)), transform)
+    return ShelfModel(name, net, options, config, distinct(class_names(net)), transform)
 
 
-def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Names, with the index of the class where a name is there twice: ImageNet has two cranes."""
-    names = list(names)
-    return tuple(name if names.count(name) == 1 else f'{name} ({index})' for index, name in enumerate(names))
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, with a number where one is there again: ImageNet has two cranes.
+
+    >>> distinct(['crane', 'cat', 'crane', 'crane, 2'])
+    ('crane', 'cat', 'crane, 3', 'crane, 2')
+    """
+    given, used, seen = set(names), set(), Counter[str]()
+    result = []
+    for name in names:
+        seen[name] += 1
+        free = name
+        while free in used or (seen[name] > 1 and free in given):
+            free = f'{name}, {seen[name]}'
+            seen[name] += free in used or free in given
+        used.add(free)
+        result.append(free)
+    return tuple(result)

@@ -15,6 +15,7 @@ from timm_3g.utils.options import OptionError
 
 from .options import SHIPPED
 
+MARK = 'timm-3g page --export'  # in each of the files
 HOME = 'https://github.com/ORG/timm_3g'  # ORG stands for the account that hosts the repository
 
 _APP = '''"""A page of timm_3g: {model}. Made by `timm-3g page --export`."""
@@ -47,7 +48,7 @@ def export_space(folder: str | Path, weights: str = '') -> Path:
         The folder.
 
     Raises:
-        ValueError: weights that are no ORG/NAME.
+        ValueError: weights that are no ORG/NAME, or a file of one of these names that no export wrote.
         OSError: the folder cannot be written.
 
     >>> import tempfile
@@ -65,6 +66,9 @@ def export_space(folder: str | Path, weights: str = '') -> Path:
             raise OptionError('weights', f'must be ORG/NAME.TAG; got {weights!r}: {error}') from error
         if '/' not in weights:
             raise OptionError('weights', f'must be ORG/NAME.TAG, e.g. ORG/resnet50_3g.birds; got {weights!r}.')
+    for name in (APP, REQUIREMENTS, CARD):
+        if (folder / name).exists() and MARK not in (folder / name).read_text(encoding='utf-8', errors='replace'):
+            raise ValueError(f'{folder / name} exists and is not of an earlier export. Choose another folder.')
     title = weights.rpartition('/')[2] or SHIPPED
     link = f'https://huggingface.co/{weights}' if weights else HOME
     front: dict[str, Any] = {
@@ -84,6 +88,6 @@ def export_space(folder: str | Path, weights: str = '') -> Path:
     }
     head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
     write_text(folder / APP, _APP.format(model=f'hf-hub:{weights}' if weights else SHIPPED))
-    write_text(folder / REQUIREMENTS, f'timm_3g[page] @ git+{HOME}\n')
+    write_text(folder / REQUIREMENTS, f'# by {MARK}\ntimm_3g[page] @ git+{HOME}\n')
     write_text(folder / CARD, f'---\n{head}---\n\n{_BODY.format(title=title, link=link, home=HOME)}')
     return folder
