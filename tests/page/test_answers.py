@@ -1,5 +1,7 @@
 """What the page answers, without a browser: photographs, models, maps, tables, errors in words."""
 
+import os
+import signal
 import struct
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import timm_3g
 from timm_3g.figure1.activations import Recorder, default_layers
 from timm_3g.layers import record_weights
 from timm_3g.ops import covariance
+from timm_3g.page import page
 from timm_3g.page.look import Look, look, prepare
 from timm_3g.page.options import SHIPPED, PageOptions
 from timm_3g.page.photo import open_photo
@@ -262,6 +265,35 @@ def test_options():
     ):
         with pytest.raises(ValueError, match=message):
             PageOptions(**wrong)
+
+
+@pytest.mark.parametrize(
+    ('options', 'warning'),
+    [
+        ({}, ''),
+        ({'host': '0.0.0.0'}, 'The page is open to other machines of the network'),
+        ({'share': True}, 'The page is open to everybody who has the address'),
+    ],
+)
+def test_a_page_that_others_can_reach_is_announced(options, warning, monkeypatch, capsys):
+    asked = {}
+
+    class Blocks:
+        def launch(self, **given):
+            asked.update(given)
+            return None, 'http://here/', ''
+
+        def block_thread(self): ...
+
+        def close(self, **_): ...
+
+    monkeypatch.setattr('timm_3g.page.serve.build_page', lambda _: Blocks())
+    before = os.environ.get('GRADIO_TEMP_DIR'), signal.getsignal(signal.SIGTERM)
+    page(**options)
+    assert (os.environ.get('GRADIO_TEMP_DIR'), signal.getsignal(signal.SIGTERM)) == before
+    assert (asked['server_name'], asked['share']) == (options.get('host', '127.0.0.1'), options.get('share', False))
+    said = capsys.readouterr()
+    assert said.out.startswith('The page is at http://here/') and (warning in said.err if warning else not said.err)
 
 
 def test_without_gradio_the_command_names_the_extra(monkeypatch, capsys):

@@ -164,6 +164,18 @@ def test_with_the_keyboard_alone(visit):
     expect(visit.page.locator('#draw')).to_be_visible()
 
 
+def test_upload_with_the_keyboard(visit, photo):
+    button = visit.page.locator('#photo button').first
+    for _ in range(20):
+        visit.page.keyboard.press('Tab')
+        if button.evaluate('button => button === document.activeElement'):
+            break
+    with visit.page.expect_file_chooser() as chooser:
+        visit.page.keyboard.press('Enter')
+    chooser.value.set_files(photo)
+    assert visit.answer() == 'cat'
+
+
 def test_on_a_narrow_screen(browser, address, photo):
     visitor = Visit(browser, address, width=400)
     visitor.upload(photo)
