@@ -148,6 +148,7 @@ def test_two_visitors_at_once(browser, address, photo, tmp_path):
 
 def test_with_the_keyboard_alone(visit):
     """Tab to a photograph, Enter; then on to the tabs."""
+    visit.page.wait_for_load_state('networkidle')
     focused = '(document.activeElement.innerText || document.activeElement.ariaLabel || "").trim()'
     for _ in range(40):
         visit.page.keyboard.press('Tab')
@@ -165,11 +166,13 @@ def test_with_the_keyboard_alone(visit):
 
 
 def test_upload_with_the_keyboard(visit, photo):
-    button = visit.page.locator('#photo button').first
+    visit.page.wait_for_load_state('networkidle')
+    button = visit.page.get_by_role('button', name=re.compile('Upload|Drop', re.IGNORECASE)).first
     for _ in range(20):
         visit.page.keyboard.press('Tab')
         if button.evaluate('button => button === document.activeElement'):
             break
+    expect(button).to_be_focused()
     with visit.page.expect_file_chooser() as chooser:
         visit.page.keyboard.press('Enter')
     chooser.value.set_files(photo)

@@ -3,8 +3,8 @@
 Data flows one way: options -> shelf of models -> a photograph -> a look at it -> pictures -> the page.
 """
 
+from .build import build_page as build_page
 from .options import PageOptions as PageOptions
-from .serve import build_page as build_page
 from .serve import launch_options as launch_options
 from .serve import page as page
 from .space import export_space as export_space
