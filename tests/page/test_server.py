@@ -104,8 +104,20 @@ def test_a_model_that_cannot_be_loaded_and_sigterm(tmp_path, photo):
         assert used(folder) > 0
 
 
-def test_uploads_have_a_limit_together(tmp_path):
-    """Against the middleware itself: 64 uploads of 30 MB would take long."""
+def test_an_upload_past_the_limit_of_all_is_refused(tmp_path, photo):
+    """A sparse file stands for what others have uploaded."""
+    with serve(tmp_path, SHIPPED) as (address, _):
+        assert upload(address, photo)
+        (folder,) = tmp_path.glob('.timm_3g.page.*')
+        with (folder / 'others').open('wb') as others:
+            others.truncate(64 * 30 * 2**20)
+        with pytest.raises(urllib.error.HTTPError) as error:
+            upload(address, photo)
+        assert error.value.code == 507
+        error.value.close()
+
+
+def test_what_counts_as_an_upload_and_its_size(tmp_path):
     import anyio
 
     from timm_3g.page.quota import UploadQuota

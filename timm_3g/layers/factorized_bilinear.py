@@ -40,7 +40,7 @@ class FactorizedBilinearPool2d(SecondOrderPool2d):
 
     Args:
         in_features, reduce_dim: see `SecondOrderPool2d`. The paper has no reduction.
-        num_factors: k, the rank of the classifier's quadratic term for each class, >= 1. The paper has 20 for CIFAR and 50 for
+        num_factors: k, the rank of the classifier's quadratic term for each class, >= 1. The authors have 20 for CIFAR, 50 for
             ImageNet.
 
     Raises:
@@ -139,7 +139,7 @@ class FactorizedBilinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Positions (B, d, N), or `moments` of them (B, d + d^2), to scores (B, num_classes) in the dtype of a Linear's.
 
-        Squares are summed in float32 or wider. Moments take about d / N times as long as positions.
+        Squares are summed in float32 or wider. Moments need d / N times the multiplications of positions.
         """
         terms = mean_and_squares(x, self.factors)
         linear = F.linear(terms[0], self.weight, self.bias)

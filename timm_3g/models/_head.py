@@ -105,7 +105,10 @@ class SecondOrderHead(nn.Module):
         setattr(self, self.classifier_name, classifier.train(self.training))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Features (B, C, H, W) to logits (B, num_classes), or to the vector (B, head_hidden_size) before the classifier."""
+        """Features (B, C, H, W) to logits (B, num_classes), or to the vector (B, head_hidden_size) before the classifier.
+
+        Scripted, 'fbn' gives the positions that its classifier takes in place of the vector.
+        """
         return self._from_vector(self.global_pool(x), pre_logits)
 
     def _from_vector(self, x: Tensor, pre_logits: bool) -> Tensor:

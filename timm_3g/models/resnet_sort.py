@@ -8,11 +8,11 @@ Not certain in the paper, and chosen here: all units have the term, those with a
 gives); BatchNorm ends F as in ResNet v1.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
-from torch import Tensor
+from torch import Tensor, nn
 
 from timm_3g.ops import second_order_response
 
@@ -22,7 +22,26 @@ from .resnet_3g import RESNET10_MINI, RESNET50, RESNET101, ResNet3G, create_resn
 __all__: list[str] = []
 
 
-class SortBottleneck(Bottleneck):
+class _Sort:
+    """Mixed into a unit of timm's, before it in the bases: how its two branches come together."""
+
+    if TYPE_CHECKING:  # TorchScript would read it
+        se: nn.Module | None
+        drop_path: nn.Module | None
+        downsample: nn.Module | None
+
+    def respond(self, shortcut: Tensor, x: Tensor) -> Tensor:
+        """Input and residual of the unit to `second_order_response` of its two branches."""
+        if self.se is not None:
+            x = self.se(x)
+        if self.drop_path is not None:
+            x = self.drop_path(x)
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
+        return second_order_response(shortcut, x)
+
+
+class SortBottleneck(_Sort, Bottleneck):
     """timm's bottleneck with `second_order_response` in place of the sum.
 
     >>> import torch
@@ -36,16 +55,10 @@ class SortBottleneck(Bottleneck):
         x = self.act1(self.bn1(self.conv1(x)))
         x = self.aa(self.act2(self.drop_block(self.bn2(self.conv2(x)))))
         x = self.bn3(self.conv3(x))
-        if self.se is not None:
-            x = self.se(x)
-        if self.drop_path is not None:
-            x = self.drop_path(x)
-        if self.downsample is not None:
-            shortcut = self.downsample(shortcut)
-        return self.act3(second_order_response(shortcut, x))
+        return self.act3(self.respond(shortcut, x))
 
 
-class SortBasicBlock(BasicBlock):
+class SortBasicBlock(_Sort, BasicBlock):
     """timm's basic block with `second_order_response` in place of the sum.
 
     >>> import torch
@@ -58,13 +71,7 @@ class SortBasicBlock(BasicBlock):
         shortcut = x
         x = self.aa(self.act1(self.drop_block(self.bn1(self.conv1(x)))))
         x = self.bn2(self.conv2(x))
-        if self.se is not None:
-            x = self.se(x)
-        if self.drop_path is not None:
-            x = self.drop_path(x)
-        if self.downsample is not None:
-            shortcut = self.downsample(shortcut)
-        return self.act2(second_order_response(shortcut, x))
+        return self.act2(self.respond(shortcut, x))
 
 
 default_cfgs = generate_default_cfgs(

@@ -1,8 +1,6 @@
 """What the page answers to each event."""
 
-import os
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -37,10 +35,16 @@ def in_words(answer: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Answers:
-    """What the page answers to each event. Errors of a visitor are in words, see `in_words`."""
+    """What the page answers to each event. Errors of a visitor are in words, see `in_words`.
 
-    def __init__(self, shelf: Shelf, options: PageOptions) -> None:
-        self.shelf, self.options = shelf, options
+    Args:
+        shelf: the models.
+        options: limits on images.
+        folder: for files that the page offers.
+    """
+
+    def __init__(self, shelf: Shelf, options: PageOptions, folder: Path) -> None:
+        self.shelf, self.options, self.folder = shelf, options, folder
 
     @in_words
     def show(self, file: str | None, name: str, opacity: float) -> tuple[Any, Any, Any]:
@@ -78,4 +82,4 @@ class Answers:
         if len(files) > self.options.files:
             raise ValueError(f'At most {self.options.files} images at once; these are {len(files)}.')
         rows = table_of(self.shelf.get(name), files, self.options.megapixels)
-        return rows, str(write_table(rows, Path(os.environ.get('GRADIO_TEMP_DIR', tempfile.gettempdir()))))
+        return rows, str(write_table(rows, self.folder))

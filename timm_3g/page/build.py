@@ -49,9 +49,9 @@ def build_page(options: PageOptions) -> Any:
     """
     shelf = Shelf(options.models, options.device)
     shelf.load(shelf.names[0])
-    answers = Answers(shelf, options)
+    own = tempfile.TemporaryDirectory(prefix='timm_3g.own.', dir=os.environ.get('GRADIO_TEMP_DIR'))
+    answers = Answers(shelf, options, Path(own.name))
     names = list(shelf.names)
-    examples = tempfile.TemporaryDirectory(prefix='timm_3g.examples.', dir=os.environ.get('GRADIO_TEMP_DIR'))
     with gr.Blocks(title=TITLE, delete_cache=(300, 3300), analytics_enabled=False) as blocks:
         gr.Markdown(INTRODUCTION)
         with gr.Row():
@@ -65,9 +65,9 @@ def build_page(options: PageOptions) -> Any:
                     elem_id='photo',
                 )
                 # Gradio would open the file, and answer with a traceback if that fails. The path has been checked by then.
-                setattr(photo, 'preprocess', _path_of)  # noqa: B010
+                photo.preprocess = _path_of
                 gr.Examples(
-                    [[str(file)] for file in _example_files(Path(examples.name))],
+                    [[str(file)] for file in _example_files(Path(own.name))],
                     photo,
                     label='Photographs',
                     example_labels=list(EXAMPLES),
@@ -102,7 +102,7 @@ def build_page(options: PageOptions) -> Any:
         comparing.click(answers.compare, [photo, *others], both, **group)
         drawing.click(answers.statistics, [photo, model, channel], plot, **group)
         sorting.click(answers.many, [files, model], [table, saved], **group)
-    blocks.examples_folder = examples  # it goes with the page
+    blocks.own_files = own  # they go with the page
     return blocks.queue(max_size=options.queue, api_open=False)
 
 
