@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import pkgutil
 import types
 from importlib import import_module
 
@@ -11,13 +12,10 @@ import torch
 import timm_3g
 
 # The package comes last: what it offers stands in a room, too, and is tested once.
-ROOMS = [
-    f'timm_3g{room}'
-    for room in (
-        '.ops', '.mggd', '.layers', '.data', '.checkpoints', '.models', '.publishing', '.inference', '.training', '.benchmarks',
-        '.figure1', '.models.loading', '.utils.options', '.utils.table', ''
-    )
-]  # fmt: skip
+FOUND = list(pkgutil.walk_packages(timm_3g.__path__, 'timm_3g.'))
+PACKAGES = [module.name for module in FOUND if module.ispkg]
+ROOMS = [*PACKAGES, 'timm_3g.utils.options', 'timm_3g.utils.table', 'timm_3g']
+MODULES = [module.name for module in FOUND if not module.name.endswith('__main__')]
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
@@ -40,22 +38,35 @@ def public_objects() -> dict[str, object]:
 PUBLIC = public_objects()
 
 
-def examples_of(name: str) -> doctest.DocTest:
-    room = max((room for room in ROOMS if name.startswith(f'{room}.')), key=len)
-    doc = inspect.getdoc(PUBLIC[name]) or ''
-    own = import_module(getattr(PUBLIC[name], '__module__', room))
-    names = {'torch': torch, **vars(import_module(room)), **vars(own)}  # as `doctest` gives to examples of a module
-    return doctest.DocTestParser().get_doctest(doc, names, name, None, None)
-
-
-@pytest.mark.parametrize('name', PUBLIC)
-def test_the_examples_run(name):
-    test = examples_of(name)
-    assert test.examples, f'{name} has no >>> example in its docstring'
+def run_example(test: doctest.DocTest) -> None:
     report: list[str] = []
     torch.manual_seed(0)
     doctest.DocTestRunner(optionflags=FLAGS).run(test, out=report.append)
     assert not report, ''.join(report)
+
+
+@pytest.mark.parametrize('name', PUBLIC)
+def test_public_names_have_an_example(name):
+    assert '>>> ' in (inspect.getdoc(PUBLIC[name]) or ''), f'{name} has no >>> example in its docstring'
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_the_examples_run(name):
+    """Those of private functions, too."""
+    module = import_module(name)
+    room = vars(import_module(name.rpartition('.')[0]))
+    for test in doctest.DocTestFinder().find(module, globs={'torch': torch, **room, **vars(module)}):
+        run_example(test)
+
+
+def test_examples_that_the_finder_misses_run():
+    """It takes what a module defines. What a decorator or a function has made is defined elsewhere."""
+    found = {test.name for name in MODULES for test in doctest.DocTestFinder().find(import_module(name)) if test.examples}
+    for name, value in PUBLIC.items():
+        value = getattr(value, 'fget', value)  # a property
+        if f'{value.__module__}.{value.__qualname__}' not in found:
+            names = {'torch': torch, **vars(import_module(value.__module__))}
+            run_example(doctest.DocTestParser().get_doctest(inspect.getdoc(value) or '', names, name, None, None))
 
 
 def test_a_wrong_example_is_found():

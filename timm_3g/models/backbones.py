@@ -102,7 +102,7 @@ def check_backbone(name: str) -> None:
 
     >>> check_backbone('convnext_ato')
     Traceback (most recent call last):
-    ValueError: backbone='convnext_ato' is no network of timm. Nearest: convnext_atto, convnext_base, convnext_nano.
+    ValueError: backbone='convnext_ato' is no network of timm. Nearest: convnext_atto, convnextv2_atto, convnext_nano.
     """
     arch, tag = split_model_name_tag(str(name))
     if ':' in str(name):

@@ -164,7 +164,7 @@ def survey_backbones(
     Raises:
         ValueError: timm has no such family.
 
-    >>> [found.map_size for found in survey_backbones(['resnet'])]
+    >>> [found.map_size for found in survey_backbones(['resnet'], image_size=224)]
     [(512, 7, 7)]
     """
     known = sorted({family_of(name) for name in timm.list_models() if _is_timms(name)})

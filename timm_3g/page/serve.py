@@ -28,7 +28,11 @@ CSS = """
 
 
 def launch_options(options: PageOptions) -> dict[str, Any]:
-    """Arguments of the page's `launch`."""
+    """Arguments of the page's `launch`.
+
+    >>> launch_options(PageOptions(megabytes=5))['max_file_size']
+    '5mb'
+    """
     uploads = Path(os.environ.get('GRADIO_TEMP_DIR') or Path(tempfile.gettempdir(), 'gradio'))
     quota = Middleware(UploadQuota, folder=uploads, most=options.files * options.megabytes * 2**20)
     return {
@@ -56,6 +60,10 @@ def page(options: PageOptions) -> None:
     Raises:
         FileNotFoundError, ValueError, RuntimeError: a model that cannot be loaded.
         OSError: the port is taken.
+
+    >>> page(port=0)
+    Traceback (most recent call last):
+    timm_3g.utils.options.OptionError: port must be from 1 to 65535; got 0.
     """
     sweep(Path(tempfile.gettempdir()), NAME)
     with ExitStack() as stack:

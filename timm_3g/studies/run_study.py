@@ -62,6 +62,9 @@ class StudyProgress:
         rows: of the runs that are done, in the order of the study.
         missing: the runs that are not done.
         seconds: an estimate for those, one after the other, from the runs that are done. None if none is.
+
+    >>> StudyProgress(Path('results.csv'), [], [], 0.0).missing
+    []
     """
 
     results: Path
