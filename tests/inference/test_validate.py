@@ -20,6 +20,7 @@ from timm.data import create_transform, resolve_data_config
 from torchvision.transforms import functional as TF
 
 from timm_3g.__main__ import main
+from timm_3g.data import Corrupt
 from timm_3g.inference import Evaluation, ValidateOptions, append_row
 from timm_3g.inference.counts import Counts
 from timm_3g.inference.results import COLUMNS
@@ -66,7 +67,7 @@ def validate(job, file, *more):
         return list(csv.DictReader(stream))[-1]
 
 
-def logits_by_hand(job, crops, weights='state_dict'):
+def logits_by_hand(job, crops, weights='state_dict', corruption=None):
     """(images, classes) logits and labels: PIL, torchvision's functions and a plain loop."""
     model = timm.create_model(SMALL, num_classes=CLASSES).eval()
     model.load_state_dict(torch.load(job / 'last.pth.tar', weights_only=True)[weights])
@@ -75,6 +76,7 @@ def logits_by_hand(job, crops, weights='state_dict'):
     for file in sorted((job / 'val').rglob('*.png')):
         image = TF.resize(Image.open(file).convert('RGB'), int(32 / 0.9))
         views = TF.ten_crop(image, [32, 32]) if crops == 10 else [TF.center_crop(image, [32, 32])]
+        views = [Corrupt(corruption)(view) if corruption else view for view in views]
         x = torch.stack([TF.normalize(TF.to_tensor(view), mean, std) for view in views])
         logits.append(model(x).detach().mean(0))
         labels.append(int(file.parent.name.removeprefix('class')))
@@ -94,6 +96,20 @@ def test_figures_are_those_of_counting_by_hand(crops, job, tmp_path):
     expected = {'model': SMALL, 'crops': str(crops), 'crop_pct': '0.9', 'interpolation': 'bilinear', 'img_size': '32'}
     assert {key: row[key] for key in expected} == expected
     assert row['torch'] == torch.__version__ and row['timm'] == timm.__version__ and float(row['seconds']) > 0
+
+
+@pytest.mark.parametrize('crops', [1, 10])
+@pytest.mark.parametrize('more', [[], ['--no-prefetcher']])
+def test_figures_on_corrupted_images(crops, more, job, tmp_path):
+    found = []
+    for corruption in (None, 'noise-std0.5'):
+        logits, labels = logits_by_hand(job, crops, corruption=corruption)
+        right = logits.argsort(1, descending=True) == labels[:, None]
+        found.append((int(right[:, 0].sum()), int(right[:, :5].sum())))
+    assert found[0] != found[1], 'the figures must be able to differ'
+    row = validate(job, tmp_path / 'r.csv', '--crops', crops, '--corruption', 'noise-std0.5', *more)
+    assert (int(row['top1_count']), int(row['top5_count'])) == found[1] and row['corruption'] == 'noise-std0.5'
+    assert validate(job, tmp_path / 'r.csv', '--crops', crops)['corruption'] == ''
 
 
 def test_crops_are_averaged_as_logits():
@@ -200,6 +216,10 @@ def test_weights_of_a_tag(job, tmp_path, capsys):
         (['--split', 'tset'], "has no split 'tset' and timm would use the images of every split"),
         (['--data-dir', 'nowhere'], '--data-dir nowhere: there is no such folder or tar file'),
         (['--class-map', 'gone.txt'], 'gone.txt does not exist'),
+        (
+            ['--corruption', 'fog-std1'],
+            'A corruption must be one of noise-stdS, blur-stdS, jpeg-qQ',
+        ),
         (['--batch-size', '0'], '--batch-size must be at least 1; got 0'),
         (['--num-classes', '0'], 'These are not weights of this network. Unknown names: fc.bias, fc.weight'),
         (['--data-dir', ''], 'Name the data: a folder or tar file (data_dir), or a data set of timm (dataset)'),
@@ -231,6 +251,19 @@ def test_a_last_line_without_its_end(tmp_path):
     append_row(tmp_path / 'r.csv', replace(ROW, images=7))
     with (tmp_path / 'r.csv').open() as file:
         assert [row['images'] for row in csv.DictReader(file)] == ['0', '7']
+
+
+def test_rows_of_a_version_that_corrupted_no_images_stay(tmp_path):
+    row = replace(ROW, model='a,"b"\nc')
+    append_row(tmp_path / 'r.csv', row)
+    with (tmp_path / 'r.csv').open(newline='') as stream:
+        lines = list(csv.reader(stream))
+    with (tmp_path / 'old.csv').open('w', newline='') as stream:
+        csv.writer(stream, lineterminator='\n').writerows(line[:-1] for line in lines)
+    append_row(tmp_path / 'old.csv', row)
+    with (tmp_path / 'old.csv').open(newline='') as stream:
+        first, second = csv.DictReader(stream)
+    assert first == {**second, 'corruption': ''} and first['model'] == 'a,"b"\nc'
 
 
 def test_rows_of_many_writers_are_all_kept(tmp_path):

@@ -35,19 +35,24 @@ def test_the_hash_depends_on_what_determines_the_result_alone():
         return next(a_study(**changes).runs({})).sha256
 
     assert sha() == sha(name='another', seeds=[0, 5], arms={'avg': {'gp': 'avg'}})
-    assert len({sha(), sha(recipe={**RECIPE, 'epochs': 3}), sha(test_split='val'), sha(axes={'fraction': [0.5]})}) == 4
+    others = [{'recipe': {**RECIPE, 'epochs': 3}}, {'test_split': 'val'}, {'axes': {'fraction': [0.5]}}]
+    others += [{'corruptions': ['jpeg-q20']}, {'corruptions': ['jpeg-q20', 'noise-std0.1']}]
+    assert len({sha(), *(sha(**changes) for changes in others)}) == 1 + len(others)
+    assert sha(corruptions=['jpeg-q20', 'noise-std0.1']) == sha(corruptions=['noise-std0.1', 'jpeg-q20'])
+    assert sha() == sha(corruptions=[]), 'rows of a version that knew no corruptions stay valid'
 
 
 def test_options_are_chosen_on_held_out_images_for_each_arm():
-    study = a_study(grid={'lr': [0.1, 0.2], 'opt': ['sgd']}, grid_seeds=[7, 8])
+    study = a_study(grid={'lr': [0.1, 0.2], 'opt': ['sgd']}, grid_seeds=[7, 8], corruptions=['jpeg-q20'])
     tried = study.grid_runs('3g', {})
     assert [run.name for run in tried] == [f'grid-3g-lr={lr}-opt=sgd-s{seed}' for lr in (0.1, 0.2) for seed in (7, 8)]
-    assert all(not run.test_split for run in tried)
+    assert all(not run.test_split and not run.corruptions for run in tried)
     held_out = dict(zip((run.name for run in tried), [50.0, 60.0, 40.0, 71.0], strict=True))
     assert study.chosen('3g', {}, held_out) == {'lr': 0.2, 'opt': 'sgd'}
     assert study.chosen('3g', {}, {**held_out, 'grid-3g-lr=0.2-opt=sgd-s8': 70.0})['lr'] == 0.1, 'the first of equals'
     assert study.chosen('avg', {}, held_out) is None and study.chosen('3g', {}, {}) is None
     runs = {run.name: run for run in study.runs(held_out)}
+    assert runs['3g-s0'].corruptions == ('jpeg-q20',)
     assert runs['3g-s0'].options['lr'] == 0.2 and runs['3g-s0'].choice == {'lr': 0.2, 'opt': 'sgd'}
     assert list(runs)[:8] == [run.name for arm in ARMS for run in study.grid_runs(arm, {})]
 
@@ -77,6 +82,9 @@ def test_options_are_chosen_on_held_out_images_for_each_arm():
         ({'recipe': {**RECIPE, 'fraction': 0.5}}, 'fraction can only be an axis'),
         ({'axes': {'lr': [1]}, 'grid': {'lr': [1]}, 'grid_seeds': [9]}, 'lr is an axis and in the grid'),
         ({'recipe': {'model': 'resnet18_3g'}}, 'The recipe must say epochs'),
+        ({'corruptions': 'jpeg-q20'}, "corruptions must be a list; got 'jpeg-q20'"),
+        ({'corruptions': ['jpeg-q20'] * 2}, 'corruptions must list different values'),
+        ({'corruptions': ['fog-std1']}, "A corruption must be one of noise-stdS.*got 'fog-std1'"),
     ],
 )
 def test_what_a_study_cannot_be(changes, message):

@@ -1,5 +1,6 @@
 """The CSV of a study, and the tables and pictures that are made of it alone."""
 
+import csv
 import math
 from dataclasses import replace
 
@@ -88,16 +89,16 @@ def test_a_damaged_csv_is_refused(damage, message, tmp_path):
 
 def test_the_paired_test_is_students():
     cells = {cell.arm: cell for cell in cells_of(ROWS)}
-    found = difference(cells['3g'], cells['avg'])
+    found = difference(cells['3g'].test, cells['avg'].test)
     d = np.subtract(TEST['3g'], TEST['avg'])
     error = d.std(ddof=1) / math.sqrt(3)
     assert (found.seeds, found.mean) == (3, pytest.approx(d.mean())) and found.error == pytest.approx(error)
     assert found.p == pytest.approx(2 * student_t.sf(abs(d.mean() / error), df=2), rel=1e-9)
     # seeds that both have, and differences without spread
-    found = difference(replace(cells['3g'], rows=cells['3g'].rows[1:]), cells['avg'])
+    found = difference(replace(cells['3g'], rows=cells['3g'].rows[1:]).test, cells['avg'].test)
     assert found.seeds == 2 and found.mean == pytest.approx(2.25)
-    assert math.isnan(difference(cells['isqrt'], cells['avg']).p)
-    assert difference(replace(cells['3g'], rows=[]), cells['avg']) is None
+    assert math.isnan(difference(cells['isqrt'].test, cells['avg'].test).p)
+    assert difference({}, cells['avg'].test) is None
 
 
 def test_the_table_says_what_was_measured():
@@ -118,6 +119,44 @@ def test_one_table_per_combination_of_the_axes():
     text = tables(rows)
     assert text.count('| arm | runs') == 2 and text.index('**epochs 3**') < text.index('**epochs 9**')
     assert '4 comparisons' not in text and '2 comparisons' in text
+
+
+def corrupted(row: Row, **top1: float) -> Row:
+    """The row of a run that was evaluated on corrupted images, too."""
+    found = {name.replace('_', '-'): value for name, value in top1.items()}
+    run = replace(row.run, corruptions=tuple(found))
+    return replace(row, run=run, figures=replace(row.figures, sha256=run.sha256, corrupted=found))
+
+
+def test_the_table_of_corrupted_images(tmp_path):
+    rows = [corrupted(row, noise_std0=row.figures.test_top1 - 30, jpeg_q20=50.0 + row.run.seed) for row in ROWS]
+    lines = tables(rows).splitlines()
+    header = '| test top-1, % | clean | noise-std0 | jpeg-q20 | mean of the corrupted | minus avg | p |'
+    below = lines[lines.index(header) + 2 :]
+    # avg: (50 + 50) / 2, (51 + 51) / 2, (53 + 52) / 2; 3g: 51, 51.75, 54: differences of 1, 0.75, 1.5
+    assert below[0] == '| avg | 81.33 ± 1.53 | 51.33 ± 1.53 | 51.00 ± 1.00 | 51.17 ± 1.26 |  |  |'
+    error = np.std([1, 0.75, 1.5], ddof=1) / math.sqrt(3)
+    p = 2 * student_t.sf(np.mean([1, 0.75, 1.5]) / error, df=2)
+    assert below[1] == f'| 3g | 83.50 ± 2.18 | 53.50 ± 2.18 | 51.00 ± 1.00 | 52.25 ± 1.56 | +1.08 ± {error:.2f} | {p:.3f} |'
+    assert any('two-sided paired t-test, 2 comparisons' in line for line in lines)
+    write_results(tmp_path / 'a.csv', rows)
+    assert read_results(tmp_path / 'a.csv') == rows
+    # a column of runs without corruptions is empty; what the sha256 covers cannot be changed unseen
+    text = (tmp_path / 'a.csv').read_text()
+    (tmp_path / 'a.csv').write_text(text.replace('jpeg-q20', 'jpeg-q21'))
+    with pytest.raises(ValueError, match='the options of avg-s0 are not those of its sha256'):
+        read_results(tmp_path / 'a.csv')
+
+
+def test_a_csv_of_a_version_that_corrupted_no_images(tmp_path):
+    write_results(tmp_path / 'a.csv', ROWS)
+    with (tmp_path / 'a.csv').open(newline='') as file:
+        lines = list(csv.DictReader(file))
+    with (tmp_path / 'old.csv').open('w', newline='') as file:
+        writer = csv.DictWriter(file, [name for name in lines[0] if name != 'corrupted'], extrasaction='ignore')
+        writer.writeheader()
+        writer.writerows(lines)
+    assert read_results(tmp_path / 'old.csv') == ROWS
 
 
 @pytest.mark.parametrize('axes', [[{}], [{'epochs': 3}, {'epochs': 9}], [{'opt': 'sgd'}, {'opt': 'adamw'}]])

@@ -16,6 +16,7 @@ from common import SMALL, image_folder
 from filelock import SoftFileLease
 from test_report import FIGURES
 
+import timm_3g
 from timm_3g.studies import read_study, study
 from timm_3g.studies.board import estimate
 from timm_3g.studies.job import LEASE, TAKEN, Job, commit_of
@@ -271,7 +272,7 @@ def test_the_commit(tmp_path, monkeypatch):
 REAL = (
     f'options: {{model: {SMALL}, num_classes: 3, img_size: 32, train_split: train, val_split: val, epochs: 2, batch_size: 8, '
     'opt: adamw, lr: 0.001, workers: 0, no_prefetcher: true, model_kwargs: {reduce_dim: 8}}\n'
-    'arms: {avg: {gp: avg}, 3g: {gp: 3g}}\nseeds: [0]\n'
+    'arms: {avg: {gp: avg}, 3g: {gp: 3g}}\nseeds: [0]\ncorruptions: [noise-std0.5, jpeg-q20]\n'
 )
 
 
@@ -300,6 +301,9 @@ def test_two_processes_kills_and_the_real_train_py(tmp_path, timm_script):
         assert (runs / f'{stem}.log').read_text().count('Scheduled epochs') == 1, 'trained once'
         assert (row.figures.val_images, row.figures.test_images, row.figures.train_images) == (12, 12, 60)
         assert row.figures.seconds_per_epoch > 0 and row.figures.memory_mib > 100 and not row.figures.resumed
+        last = {'model': SMALL, 'checkpoint': runs / stem / 'last.pth.tar', 'data_dir': tmp_path / 'data', 'split': 'test'}
+        found = timm_3g.validate(**last, corruption='noise-std0.5', device='cpu', workers=0)
+        assert row.figures.corrupted == {'noise-std0.5': found.top1, 'jpeg-q20': pytest.approx(50, abs=50)}
         summary = (runs / stem / 'summary.csv').read_text().splitlines()
         assert len(summary) == 3 and row.figures.val_top1 == pytest.approx(float(summary[-1].split(',')[3]), abs=1e-3)
     # A run that was killed after the second line of summary.csv, before the checkpoint, goes on from the first epoch's.

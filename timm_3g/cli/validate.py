@@ -17,7 +17,7 @@ EXAMPLE = """timm-3g validate --model resnet50_3g --checkpoint model_best.pth.ta
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the verb. Names and meaning are those of timm's validate.py, except --crops."""
+    """The options of the verb. Names and meaning are those of timm's validate.py, except --crops and --corruption."""
     add_model_options(parser)
     parser.add_argument('--pretrained', action='store_true', help="the model's own weights (default without --checkpoint)")
     parser.add_argument('--data-dir', metavar='DIR', help='root of the data set')
@@ -47,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--pin-mem', action='store_true', help='pinned memory for the transfer to a GPU')
     parser.add_argument('--seed', type=int, default=42, metavar='N', help='of streams that shuffle (42)')
+    parser.add_argument(
+        '--corruption', default='', metavar='NAME', help='noise-std0.1, blur-std1.0, jpeg-q20 or another value: of the images'
+    )
     parser.add_argument('--results-file', type=Path, metavar='CSV', help='append the results as a row')
 
 

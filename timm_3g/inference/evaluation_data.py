@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from timm.data import create_dataset, create_loader
 
-from timm_3g.data import CLASS_NAMES, read_class_map, share, to_ten_crop
+from timm_3g.data import CLASS_NAMES, read_class_map, share, to_corrupted, to_ten_crop
 
 from .data_config import workers_of
 from .images import image_mode
@@ -52,6 +52,8 @@ def make_loader(options: ValidateOptions, config: dict[str, Any], processes: Pro
         pin_memory=options.pin_mem,
         device=device,
     )
+    if options.corruption:
+        dataset.transform = to_corrupted(dataset.transform, options.corruption)
     if options.crops == 10:  # timm's transform, except for the crop
         dataset.transform = to_ten_crop(dataset.transform)
     return loader

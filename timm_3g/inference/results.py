@@ -27,6 +27,7 @@ class Evaluation:
         processes, device: where it ran.
         torch, timm, timm_3g: versions.
         seconds: of evaluation, without loading the model.
+        corruption: of the images. '' for none.
 
     >>> from dataclasses import fields
     >>> [field.name for field in fields(Evaluation)][6:9]
@@ -59,13 +60,14 @@ class Evaluation:
     timm: str
     timm_3g: str
     seconds: float
+    corruption: str = ''
 
 
 COLUMNS = [field.name for field in fields(Evaluation)]
 
 
 def read_rows(file: Path) -> str:
-    """The text of such a CSV, or '' if the file does not exist.
+    """The text of such a CSV, or '' if the file does not exist. Rows of a version without the last column get it.
 
     Raises:
         ValueError: a file with other columns, or not a CSV.
@@ -75,10 +77,14 @@ def read_rows(file: Path) -> str:
     """
     try:
         text = file.read_text(encoding='utf-8') if file.exists() else ''
-        header = next(csv.reader(io.StringIO(text)), [])
+        lines = list(csv.reader(io.StringIO(text)))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f'{file} is not a CSV of results: {error}. Move it, or choose another results file.') from error
-    if header and header != COLUMNS:
+    if lines and lines[0] == COLUMNS[:-1]:
+        longer = io.StringIO()
+        csv.writer(longer, lineterminator='\n').writerows([COLUMNS, *([*line, ''] for line in lines[1:] if line)])
+        return longer.getvalue()
+    if lines and lines[0] != COLUMNS:
         raise ValueError(f'{file} has other columns than this version writes. Move it, or choose another results file.')
     return text
 
@@ -92,9 +98,9 @@ def append_row(file: Path, result: Evaluation) -> None:
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp(), 'results.csv')
-    >>> append_row(file, Evaluation(*COLUMNS[:-1], seconds=1.5))
-    >>> file.read_text().splitlines()[1][-8:]
-    'm_3g,1.5'
+    >>> append_row(file, Evaluation(*COLUMNS[:-2], seconds=1.5))
+    >>> file.read_text().splitlines()[1][-9:]
+    'm_3g,1.5,'
     """
     file = Path(os.path.realpath(file))  # one lock for a file and links to it
     file.parent.mkdir(parents=True, exist_ok=True)

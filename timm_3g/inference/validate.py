@@ -121,4 +121,5 @@ def _evaluation(
         timm=timm.__version__,
         timm_3g=timm_3g.__version__,
         seconds=round(seconds, 1),
+        corruption=options.corruption,
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from timm_3g.data import read_class_map, require_data, require_split
+from timm_3g.data import Corrupt, read_class_map, require_data, require_split
 from timm_3g.utils.options import OptionError, require_at_least
 
 from .options import ModelOptions
@@ -30,9 +30,11 @@ class ValidateOptions(ModelOptions):
         prefetcher: normalise on the device, not in the reading processes.
         pin_mem: use pinned memory for the transfer to a GPU.
         seed: of streams that shuffle.
+        corruption: of the images, after the crop: 'noise-std0.1', 'blur-std1.0', 'jpeg-q20' or another value (see
+            `timm_3g.data.Corrupt`). '' for none.
 
     Raises:
-        ValueError: a number out of range, or no data.
+        ValueError: a number out of range, no such corruption, or no data.
 
     >>> ValidateOptions('resnet10_mini_3g.cifar10', 'cifar10', crops=10, device='cpu').batch_size
     256
@@ -56,12 +58,15 @@ class ValidateOptions(ModelOptions):
     prefetcher: bool = True
     pin_mem: bool = False
     seed: int = 42
+    corruption: str = ''
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(1, batch_size=self.batch_size, num_samples=self.num_samples)
         if self.crops not in (1, 10):
             raise OptionError('crops', f'must be 1 or 10; got {self.crops}.')
+        if self.corruption:
+            Corrupt(self.corruption)
         if not self.data_dir and not self.dataset:
             raise ValueError('Name the data: a folder or tar file (data_dir), or a data set of timm (dataset).')
 

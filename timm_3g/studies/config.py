@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from timm_3g.data import Corrupt
+
 from .run import FINAL, FRACTION, GRID, Run, as_json
 
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.+-]*')
@@ -29,10 +31,12 @@ class Study:
         grid: option -> values: the points that are tried for every arm at every combination.
         grid_seeds: of the runs that serve to choose a point. None of `seeds`.
         test_split: of the data, evaluated once after each run that counts.
+        corruptions: of the test images (`timm_3g.data.Corrupt`), each evaluated once after each run that counts.
 
     Raises:
         ValueError: a name that cannot be that of a file, no arm or seed, a repeated value, a grid without seeds of its own, a
-            fraction outside (0, 1], a key that two places set, a recipe without model, epochs, train_split or val_split.
+            fraction outside (0, 1], no such corruption, a key that two places set, a
+            recipe without model, epochs, train_split or val_split.
 
     >>> recipe = {'model': 'resnet10_mini_3g', 'epochs': 2, 'train_split': 'train', 'val_split': 'holdout'}
     >>> study = Study('poolings', recipe, {'avg': {'gp': 'avg'}, '3g': {'gp': '3g'}}, seeds=[0, 1])
@@ -48,6 +52,7 @@ class Study:
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     grid_seeds: Sequence[int] = ()
     test_split: str = 'test'
+    corruptions: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for kind, names in (('name', [self.name]), ('arms', self.arms), ('axes', self.axes), ('grid', self.grid)):
@@ -56,10 +61,12 @@ class Study:
                     raise ValueError(f'{kind}: a name must be letters, digits and _ . + -; got {name!r:.80}.')
         if not self.arms:
             raise ValueError('arms must name at least one arm.')
-        for kind, values in (('seeds', self.seeds), ('grid_seeds', self.grid_seeds), *self.axes.items(), *self.grid.items()):
+        lists = {'seeds': self.seeds, 'grid_seeds': self.grid_seeds, 'corruptions': self.corruptions, **self.axes, **self.grid}
+        for kind, values in lists.items():
             if isinstance(values, str) or not isinstance(values, Sequence):
                 raise ValueError(f'{kind} must be a list; got {values!r:.80}.')
-            if len({as_json(value) for value in values}) < len(values) or (not values and kind != 'grid_seeds'):
+            may_be_empty = kind in ('grid_seeds', 'corruptions')
+            if len({as_json(value) for value in values}) < len(values) or not (values or may_be_empty):
                 raise ValueError(f'{kind} must list different values, at least one; got {values!r:.80}.')
         for seed in (*self.seeds, *self.grid_seeds):
             if type(seed) is not int or seed < 0:
@@ -75,6 +82,8 @@ class Study:
         for fraction in self.axes.get(FRACTION, ()):
             if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction <= 1:
                 raise ValueError(f'{FRACTION} must be in (0, 1]; got {fraction!r:.80}.')
+        for corruption in self.corruptions:
+            Corrupt(corruption)
         self._require_distinct_keys()
         for key in ('model', 'epochs', 'train_split', 'val_split'):
             if any(key not in run.options for run in self.runs({})):
@@ -136,8 +145,8 @@ class Study:
             *(f'{key}={_short(value)}' for key, value in where.items()),
             f's{seed}',
         ]
-        test_split = self.test_split if phase == FINAL else ''
-        return Run('-'.join(parts), phase, arm, dict(axes), dict(choice), seed, options, test_split)
+        test_split, corruptions = (self.test_split, tuple(self.corruptions)) if phase == FINAL else ('', ())
+        return Run('-'.join(parts), phase, arm, dict(axes), dict(choice), seed, options, test_split, corruptions)
 
 
 def read_study(file: str | Path) -> Study:

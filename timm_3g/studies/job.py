@@ -120,6 +120,7 @@ def train_and_evaluate(job: Job) -> Figures:
     }
     held_out = validate(**shared, split=str(run.options['val_split']))
     test = validate(**shared, split=run.test_split) if run.test_split else None
+    corrupted = {name: validate(**shared, split=run.test_split, corruption=name).top1 for name in run.corruptions}
     machine = describe(torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu')), '')
     return Figures(
         sha256=run.sha256,
@@ -143,6 +144,7 @@ def train_and_evaluate(job: Job) -> Figures:
         timm_3g=timm_3g.__version__,
         commit=commit_of(Path(job.config).parent),
         date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        corrupted=corrupted,
     )
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Figures:
         resumed: whether the training went on from a checkpoint.
         device, cpu, threads, torch, timm, timm_3g, commit, date: on what, with what, when. commit is that of the study's
             file, with '+' after it if the repository had other changes.
+        corrupted: corruption -> top-1 accuracy in percent on the test split with it. JSON in the CSV. A CSV of a version
+            without this column has none.
     """
 
     sha256: str
@@ -52,6 +54,7 @@ class Figures:
     timm_3g: str
     commit: str
     date: str
+    corrupted: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,9 @@ class Row:
 
 
 _JSON = ('axes', 'choice', 'options')
-_TYPES: dict[str, Any] = {field.name: field.type for field in fields(Figures)}
+_TYPES: dict[str, Any] = {one.name: one.type for one in fields(Figures)}
 COLUMNS = ['study', 'run', 'phase', 'arm', 'axes', 'choice', 'seed', 'epochs', 'test_split', *_TYPES, 'options']
+_COLUMNS_BEFORE = [name for name in COLUMNS if name != 'corrupted']  # of versions that corrupted no images
 
 
 def read_figures(file: Path, run: Run) -> Figures | None:
@@ -103,7 +107,7 @@ def read_results(file: Path) -> list[Row]:
         return []
     try:
         lines = list(csv.DictReader(io.StringIO(file.read_text(encoding='utf-8'))))
-        if lines and list(lines[0]) != COLUMNS:
+        if lines and list(lines[0]) not in (COLUMNS, _COLUMNS_BEFORE):
             raise ValueError(f'its columns must be {", ".join(COLUMNS[:4])}, ...; got {", ".join(map(str, lines[0]))}')
         return [_row(line) for line in lines]
     except (ValueError, KeyError, TypeError, csv.Error) as error:
@@ -121,13 +125,16 @@ def write_results(file: Path, rows: Iterable[Row]) -> None:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return json.dumps(value) if value else ''  # in the order of the study
     return '' if value is None else int(value) if isinstance(value, bool) else value
 
 
 def _row(line: Mapping[str, str]) -> Row:
-    figures: dict[str, Any] = {name: _value(name, line[name]) for name in _TYPES}
+    figures: dict[str, Any] = {name: _value(name, line.get(name, '')) for name in _TYPES}
     axes, choice, options = (json.loads(line[name]) for name in _JSON)
-    run = Run(line['run'], line['phase'], line['arm'], axes, choice, int(line['seed']), options, line['test_split'])
+    where = (line['run'], line['phase'], line['arm'], axes, choice, int(line['seed']), options, line['test_split'])
+    run = Run(*where, corruptions=tuple(figures['corrupted']))
     if run.sha256 != figures['sha256']:
         raise ValueError(f'the options of {run.name} are not those of its sha256')
     return Row(line['study'], run, Figures(**figures))
@@ -136,6 +143,8 @@ def _row(line: Mapping[str, str]) -> Row:
 def _value(name: str, text: str) -> Any:
     """The value of a column of `Figures` in its type."""
     kind = _TYPES[name]
+    if kind == Mapping[str, float]:
+        return {key: float(value) for key, value in json.loads(text).items()} if text else {}
     if not text and kind in (int | None, float | None):
         return None
     if kind is str:

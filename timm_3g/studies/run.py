@@ -24,10 +24,11 @@ class Run:
         seed: of the run.
         options: everything that train.py is given, except the data, the output and `fraction`.
         test_split: evaluated once, after training. '' for a run of the grid.
+        corruptions: of the test images (`timm_3g.data.Corrupt`), each evaluated once, too.
 
     >>> run = Run('3g-s0', 'final', '3g', {}, {}, 0, {'model': 'resnet10_mini_3g', 'epochs': 2, 'seed': 0})
     >>> run.sha256[:12]
-    'fa1db1c4c3d8'
+    '68b3a913605e'
     """
 
     name: str
@@ -38,6 +39,7 @@ class Run:
     seed: int
     options: Mapping[str, Any]
     test_split: str = ''
+    corruptions: tuple[str, ...] = ()
 
     @property
     def epochs(self) -> int:
@@ -57,8 +59,9 @@ class Run:
 
     @property
     def sha256(self) -> str:
-        """Of what determines the result: the options, the share of the images, the test split."""
-        return hashlib.sha256(as_json([dict(self.options), self.fraction, self.test_split]).encode()).hexdigest()
+        """Of what determines the result: the options, the share of the images, the test split and its corruptions."""
+        corruptions = [sorted(self.corruptions)] if self.corruptions else []
+        return hashlib.sha256(as_json([dict(self.options), self.fraction, self.test_split, *corruptions]).encode()).hexdigest()
 
     @property
     def stem(self) -> str:

@@ -1,7 +1,7 @@
 """The tables of a study, from the rows of its CSV alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
@@ -31,6 +31,18 @@ class Cell:
         """Seed -> top-1 accuracy on the test images in percent."""
         return {row.run.seed: row.figures.test_top1 for row in self.rows if row.figures.test_top1 is not None}
 
+    @property
+    def corruptions(self) -> list[str]:
+        """Names of the corruptions that every run has."""
+        first, *others = (row.figures.corrupted for row in self.rows)
+        return [name for name in first if all(name in other for other in others)]
+
+    @property
+    def corrupted(self) -> dict[int, float]:
+        """Seed -> mean top-1 accuracy over the corruptions in percent. {} without corruptions."""
+        names = self.corruptions
+        return {row.run.seed: mean(row.figures.corrupted[name] for name in names) for row in self.rows} if names else {}
+
 
 def cells_of(rows: Sequence[Row]) -> list[Cell]:
     """The cells, in the order of the rows."""
@@ -43,7 +55,7 @@ def cells_of(rows: Sequence[Row]) -> list[Cell]:
 
 @dataclass(frozen=True)
 class Difference:
-    """Test accuracy of an arm minus that of another over the seeds that both have.
+    """Accuracy of an arm minus that of another over the seeds that both have.
 
     Attributes:
         seeds: how many.
@@ -58,14 +70,14 @@ class Difference:
     p: float
 
 
-def difference(cell: Cell, baseline: Cell) -> Difference | None:
-    """The paired difference. None if no seed is in both. Needs SciPy (the extra `demo`)."""
+def difference(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
+    """The paired difference of accuracies by seed. None if no seed is in both. Needs SciPy (the extra `demo`)."""
     from scipy.stats import ttest_rel
 
-    seeds = sorted(set(cell.test) & set(baseline.test))
+    seeds = sorted(set(arm) & set(baseline))
     if not seeds:
         return None
-    ours, theirs = [cell.test[seed] for seed in seeds], [baseline.test[seed] for seed in seeds]
+    ours, theirs = [arm[seed] for seed in seeds], [baseline[seed] for seed in seeds]
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     error = stdev(differences) / math.sqrt(len(seeds)) if len(seeds) > 1 else math.nan
     p = float(ttest_rel(ours, theirs).pvalue) if error > 0 else math.nan
@@ -82,31 +94,10 @@ def tables(rows: Sequence[Row]) -> str:
     comparisons = 0
     for title in dict.fromkeys(cell.title for cell in cells):
         group = [cell for cell in cells if cell.title == title]
-        baseline = group[0]
-        lines = [
-            f'| arm | runs | held-out top-1, % | test top-1, % | minus {baseline.arm} | p | parameters | s per epoch | MiB |',
-            '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |',
-        ]
-        for cell in group:
-            compared = difference(cell, baseline) if cell is not baseline else None
-            comparisons += compared is not None and not math.isnan(compared.p)
-            seconds = [row.figures.seconds_per_epoch for row in cell.rows if row.figures.seconds_per_epoch]
-            lines.append(
-                _line(
-                    cell.arm,
-                    len(cell.rows),
-                    spread([row.figures.val_top1 for row in cell.rows]),
-                    spread(list(cell.test.values())),
-                    f'{compared.mean:+.2f}' + ('' if math.isnan(compared.error) else f' ± {compared.error:.2f}')
-                    if compared
-                    else '',
-                    '' if not compared or math.isnan(compared.p) else f'{compared.p:.3f}',
-                    f'{cell.rows[0].figures.param_count:,}',
-                    f'{mean(seconds):.0f}' if seconds else '',
-                    f'{mean(row.figures.memory_mib for row in cell.rows):.0f}',
-                )
-            )
-        parts.append('\n'.join(([f'**{title}**', ''] if title else []) + lines))
+        for made in (_accuracy(group), _robustness(group)):
+            if made.lines:
+                parts.append('\n'.join([f'**{title}**', ''] * bool(title) + made.lines))
+                comparisons += made.comparisons
     if cells:
         parts.append(
             'Accuracy: mean ± sample standard deviation over runs. Differences: mean ± standard error over the seeds that both '
@@ -117,6 +108,70 @@ def tables(rows: Sequence[Row]) -> str:
         parts.append(_grid(tried, cells))
     parts.append(_source(rows))
     return '\n\n'.join(parts)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Lines of Markdown, and how many p they have."""
+
+    lines: list[str]
+    comparisons: int = 0
+
+
+def _accuracy(group: Sequence[Cell]) -> _Table:
+    """Accuracy and cost of every arm at one combination of the axes."""
+    baseline, comparisons = group[0], 0
+    lines = [
+        f'| arm | runs | held-out top-1, % | test top-1, % | minus {baseline.arm} | p | parameters | s per epoch | MiB |',
+        '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |',
+    ]
+    for cell in group:
+        compared = difference(cell.test, baseline.test) if cell is not baseline else None
+        comparisons += compared is not None and not math.isnan(compared.p)
+        seconds = [row.figures.seconds_per_epoch for row in cell.rows if row.figures.seconds_per_epoch]
+        lines.append(
+            _line(
+                cell.arm,
+                len(cell.rows),
+                spread([row.figures.val_top1 for row in cell.rows]),
+                spread(list(cell.test.values())),
+                *_compared(compared),
+                f'{cell.rows[0].figures.param_count:,}',
+                f'{mean(seconds):.0f}' if seconds else '',
+                f'{mean(row.figures.memory_mib for row in cell.rows):.0f}',
+            )
+        )
+    return _Table(lines, comparisons)
+
+
+def _robustness(group: Sequence[Cell]) -> _Table:
+    """Accuracy on corrupted test images. Without lines if no arm has any."""
+    names = group[0].corruptions
+    if not names:
+        return _Table([])
+    baseline, comparisons = group[0], 0
+    lines = [
+        _line('test top-1, %', 'clean', *names, 'mean of the corrupted', f'minus {baseline.arm}', 'p'),
+        _line('---', *['---:'] * (len(names) + 4)),
+    ]
+    for cell in group:
+        compared = difference(cell.corrupted, baseline.corrupted) if cell is not baseline else None
+        comparisons += compared is not None and not math.isnan(compared.p)
+        each = (spread([row.figures.corrupted[name] for row in cell.rows if name in row.figures.corrupted]) for name in names)
+        lines.append(
+            _line(
+                cell.arm, spread(list(cell.test.values())), *each, spread(list(cell.corrupted.values())), *_compared(compared)
+            )
+        )
+    return _Table(lines, comparisons)
+
+
+def _compared(compared: Difference | None) -> tuple[str, str]:
+    """A difference with its standard error, and its p."""
+    if not compared:
+        return '', ''
+    error = '' if math.isnan(compared.error) else f' ± {compared.error:.2f}'
+    return f'{compared.mean:+.2f}{error}', '' if math.isnan(compared.p) else f'{compared.p:.3f}'
 
 
 def spread(values: Sequence[float]) -> str:
