@@ -125,8 +125,21 @@ def test_a_stage_before_the_last(backbone, first_order):
     torch.testing.assert_close(vector, expected, **FLOAT32)
     model.train()(x).square().sum().backward()
     assert all(p.grad is not None for p in model.parameters())
-    model.reset_classifier(4, 'avg')
+    model.eval().reset_classifier(4, 'avg')
+    with torch.no_grad():
+        vector = model.forward_head(model.forward_features(x), pre_logits=True)
+        found = model.forward_features(x)
+    maps = found if first_order else (found,)
+    torch.testing.assert_close(vector, torch.cat([m.mean((2, 3)) for m in reversed(maps)], 1), **FLOAT32)
     assert model(x).shape == (2, 4)
+    model.reset_classifier(0, '')
+    assert torch.equal(model(x), maps[0])
+
+
+@pytest.mark.parametrize('pool', ['avg', 'max', 'catavgmax'])
+def test_timms_poolings_of_the_last_map_have_its_average(pool):
+    model = gcp('resnet10t', global_pool=pool, first_order=True)
+    assert model.head_hidden_size == (1024 if pool == 'catavgmax' else 512)
 
 
 def test_first_order_of_the_same_map():

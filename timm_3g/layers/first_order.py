@@ -10,7 +10,7 @@ from .second_order_pool import SecondOrderPool2d
 
 
 class WithAverage2d(nn.Module):
-    """The average of the last map and the vector of a second-order pooling, one after the other.
+    """The average of the last map and the vector of another pooling, one after the other.
 
         result = (mean of `last` over positions, pool(x))
 

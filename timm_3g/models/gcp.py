@@ -83,7 +83,8 @@ class GCP(SecondOrderHead):
 
     def _create_pool(self, global_pool: str, options: dict[str, Any], **dd: Any) -> nn.Module:
         pool = super()._create_pool(global_pool, options, **dd)
-        if not self.first_order or global_pool not in POOLS:
+        is_alone = self.out_index is None and global_pool not in POOLS  # timm's pooling of the last map has its average already
+        if not self.first_order or not global_pool or is_alone:
             return pool
         if global_pool == 'fbn':
             raise ValueError("first_order must be left out for global_pool='fbn': its classifier has a term of first order.")
@@ -255,7 +256,7 @@ def build_gcp(
             more channels, else no reduction.
         out_index: the stage whose map is pooled, as in timm's `forward_intermediates`: earlier stages have more positions and
             fewer channels. Later stages go, unless `first_order`. None: the map of `forward_features`.
-        first_order: join the average of the last map to the vector of a second-order pooling.
+        first_order: join the average of the last map to the vector. With `out_index` also to one of timm's own poolings.
         output_stride: 8 or 16 to dilate the last stages of a family that can: more positions, and weights keep their meaning.
         bn_momentum, bn_eps: of every BatchNorm, also in the head. None: the backbone's own, and PyTorch's in the head.
         head_init: 'open' or 'orig': where the re-weighting starts, see `timm_3g.create_global_pool`.
