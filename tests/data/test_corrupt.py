@@ -51,6 +51,15 @@ def test_blur_is_gaussian(std):
     assert np.sqrt((error**2).mean()) < BLUR_RMS and np.abs(error).max() < BLUR_MAX
 
 
+@pytest.mark.parametrize('std', [1.0, 2.5])
+def test_blur_has_its_standard_deviation(std):
+    """The derivative of a blurred edge is the kernel."""
+    edge = Image.fromarray(np.repeat(np.where(np.arange(60) < 30, 0, 255)[None], 8, 0).astype(np.uint8))
+    kernel = np.diff(np.asarray(Corrupt(f'blur-std{std}')(edge))[4].astype(float)) / 255
+    places = np.arange(59) - (kernel * np.arange(59)).sum()
+    assert np.sqrt((kernel * places**2).sum()) == pytest.approx(std, rel=0.03)
+
+
 def test_jpeg_is_pillows():
     image, file = picture(), io.BytesIO()
     image.save(file, 'JPEG', quality=20)
@@ -85,10 +94,11 @@ def test_other_modes_are_refused(mode):
         ('noise-std0.1x', 'must be one of'),
         (3, 'must be one of'),
         ('', 'must be one of'),
-        ('noise-std0', r'std of noise must be above 0 and at most 1, as in noise-std0\.1; got .noise-std0.'),
-        ('noise-std1.5', 'at most 1'),
-        ('blur-std0', r'std of blur must be above 0 and at most 100 pixels, as in blur-std1\.0; got .blur-std0.'),
-        (f'blur-std{"9" * 400}', 'at most 100 pixels'),
+        ('noise-std\u0660.\u0661', 'must be one of'),
+        ('noise-std0', r'std of noise must be from 0\.002, half a grey level, to 1, as in noise-std0\.1; got .noise-std0.'),
+        ('noise-std1.5', 'to 1, as in'),
+        ('blur-std0', r'std of blur must be from 0\.1 to 100 pixels, as in blur-std1\.0; got .blur-std0.'),
+        (f'blur-std{"9" * 400}', 'to 100 pixels'),
         ('jpeg-q0', 'q of jpeg must be an integer from 1 to 95, as in jpeg-q20'),
         ('jpeg-q96', 'an integer from 1 to 95'),
         ('jpeg-q2.5', 'an integer from 1 to 95'),
@@ -111,9 +121,15 @@ def test_it_stands_behind_the_crop(prefetcher, crop_mode):
 
 
 def test_ten_crops_are_corrupted_each():
-    ten = to_ten_crop(to_corrupted(create_transform(24), 'noise-std0.1'))
-    noise = (ten(grey(size=(40, 40))) - to_ten_crop(create_transform(24))(grey(size=(40, 40)))).numpy()
-    assert np.abs(noise).max() > 0 and noise.shape == (10, 3, 24, 24)
+    clean = create_transform(24, mean=(0, 0, 0), std=(1, 1, 1))
+    noise = to_ten_crop(to_corrupted(clean, 'noise-std0.1'))(picture()) - to_ten_crop(clean)(picture())
+    assert noise.shape == (10, 3, 24, 24)
+    assert all(one.std().item() == pytest.approx(0.1, rel=0.2) for one in noise)
+
+
+def test_one_corruption_has_many_spellings():
+    assert len({Corrupt(name) for name in ('jpeg-q20', 'jpeg-q020', 'jpeg-q20.0')}) == 1
+    assert len({Corrupt('noise-std0.5'), Corrupt('blur-std0.5'), Corrupt('blur-std.6')}) == 3
 
 
 def test_a_transform_without_a_tensor():

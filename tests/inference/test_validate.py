@@ -220,6 +220,10 @@ def test_weights_of_a_tag(job, tmp_path, capsys):
             ['--corruption', 'fog-std1'],
             'A corruption must be one of noise-stdS, blur-stdS, jpeg-qQ',
         ),
+        (
+            ['--corruption', 'jpeg-q9', '--input-img-mode', 'RGBA'],
+            '--input-img-mode must be L or RGB with a corruption',
+        ),
         (['--batch-size', '0'], '--batch-size must be at least 1; got 0'),
         (['--num-classes', '0'], 'These are not weights of this network. Unknown names: fc.bias, fc.weight'),
         (['--data-dir', ''], 'Name the data: a folder or tar file (data_dir), or a data set of timm (dataset)'),

@@ -10,6 +10,7 @@ import torch
 from any_backbone import CONV, KINDS, NHWC, STAGE, TOKEN, gcp, images
 from common import FLOAT32, slow_unless
 from timm.data import resolve_data_config
+from timm.layers import SelectAdaptivePool2d
 from timm.optim import create_optimizer_v2
 
 import timm_3g
@@ -136,10 +137,15 @@ def test_a_stage_before_the_last(backbone, first_order):
     assert torch.equal(model(x), maps[0])
 
 
-@pytest.mark.parametrize('pool', ['avg', 'max', 'catavgmax'])
-def test_timms_poolings_of_the_last_map_have_its_average(pool):
-    model = gcp('resnet10t', global_pool=pool, first_order=True)
-    assert model.head_hidden_size == (1024 if pool == 'catavgmax' else 512)
+@pytest.mark.parametrize(('pool', 'joined'), [('avg', False), ('fastcatavgmax', False), ('max', True), ('fastavgmax', True)])
+def test_timms_poolings_of_the_last_map_get_its_average_once(pool, joined):
+    model = gcp('resnet10t', global_pool=pool, first_order=True).eval()
+    with torch.no_grad():
+        features = model.forward_features(images(model))
+        vector = model.forward_head(features, pre_logits=True)
+    expected = SelectAdaptivePool2d(pool_type=pool, flatten=True)(features)
+    expected = torch.cat([features.mean((2, 3)), expected], 1) if joined else expected
+    torch.testing.assert_close(vector, expected, **FLOAT32)
 
 
 def test_first_order_of_the_same_map():

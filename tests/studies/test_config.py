@@ -84,6 +84,8 @@ def test_options_are_chosen_on_held_out_images_for_each_arm():
         ({'recipe': {'model': 'resnet18_3g'}}, 'The recipe must say epochs'),
         ({'corruptions': 'jpeg-q20'}, "corruptions must be a list; got 'jpeg-q20'"),
         ({'corruptions': ['jpeg-q20'] * 2}, 'corruptions must list different values'),
+        ({'corruptions': ['jpeg-q20', 'jpeg-q20.0']}, 'corruptions must list different values'),
+        ({'corruptions': ['jpeg-q20'], 'test_split': ''}, 'corruptions are of the test images: name a test_split'),
         ({'corruptions': ['fog-std1']}, "A corruption must be one of noise-stdS.*got 'fog-std1'"),
     ],
 )

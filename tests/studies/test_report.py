@@ -98,7 +98,7 @@ def test_the_paired_test_is_students():
     found = difference(replace(cells['3g'], rows=cells['3g'].rows[1:]).test, cells['avg'].test)
     assert found.seeds == 2 and found.mean == pytest.approx(2.25)
     assert math.isnan(difference(cells['isqrt'].test, cells['avg'].test).p)
-    assert difference({}, cells['avg'].test) is None
+    assert difference(replace(cells['3g'], rows=[]).test, cells['avg'].test) is None
 
 
 def test_the_table_says_what_was_measured():
@@ -131,7 +131,7 @@ def corrupted(row: Row, **top1: float) -> Row:
 def test_the_table_of_corrupted_images(tmp_path):
     rows = [corrupted(row, noise_std0=row.figures.test_top1 - 30, jpeg_q20=50.0 + row.run.seed) for row in ROWS]
     lines = tables(rows).splitlines()
-    header = '| test top-1, % | clean | noise-std0 | jpeg-q20 | mean of the corrupted | minus avg | p |'
+    header = '| arm | clean | noise-std0 | jpeg-q20 | mean of the corrupted | minus avg | p |'
     below = lines[lines.index(header) + 2 :]
     # avg: (50 + 50) / 2, (51 + 51) / 2, (53 + 52) / 2; 3g: 51, 51.75, 54: differences of 1, 0.75, 1.5
     assert below[0] == '| avg | 81.33 ± 1.53 | 51.33 ± 1.53 | 51.00 ± 1.00 | 51.17 ± 1.26 |  |  |'
@@ -139,12 +139,34 @@ def test_the_table_of_corrupted_images(tmp_path):
     p = 2 * student_t.sf(np.mean([1, 0.75, 1.5]) / error, df=2)
     assert below[1] == f'| 3g | 83.50 ± 2.18 | 53.50 ± 2.18 | 51.00 ± 1.00 | 52.25 ± 1.56 | +1.08 ± {error:.2f} | {p:.3f} |'
     assert any('two-sided paired t-test, 2 comparisons' in line for line in lines)
+    assert 'evaluated once per run and corruption.' in ' '.join(lines)
     write_results(tmp_path / 'a.csv', rows)
     assert read_results(tmp_path / 'a.csv') == rows
     # a column of runs without corruptions is empty; what the sha256 covers cannot be changed unseen
     text = (tmp_path / 'a.csv').read_text()
     (tmp_path / 'a.csv').write_text(text.replace('jpeg-q20', 'jpeg-q21'))
     with pytest.raises(ValueError, match='the options of avg-s0 are not those of its sha256'):
+        read_results(tmp_path / 'a.csv')
+
+
+def test_arms_with_other_corruptions_are_not_compared():
+    """The first arm has jpeg-q20 alone, a run of the second lacks noise-std0."""
+    rows = [corrupted(row, jpeg_q20=50.0) for row in ROWS[:3]]
+    rows += [corrupted(ROWS[3], jpeg_q20=60.0), *(corrupted(row, jpeg_q20=60.0, noise_std0=20.0) for row in ROWS[4:6])]
+    lines = tables([*rows, *ROWS[6:]]).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith('| arm | clean | jpeg-q20 | noise-std0 |'))
+    assert lines[start + 2] == '| avg | 81.33 ± 1.53 | 50.00 ± 0.00 |  |  |  |  |'
+    assert lines[start + 3] == '| 3g | 83.50 ± 2.18 | 60.00 ± 0.00 | 20.00 ± 0.00 | 40.00 ± 0.00 |  |  |'
+    assert lines[start + 4] == '| isqrt | 81.83 ± 1.53 |  |  |  |  |  |'
+
+
+@pytest.mark.parametrize('damage', ['[1]', '3', '{""jpeg-q20"": NaN}', '{""jpeg-q20"": ""good""}', '{'])
+def test_damaged_accuracies_of_corrupted_images(damage, tmp_path):
+    write_results(tmp_path / 'a.csv', [corrupted(ROWS[0], jpeg_q20=50.0)])
+    text = (tmp_path / 'a.csv').read_text()
+    assert '{""jpeg-q20"": 50.0}' in text
+    (tmp_path / 'a.csv').write_text(text.replace('{""jpeg-q20"": 50.0}', damage))
+    with pytest.raises(ValueError, match=r'a\.csv is no CSV of a study: '):
         read_results(tmp_path / 'a.csv')
 
 

@@ -302,8 +302,9 @@ def test_two_processes_kills_and_the_real_train_py(tmp_path, timm_script):
         assert (row.figures.val_images, row.figures.test_images, row.figures.train_images) == (12, 12, 60)
         assert row.figures.seconds_per_epoch > 0 and row.figures.memory_mib > 100 and not row.figures.resumed
         last = {'model': SMALL, 'checkpoint': runs / stem / 'last.pth.tar', 'data_dir': tmp_path / 'data', 'split': 'test'}
-        found = timm_3g.validate(**last, corruption='noise-std0.5', device='cpu', workers=0)
-        assert row.figures.corrupted == {'noise-std0.5': found.top1, 'jpeg-q20': pytest.approx(50, abs=50)}
+        for name, top1 in row.figures.corrupted.items():
+            assert top1 == timm_3g.validate(**last, corruption=name, device='cpu', workers=0).top1
+        assert list(row.figures.corrupted) == ['noise-std0.5', 'jpeg-q20']
         summary = (runs / stem / 'summary.csv').read_text().splitlines()
         assert len(summary) == 3 and row.figures.val_top1 == pytest.approx(float(summary[-1].split(',')[3]), abs=1e-3)
     # A run that was killed after the second line of summary.csv, before the checkpoint, goes on from the first epoch's.

@@ -48,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--pin-mem', action='store_true', help='pinned memory for the transfer to a GPU')
     parser.add_argument('--seed', type=int, default=42, metavar='N', help='of streams that shuffle (42)')
     parser.add_argument(
-        '--corruption', default='', metavar='NAME', help='noise-std0.1, blur-std1.0, jpeg-q20 or another value: of the images'
+        '--corruption',
+        default='',
+        metavar='NAME',
+        help='corrupt the images: noise-std0.1, blur-std1.0, jpeg-q20, or other values',
     )
     parser.add_argument('--results-file', type=Path, metavar='CSV', help='append the results as a row')
 

@@ -6,6 +6,7 @@ from .augment import install_augmentations as install_augmentations
 from .class_map import CLASS_NAMES as CLASS_NAMES
 from .class_map import names_in_order as names_in_order
 from .class_map import read_class_map as read_class_map
+from .corrupt import CORRUPTIBLE as CORRUPTIBLE
 from .corrupt import Corrupt as Corrupt
 from .corrupt import to_corrupted as to_corrupted
 from .share import share as share

@@ -1,7 +1,6 @@
 """Noise, blur and JPEG on the images of an evaluation. How much accuracy a network keeps is its robustness to them."""
 
 import io
-import math
 import re
 import zlib
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from PIL import Image, ImageFilter
 from timm.data.transforms import MaybePILToTensor, MaybeToTensor, ToNumpy
 from torchvision import transforms
 
-MODES = ('L', 'RGB')
+CORRUPTIBLE = ('L', 'RGB')  # modes of Pillow
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Kind:
 
 
 def _noise(image: Image.Image, std: float) -> Image.Image:
-    """The pixels are the seed: an image has the same noise for every model, in any order and any process."""
+    """The pixels are the seed: the same crop has the same noise, for any model, in any order and any process."""
     values = np.asarray(image)
     noise = np.random.default_rng(zlib.crc32(values.tobytes())).normal(0.0, 255 * std, values.shape)
     return Image.fromarray(np.clip(values + noise, 0, 255).round().astype(np.uint8))
@@ -52,8 +51,8 @@ def _jpeg(image: Image.Image, quality: float) -> Image.Image:
 
 
 KINDS = {
-    'noise': Kind('std', '0.1', lambda std: 0 < std <= 1, 'must be above 0 and at most 1', _noise),
-    'blur': Kind('std', '1.0', lambda std: 0 < std <= 100, 'must be above 0 and at most 100 pixels', _blur),
+    'noise': Kind('std', '0.1', lambda std: 0.002 <= std <= 1, 'must be from 0.002, half a grey level, to 1', _noise),
+    'blur': Kind('std', '1.0', lambda std: 0.1 <= std <= 100, 'must be from 0.1 to 100 pixels', _blur),
     'jpeg': Kind('q', '20', lambda q: 1 <= q <= 95 and q == int(q), 'must be an integer from 1 to 95', _jpeg),
 }
 
@@ -72,6 +71,8 @@ class Corrupt:
     Raises:
         ValueError: no such kind, or a value out of range.
 
+    Two of one kind and value are equal, however they are written.
+
     Source of the kinds: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
     Perturbations", ICLR 2019. The values are the caller's, not their five severities.
 
@@ -83,13 +84,13 @@ class Corrupt:
     """
 
     def __init__(self, name: str) -> None:
-        found = re.fullmatch(r'([a-z]+)-([a-z]+)(\d+|\d*\.\d+)', name) if isinstance(name, str) else None
+        found = re.fullmatch(r'([a-z]+)-([a-z]+)([0-9]+|[0-9]*\.[0-9]+)', name) if isinstance(name, str) else None
         kind = KINDS.get(found[1]) if found else None
         if not found or not kind or found[2] != kind.parameter:
             forms = ', '.join(f'{key}-{one.parameter}{one.parameter[0].upper()}' for key, one in KINDS.items())
             raise ValueError(f'A corruption must be one of {forms}, for example noise-std0.1; got {name!r:.80}.')
         self.name, self.kind, self.value = name, found[1], float(found[3])
-        if not math.isfinite(self.value) or not kind.accepts(self.value):
+        if not kind.accepts(self.value):
             raise ValueError(
                 f'{kind.parameter} of {found[1]} {kind.rule}, as in {found[1]}-{found[2]}{kind.example}; got {name!r:.80}.'
             )
@@ -100,9 +101,15 @@ class Corrupt:
         Raises:
             ValueError: an image that is neither RGB nor grey with eight bits.
         """
-        if image.mode not in MODES:
-            raise ValueError(f'{self.name} takes images of mode {" or ".join(MODES)}; got {image.mode}.')
+        if image.mode not in CORRUPTIBLE:
+            raise ValueError(f'{self.name} takes images of mode {" or ".join(CORRUPTIBLE)}; got {image.mode}.')
         return KINDS[self.kind].apply(image, self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Corrupt) and (self.kind, self.value) == (other.kind, other.value)
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.value))
 
     def __repr__(self) -> str:
         return f'Corrupt({self.name!r})'

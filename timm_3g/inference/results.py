@@ -64,10 +64,11 @@ class Evaluation:
 
 
 COLUMNS = [field.name for field in fields(Evaluation)]
+_COLUMNS_BEFORE = [name for name in COLUMNS if name != 'corruption']  # of versions that corrupted no images
 
 
 def read_rows(file: Path) -> str:
-    """The text of such a CSV, or '' if the file does not exist. Rows of a version without the last column get it.
+    """The text of such a CSV, or '' if the file does not exist. Rows of versions that corrupted no images get that column.
 
     Raises:
         ValueError: a file with other columns, or not a CSV.
@@ -80,7 +81,7 @@ def read_rows(file: Path) -> str:
         lines = list(csv.reader(io.StringIO(text)))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f'{file} is not a CSV of results: {error}. Move it, or choose another results file.') from error
-    if lines and lines[0] == COLUMNS[:-1]:
+    if lines and lines[0] == _COLUMNS_BEFORE:
         longer = io.StringIO()
         csv.writer(longer, lineterminator='\n').writerows([COLUMNS, *([*line, ''] for line in lines[1:] if line)])
         return longer.getvalue()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from timm_3g.data import Corrupt, read_class_map, require_data, require_split
+from timm_3g.data import CORRUPTIBLE, Corrupt, read_class_map, require_data, require_split
 from timm_3g.utils.options import OptionError, require_at_least
 
 from .options import ModelOptions
@@ -67,6 +67,9 @@ class ValidateOptions(ModelOptions):
             raise OptionError('crops', f'must be 1 or 10; got {self.crops}.')
         if self.corruption:
             Corrupt(self.corruption)
+            if self.input_img_mode not in (None, *CORRUPTIBLE):
+                modes = ' or '.join(CORRUPTIBLE)
+                raise OptionError('input_img_mode', f'must be {modes} with a corruption; got {self.input_img_mode!r}.')
         if not self.data_dir and not self.dataset:
             raise ValueError('Name the data: a folder or tar file (data_dir), or a data set of timm (dataset).')
 

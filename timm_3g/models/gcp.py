@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from timm_3g.compat import FeatureGetterNet
 from timm_3g.layers import WithAverage2d, classify
-from timm_3g.layers.create_pool import POOLS
 
 from ._head import SecondOrderHead, pop_pool_options
 from .backbones import INTERMEDIATES, LAST_STAGE_ALONE, create_backbone, family_of, form_of, remove_head, takes_norm
@@ -83,8 +82,8 @@ class GCP(SecondOrderHead):
 
     def _create_pool(self, global_pool: str, options: dict[str, Any], **dd: Any) -> nn.Module:
         pool = super()._create_pool(global_pool, options, **dd)
-        is_alone = self.out_index is None and global_pool not in POOLS  # timm's pooling of the last map has its average already
-        if not self.first_order or not global_pool or is_alone:
+        has_average = self.out_index is None and global_pool.removeprefix('fast') in ('avg', 'catavgmax')
+        if not self.first_order or not global_pool or has_average:
             return pool
         if global_pool == 'fbn':
             raise ValueError("first_order must be left out for global_pool='fbn': its classifier has a term of first order.")
@@ -256,7 +255,8 @@ def build_gcp(
             more channels, else no reduction.
         out_index: the stage whose map is pooled, as in timm's `forward_intermediates`: earlier stages have more positions and
             fewer channels. Later stages go, unless `first_order`. None: the map of `forward_features`.
-        first_order: join the average of the last map to the vector. With `out_index` also to one of timm's own poolings.
+        first_order: join the average of the last map to the vector, where it is not in it. So 'avg' of an earlier stage is the
+            first-order control of a covariance of it.
         output_stride: 8 or 16 to dilate the last stages of a family that can: more positions, and weights keep their meaning.
         bn_momentum, bn_eps: of every BatchNorm, also in the head. None: the backbone's own, and PyTorch's in the head.
         head_init: 'open' or 'orig': where the re-weighting starts, see `timm_3g.create_global_pool`.

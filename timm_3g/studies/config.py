@@ -35,8 +35,8 @@ class Study:
 
     Raises:
         ValueError: a name that cannot be that of a file, no arm or seed, a repeated value, a grid without seeds of its own, a
-            fraction outside (0, 1], no such corruption, a key that two places set, a
-            recipe without model, epochs, train_split or val_split.
+            fraction outside (0, 1], no such corruption, corruptions without a test_split, a key that two places set, a recipe
+            without model, epochs, train_split or val_split.
 
     >>> recipe = {'model': 'resnet10_mini_3g', 'epochs': 2, 'train_split': 'train', 'val_split': 'holdout'}
     >>> study = Study('poolings', recipe, {'avg': {'gp': 'avg'}, '3g': {'gp': '3g'}}, seeds=[0, 1])
@@ -61,8 +61,8 @@ class Study:
                     raise ValueError(f'{kind}: a name must be letters, digits and _ . + -; got {name!r:.80}.')
         if not self.arms:
             raise ValueError('arms must name at least one arm.')
-        lists = {'seeds': self.seeds, 'grid_seeds': self.grid_seeds, 'corruptions': self.corruptions, **self.axes, **self.grid}
-        for kind, values in lists.items():
+        lists = [('seeds', self.seeds), ('grid_seeds', self.grid_seeds), ('corruptions', self.corruptions)]
+        for kind, values in (*lists, *self.axes.items(), *self.grid.items()):
             if isinstance(values, str) or not isinstance(values, Sequence):
                 raise ValueError(f'{kind} must be a list; got {values!r:.80}.')
             may_be_empty = kind in ('grid_seeds', 'corruptions')
@@ -82,8 +82,10 @@ class Study:
         for fraction in self.axes.get(FRACTION, ()):
             if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction <= 1:
                 raise ValueError(f'{FRACTION} must be in (0, 1]; got {fraction!r:.80}.')
-        for corruption in self.corruptions:
-            Corrupt(corruption)
+        if len({Corrupt(name) for name in self.corruptions}) < len(self.corruptions):
+            raise ValueError(f'corruptions must list different values; got {list(self.corruptions)!r:.80}.')
+        if self.corruptions and not self.test_split:
+            raise ValueError('corruptions are of the test images: name a test_split, or leave them out.')
         self._require_distinct_keys()
         for key in ('model', 'epochs', 'train_split', 'val_split'):
             if any(key not in run.options for run in self.runs({})):

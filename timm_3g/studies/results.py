@@ -144,9 +144,17 @@ def _value(name: str, text: str) -> Any:
     """The value of a column of `Figures` in its type."""
     kind = _TYPES[name]
     if kind == Mapping[str, float]:
-        return {key: float(value) for key, value in json.loads(text).items()} if text else {}
+        return _accuracies(text) if text else {}
     if not text and kind in (int | None, float | None):
         return None
     if kind is str:
         return text
     return bool(int(text)) if kind is bool else float(text) if kind in (float, float | None) else int(text)
+
+
+def _accuracies(text: str) -> dict[str, float]:
+    """The JSON of `corrupted`."""
+    found = json.loads(text)
+    if not isinstance(found, dict) or not all(isinstance(value, float | int) and 0 <= value <= 100 for value in found.values()):
+        raise ValueError(f'corrupted must map corruptions to accuracies in percent; got {text!r:.80}')
+    return {name: float(value) for name, value in found.items()}

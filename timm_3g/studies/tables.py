@@ -33,15 +33,13 @@ class Cell:
 
     @property
     def corruptions(self) -> list[str]:
-        """Names of the corruptions that every run has."""
-        first, *others = (row.figures.corrupted for row in self.rows)
-        return [name for name in first if all(name in other for other in others)]
+        """Names of the corruptions that any of its runs has."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.figures.corrupted))
 
-    @property
-    def corrupted(self) -> dict[int, float]:
-        """Seed -> mean top-1 accuracy over the corruptions in percent. {} without corruptions."""
-        names = self.corruptions
-        return {row.run.seed: mean(row.figures.corrupted[name] for name in names) for row in self.rows} if names else {}
+    def corrupted(self, names: Sequence[str]) -> dict[int, float]:
+        """Seed -> mean top-1 accuracy over corruptions in percent, of the runs that have all of them."""
+        found = {row.run.seed: row.figures.corrupted for row in self.rows}
+        return {seed: mean(top1[name] for name in names) for seed, top1 in found.items() if names and set(names) <= set(top1)}
 
 
 def cells_of(rows: Sequence[Row]) -> list[Cell]:
@@ -94,9 +92,9 @@ def tables(rows: Sequence[Row]) -> str:
     comparisons = 0
     for title in dict.fromkeys(cell.title for cell in cells):
         group = [cell for cell in cells if cell.title == title]
-        for made in (_accuracy(group), _robustness(group)):
+        for heading, made in ((title, _accuracy(group)), ('On corrupted test images', _robustness(group))):
             if made.lines:
-                parts.append('\n'.join([f'**{title}**', ''] * bool(title) + made.lines))
+                parts.append('\n'.join([f'**{heading}**', ''] * bool(heading) + made.lines))
                 comparisons += made.comparisons
     if cells:
         parts.append(
@@ -120,14 +118,11 @@ class _Table:
 
 def _accuracy(group: Sequence[Cell]) -> _Table:
     """Accuracy and cost of every arm at one combination of the axes."""
-    baseline, comparisons = group[0], 0
-    lines = [
-        f'| arm | runs | held-out top-1, % | test top-1, % | minus {baseline.arm} | p | parameters | s per epoch | MiB |',
-        '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |',
-    ]
-    for cell in group:
-        compared = difference(cell.test, baseline.test) if cell is not baseline else None
-        comparisons += compared is not None and not math.isnan(compared.p)
+    baseline = group[0]
+    header = ['runs', 'held-out top-1, %', 'test top-1, %', f'minus {baseline.arm}', 'p', 'parameters', 's per epoch', 'MiB']
+    lines = [_line('arm', *header), _line('---', *['---:'] * len(header))]
+    compared = [difference(cell.test, baseline.test) if cell is not baseline else None for cell in group]
+    for cell, found in zip(group, compared, strict=True):
         seconds = [row.figures.seconds_per_epoch for row in cell.rows if row.figures.seconds_per_epoch]
         lines.append(
             _line(
@@ -135,43 +130,45 @@ def _accuracy(group: Sequence[Cell]) -> _Table:
                 len(cell.rows),
                 spread([row.figures.val_top1 for row in cell.rows]),
                 spread(list(cell.test.values())),
-                *_compared(compared),
+                *_compared(found),
                 f'{cell.rows[0].figures.param_count:,}',
                 f'{mean(seconds):.0f}' if seconds else '',
                 f'{mean(row.figures.memory_mib for row in cell.rows):.0f}',
             )
         )
-    return _Table(lines, comparisons)
+    return _Table(lines, _count(compared))
 
 
 def _robustness(group: Sequence[Cell]) -> _Table:
-    """Accuracy on corrupted test images. Without lines if no arm has any."""
-    names = group[0].corruptions
+    """Accuracy on corrupted test images. Without lines if no run has any.
+
+    Means and differences are over all corruptions of the table. They are empty where runs lack one.
+    """
+    names = list(dict.fromkeys(name for cell in group for name in cell.corruptions))
     if not names:
         return _Table([])
-    baseline, comparisons = group[0], 0
-    lines = [
-        _line('test top-1, %', 'clean', *names, 'mean of the corrupted', f'minus {baseline.arm}', 'p'),
-        _line('---', *['---:'] * (len(names) + 4)),
-    ]
-    for cell in group:
-        compared = difference(cell.corrupted, baseline.corrupted) if cell is not baseline else None
-        comparisons += compared is not None and not math.isnan(compared.p)
-        each = (spread([row.figures.corrupted[name] for row in cell.rows if name in row.figures.corrupted]) for name in names)
-        lines.append(
-            _line(
-                cell.arm, spread(list(cell.test.values())), *each, spread(list(cell.corrupted.values())), *_compared(compared)
-            )
-        )
-    return _Table(lines, comparisons)
+    header = ['clean', *names, 'mean of the corrupted', f'minus {group[0].arm}', 'p']
+    lines = [_line('arm', *header), _line('---', *['---:'] * len(header))]
+    means = [cell.corrupted(names) for cell in group]
+    compared = [difference(one, means[0]) if one is not means[0] else None for one in means]
+    for cell, corrupted, found in zip(group, means, compared, strict=True):
+        each = [[row.figures.corrupted[name] for row in cell.rows if name in row.figures.corrupted] for name in names]
+        values = [list(cell.test.values()), *each, list(corrupted.values())]
+        lines.append(_line(cell.arm, *map(spread, values), *_compared(found)))
+    return _Table(lines, _count(compared))
 
 
-def _compared(compared: Difference | None) -> tuple[str, str]:
+def _compared(found: Difference | None) -> tuple[str, str]:
     """A difference with its standard error, and its p."""
-    if not compared:
+    if not found:
         return '', ''
-    error = '' if math.isnan(compared.error) else f' ± {compared.error:.2f}'
-    return f'{compared.mean:+.2f}{error}', '' if math.isnan(compared.p) else f'{compared.p:.3f}'
+    error = '' if math.isnan(found.error) else f' ± {found.error:.2f}'
+    return f'{found.mean:+.2f}{error}', '' if math.isnan(found.p) else f'{found.p:.3f}'
+
+
+def _count(compared: Sequence[Difference | None]) -> int:
+    """How many have a p."""
+    return sum(found is not None and not math.isnan(found.p) for found in compared)
 
 
 def spread(values: Sequence[float]) -> str:
@@ -197,7 +194,7 @@ def _grid(tried: Sequence[Row], cells: Sequence[Cell]) -> str:
         where = ', '.join(f'{key} {value}' for key, value in {**first.run.axes, **first.run.choice}.items())
         bold = '**' if chosen.get((axes, arm)) == choice else ''
         lines.append(_line(arm, f'{bold}{where}{bold}', spread([row.figures.val_top1 for row in found])))
-    return 'Options were chosen on the held-out images, from the same points for every arm:\n\n' + '\n'.join(lines)
+    return 'Options were chosen on the held-out images, the best of these points for each arm:\n\n' + '\n'.join(lines)
 
 
 def _source(rows: Sequence[Row]) -> str:
@@ -206,13 +203,14 @@ def _source(rows: Sequence[Row]) -> str:
 
     figures = [row.figures for row in rows]
     tested = each(*(f'{f.test_images:,}' for f in figures if f.test_images is not None))
+    corrupted = ' and corruption' if any(f.corrupted for f in figures) else ''
     dates = sorted(f.date[:10] for f in figures)
     sentences = [
         f'{len(rows)} runs of the study `{rows[0].study}`, {each(dates[0], dates[-1]).replace(", ", " to ")}.',
         f'Seeds: {each(*(row.run.seed for row in rows))}.',
         f'Images: {each(*(f"{f.train_images:,}" for f in figures))} to train on, '
         f'{each(*(f"{f.val_images:,}" for f in figures))} held out'
-        + (f', {tested} in the test split, looked at once per run.' if tested else '.'),
+        + (f', {tested} in the test split, evaluated once per run{corrupted}.' if tested else '.'),
         f'Machine: {each(*(f.cpu if f.device == "cpu" else f.device for f in figures))}, '
         f'{each(*(f.threads for f in figures))} threads.',
         f'torch {each(*(f.torch for f in figures))}, timm {each(*(f.timm for f in figures))}, '
