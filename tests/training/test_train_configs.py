@@ -25,7 +25,7 @@ from torch import nn
 from timm_3g import list_pools
 from timm_3g.compat import parser_options
 from timm_3g.data import install_augmentations
-from timm_3g.layers import EighRoot
+from timm_3g.layers import EighRoot, WithAverage2d
 from timm_3g.training import train_arguments
 from timm_3g.training.train_arguments import check_arguments, model_options
 
@@ -198,6 +198,7 @@ def test_model_builds_with_the_pooling_of_its_name(name):
     args, model = recipe(name), build(name)
     assert args['model'] == name.split('.', 1)[0]
     pool = getattr(model, 'global_pool', None) or model.get_submodule('head.global_pool')
+    pool = pool.pool if isinstance(pool, WithAverage2d) else pool
     assert (pool.pool_type, getattr(pool, 'num_reweights', 0)) == expected_pool(name)
     assert model.num_classes == args['num_classes']
 
