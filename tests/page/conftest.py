@@ -37,7 +37,8 @@ def serve(folder: Path, *models: str, end: int = signal.SIGINT) -> Iterator[tupl
     command = [sys.executable, '-m', 'timm_3g', 'page', '--device', 'cpu', '--port', _free_port(), '--models', *models]
     log = folder / 'log'
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'TMPDIR': str(folder)}
-    with log.open('w') as stream, subprocess.Popen(command, stdout=stream, stderr=stream, env=environment) as process:
+    start = {'stdout': log.open('w'), 'stderr': subprocess.STDOUT, 'env': environment, 'preexec_fn': _heed_interrupts}
+    with start['stdout'], subprocess.Popen(command, **start) as process:
         try:
             yield _address(log, process), log
             process.send_signal(end)
@@ -45,6 +46,11 @@ def serve(folder: Path, *models: str, end: int = signal.SIGINT) -> Iterator[tupl
         finally:
             process.kill()
     assert not list(folder.glob('.timm_3g.page.*')) and not list(folder.glob('timm_3g.*')), 'uploads are left behind'
+
+
+def _heed_interrupts() -> None:
+    """What a shell starts in the background ignores SIGINT, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _address(log: Path, process: 'subprocess.Popen[bytes]') -> str:
