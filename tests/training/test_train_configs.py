@@ -26,6 +26,7 @@ from timm_3g import list_pools
 from timm_3g.compat import parser_options
 from timm_3g.data import install_augmentations
 from timm_3g.layers import EighRoot, WithAverage2d
+from timm_3g.studies.results import read_results
 from timm_3g.training import train_arguments
 from timm_3g.training.train_arguments import check_arguments, model_options
 
@@ -274,6 +275,12 @@ def test_training_images_are_cropped_and_coloured_as_published(of, monkeypatch):
     assert kinds == [*crop, 'MaybeToTensor', 'Normalize']
     first = made.transforms[0]
     assert [first.low, first.high] == [256, 512] if of == 'paper_in1k' else list(first.scale) == [0.08, 1.0]
+
+
+def test_the_recipe_of_a_study_is_what_the_study_ran():
+    rows = read_results(ROOT / 'docs' / 'studies' / 'trashnet_finetune.csv')
+    (ran,) = [dict(row.run.options) for row in rows if row.run.name == '3g_tap_avg-s0']
+    assert ran.pop('pretrained_path') and ran == recipe('gcp.ft_trashnet_3g')
 
 
 # What follows needs timm's script. A test never downloads it.
