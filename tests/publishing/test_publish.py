@@ -117,7 +117,9 @@ def test_dry_run_asks_no_network(hub, folder, capsys):
     assert not hub.requests
 
 
-@pytest.mark.parametrize('option', [['--model', SMALL], ['--num-classes', '4'], ['--no-ema'], ['--class-map', 'x']])
+@pytest.mark.parametrize(
+    'option', [['--model', SMALL], ['--num-classes', '4'], ['--no-ema'], ['--class-map', 'x'], ['--with-run']]
+)
 def test_options_of_files_are_refused_for_folders(hub, folder, option, capsys):
     assert publish(folder, *option) == 1
     assert 'is exported already' in capsys.readouterr().err and not hub.requests

@@ -38,6 +38,7 @@ def add_weights_file_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--std', type=float, nargs='+', metavar='N', help='standard deviation of their pixels')
     parser.add_argument('--interpolation', metavar='NAME', help='how images are resized, e.g. bicubic')
     parser.add_argument('--crop-pct', type=float, metavar='N', help='size of the crop divided by that of the resized image')
+    parser.add_argument('--with-run', action='store_true', help='keep args.yaml and summary.csv, which train.py left beside it')
     parser.add_argument('--class-map', default='', metavar='FILE', help='class names in the order of their index, to keep')
     add_card_options(parser)
 
@@ -48,6 +49,6 @@ def run(args: argparse.Namespace) -> None:
     with command_line_names():
         folder = export(options)
     path = folder.path
-    print(f'{path}/ written: model.safetensors, config.json, golden.safetensors, README.md; read back, logits equal.')
+    print(f'{path}/ written: {", ".join(sorted(file.name for file in path.iterdir()))}; read back, logits equal.')
     print(f"import timm, timm_3g; timm.create_model('local-dir:{path}', pretrained=True)")
     print(f'timm-3g publish {path} --repo ORG/{folder.name}')

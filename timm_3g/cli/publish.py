@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _publish_space(args: argparse.Namespace) -> None:
-    of_files = ('model', 'num_classes', 'model_kwargs', 'class_map', 'card', 'license', 'replace_text')
+    of_files = ('model', 'num_classes', 'model_kwargs', 'class_map', 'card', 'license', 'replace_text', 'with_run')
     given = [name for name in of_files if getattr(args, name)]
     if given:
         raise ValueError(f'--{given[0].replace("_", "-")} is of weights, and a Space has none. Leave it out.')

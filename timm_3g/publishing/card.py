@@ -24,6 +24,7 @@ from .folder import CARD, ExportFolder, opened
 from .front_matter import read_text, split_front_matter
 from .marks import merge, prose_of
 from .run_facts import facts_of_run
+from .run_files import RUN_FILES
 
 SOURCES = Path('hub')  # in a checkout of timm_3g, one file per key
 PLACEHOLDER = 'ORG'  # for the owner, until the folder is published
@@ -124,7 +125,8 @@ def make_card(
         )
     facts = {name: facts[name] for name in FACTS if name in facts} | {'sha256': folder.sha256}
     net = net or timm.create_model(f'local-dir:{os.fspath(folder)}', device='meta').eval()
-    return merge(folder.card, render(net, key, facts, prose, repo or f'{PLACEHOLDER}/{key}'))
+    run = [name for name in RUN_FILES if name in folder.files]
+    return merge(folder.card, render(net, key, facts, prose, repo or f'{PLACEHOLDER}/{key}', run))
 
 
 def require_current(folder: ExportFolder) -> None:

@@ -1,7 +1,7 @@
 """The text of a model card, from the facts of its source and the model itself."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from .marks import BEGIN, END, PROSE
 NO_LICENCE = 'The authors granted no licence with these weights. Ask them before you redistribute the weights.'
 
 
-def render(net: nn.Module, key: str, facts: Mapping[str, Any], prose: str, repo: str) -> str:
+def render(net: nn.Module, key: str, facts: Mapping[str, Any], prose: str, repo: str, run: Sequence[str] = ()) -> str:
     """The card without any hand-written text.
 
     Args:
@@ -27,6 +27,7 @@ def render(net: nn.Module, key: str, facts: Mapping[str, Any], prose: str, repo:
         facts: checked facts (see `check_facts`).
         prose: the text of the source.
         repo: ORG/NAME for the snippets.
+        run: names of the files of the run that the folder holds.
     """
     results = [
         EvalResult(
@@ -59,7 +60,7 @@ def render(net: nn.Module, key: str, facts: Mapping[str, Any], prose: str, repo:
     sections = [
         BEGIN,
         f'# Model card for {key}',
-        _details(net, facts),
+        _details(net, facts, run),
         _results(facts),
         _usage(net, repo),
         '\n'.join([PROSE[0], prose, PROSE[1]]) if prose else '',
@@ -70,7 +71,7 @@ def render(net: nn.Module, key: str, facts: Mapping[str, Any], prose: str, repo:
     return f'---\n{data.to_yaml()}\n---\n' + '\n\n'.join(filter(None, sections)) + '\n'
 
 
-def _details(net: Any, facts: Mapping[str, Any]) -> str:
+def _details(net: Any, facts: Mapping[str, Any], run: Sequence[str]) -> str:
     stats = model_stats(net)
     pool = ', '.join(f'{name}={value!r}' for name, value in net.global_pool.options.items())
     licence = facts['license'] + (f', {facts["license_note"]}' if facts.get('license_note') else '')
@@ -84,6 +85,7 @@ def _details(net: Any, facts: Mapping[str, Any]) -> str:
         'Original': facts.get('origin'),
         'Licence': licence + (f'. {NO_LICENCE}' if facts['license'] == 'unknown' and facts.get('origin') else ''),
         'Training': facts['recipe'] or 'recipe not stated',
+        'Run': ', '.join(f'[{name}]({name})' for name in run) or None,
         'Hardware': facts['hardware'] or 'not stated',
         'Hours': facts['hours'] if facts['hours'] is not None else 'not stated',
         'Seeds': ', '.join(map(str, facts['seeds'] or [])) or 'not stated',

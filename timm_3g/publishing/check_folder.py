@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from timm_3g.checkpoints import CONFIG, GOLDEN, WEIGHTS, require_pixels, require_sound
 
 from .folder import ExportFolder, open_folder, require_own_files
+from .run_files import RUN_FILES
 
 # Tolerance for golden logits from another machine or release: float32 through a network.
 GOLDEN_RTOL, GOLDEN_ATOL = 1e-3, 1e-4
@@ -59,7 +60,7 @@ def open_checked(path: Path) -> tuple[ExportFolder, nn.Module]:
 
 def _states(path: Path) -> dict[str, tuple[int, ...] | None]:
     """What changes when somebody writes to a file: which file it is, its size and its time."""
-    files = {name: path / name for name in (WEIGHTS, CONFIG, GOLDEN)}
+    files = {name: path / name for name in (WEIGHTS, CONFIG, GOLDEN, *RUN_FILES)}
     stats = {name: file.stat() if file.exists() else None for name, file in files.items()}
     return {name: (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) if s else None for name, s in stats.items()}
 

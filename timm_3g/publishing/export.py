@@ -18,6 +18,7 @@ from timm_3g.utils.options import OptionError, takes_fields_of
 from .card import make_card
 from .folder import CARD, ExportFolder
 from .run_facts import base_of
+from .run_files import run_files
 from .write_folder import new_folder, write_folder
 
 
@@ -36,6 +37,8 @@ class WeightsOptions:
         std: standard deviation of the pixels, one number or one per channel.
         interpolation: how images are resized, e.g. 'bicubic'.
         crop_pct: size of the crop divided by the size of the resized image.
+        with_run: keep args.yaml and summary.csv, which train.py left beside a checkpoint. Of absolute paths, only the last part
+            is kept.
 
     Raises:
         ValueError: an image size that is not positive, or an unknown interpolation.
@@ -51,6 +54,7 @@ class WeightsOptions:
     std: Sequence[float] | None = None
     interpolation: str | None = None
     crop_pct: float | None = None
+    with_run: bool = False
 
     def __post_init__(self) -> None:
         if self.img_size is not None and self.img_size < 1:
@@ -107,7 +111,7 @@ def export(options: ExportOptions) -> ExportFolder:
         The folder.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file, or `with_run` and none of a run beside it.
         FileExistsError: the output exists.
         ValueError: the weights cannot be read, are not of this model, or read back differently.
 
@@ -135,6 +139,7 @@ def export_file(options: ExportOptions, otherwise: str = '') -> ExportFolder:
     """
     checkpoint = Path(options.checkpoint)
     require_file(checkpoint)
+    of_run = run_files(checkpoint) if options.with_run else {}
     weights = open_weights(checkpoint, options.use_ema)
     model, training = options.model or weights.record.key or otherwise, weights.record.training
     _require_exportable(model, options.tag, weights.record)
@@ -154,6 +159,9 @@ def export_file(options: ExportOptions, otherwise: str = '') -> ExportFolder:
     output = Path(options.output or (f'{arch}.{own}' if own else arch))
     with new_folder(output) as path:
         folder, again = write_folder(net, path)
+        for name, content in of_run.items():
+            (path / name).write_bytes(content)
+        folder = replace(folder, files={**folder.files, **of_run})
         if options.with_card:
             card = make_card(
                 folder, options.card, options.license, training, base_model=base_model, net=again.to(device='meta')

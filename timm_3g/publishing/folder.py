@@ -1,4 +1,4 @@
-"""An exported folder: model.safetensors, config.json, golden.safetensors and README.md. It is opened once and then carried."""
+"""An exported folder: weights, config.json, golden pair, card, and what the run left. It is opened once and then carried."""
 
 import json
 import os
@@ -11,9 +11,10 @@ from typing import Any
 from timm_3g.checkpoints import CONFIG, GOLDEN, SHA256, WEIGHTS
 
 from .front_matter import read_text, split_front_matter
+from .run_files import RUN_FILES
 
 CARD = 'README.md'
-FILES = (WEIGHTS, CONFIG, GOLDEN, CARD)  # nothing else is ever published
+FILES = (WEIGHTS, CONFIG, GOLDEN, CARD)  # nothing else is ever published, but RUN_FILES where they are
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class ExportFolder:
     Attributes:
         path: where it is.
         config: the content of config.json.
-        files: the bytes of config.json and golden.safetensors, by name.
+        files: the bytes of config.json and golden.safetensors, and of args.yaml and summary.csv where they are, by name.
         card: the text of README.md, '' if there is none.
 
     >>> import timm, timm_3g
@@ -75,7 +76,8 @@ def open_folder(path: str | Path, with_card: bool = True) -> ExportFolder:
     remedy = f'`timm-3g export {path / WEIGHTS}` makes one from the weights.'
     if missing:
         raise FileNotFoundError(f'{path} is not a folder of `timm-3g export`: it lacks {", ".join(missing)}. {remedy}')
-    files = {name: (path / name).read_bytes() for name in (CONFIG, GOLDEN)}
+    there = (CONFIG, GOLDEN, *(name for name in RUN_FILES if (path / name).is_file()))
+    files = {name: (path / name).read_bytes() for name in there}
     config = _parsed(files[CONFIG], path / CONFIG)
     if not re.fullmatch(r'[0-9a-f]{64}', str(config.get(SHA256))):
         raise ValueError(f'{path} is not a folder of `timm-3g export`: its {CONFIG} has no {SHA256}. {remedy}')
@@ -90,7 +92,7 @@ def opened(folder: ExportFolder | str | Path) -> ExportFolder:
 def require_own_files(path: Path) -> None:
     """Raise ValueError if a file to be published is a link to something outside the folder, or not a regular file."""
     inside = Path(os.path.realpath(path))
-    for name in FILES:
+    for name in (*FILES, *RUN_FILES):
         file = path / name
         if inside not in Path(os.path.realpath(file)).parents:
             raise ValueError(

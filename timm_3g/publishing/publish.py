@@ -11,7 +11,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from timm.models import split_model_name_tag
 
-from timm_3g.checkpoints import CONFIG, GOLDEN, WEIGHTS
+from timm_3g.checkpoints import WEIGHTS
 from timm_3g.utils.options import OptionError, takes_fields_of
 from timm_3g.utils.temporary import start_of, sweep
 
@@ -22,6 +22,7 @@ from .folder import CARD, FILES, ExportFolder
 from .front_matter import split_front_matter
 from .marks import hand_written, readdress
 from .push import Pushed, PushOptions, push
+from .run_files import RUN_FILES
 
 
 @dataclass(frozen=True)
@@ -107,12 +108,12 @@ def publish(options: PublishOptions) -> Published:
         folder = replace(folder, card=readdress(folder.card, options.repo))
         pushed = Pushed() if options.dry_run else push(folder, options.repo, options, str(options.source))
         sizes = {WEIGHTS: (folder.path / WEIGHTS).stat().st_size, CARD: len(folder.card.encode())}
-        sizes |= {name: len(folder.files[name]) for name in (CONFIG, GOLDEN)}
+        sizes |= {name: len(content) for name, content in folder.files.items()}
         return Published(
             options.repo,
-            {name: sizes[name] for name in FILES},
+            {name: sizes[name] for name in (*FILES, *RUN_FILES) if name in sizes},
             folder.sha256,
-            tuple(file.name for file in sorted(folder.path.iterdir()) if file.name not in FILES),
+            tuple(file.name for file in sorted(folder.path.iterdir()) if file.name not in sizes),
             split_front_matter(folder.card)[0].get('license', 'unknown'),
             pushed.commit,
             pushed.url,
@@ -159,10 +160,18 @@ def check_request(options: PublishOptions) -> str:
         raise OptionError('repo', f'must be ORG/NAME.TAG; got {options.repo!r}: {error}') from error
     if not owner or not name:
         raise OptionError('repo', f'must be ORG/NAME.TAG, e.g. ORG/resnet50_3g.birds; got {options.repo!r}.')
-    of_files = (options.model, options.num_classes, options.model_kwargs, not options.use_ema, options.class_map)
+    of_files = (
+        options.model,
+        options.num_classes,
+        options.model_kwargs,
+        not options.use_ema,
+        options.class_map,
+        options.with_run,
+    )
     if source.is_dir() and any(of_files):
         raise ValueError(
-            f'{source} is exported already. --model, --num-classes, --model-kwargs, --no-ema and --class-map are for files.'
+            f'{source} is exported already. For files only: --model, --num-classes, --model-kwargs, --no-ema, --class-map and '
+            '--with-run.'
         )
     if options.create_pr and (options.tag or options.revision):
         raise ValueError('--create-pr opens a pull request against main. It goes with neither --tag nor --revision.')

@@ -51,7 +51,7 @@ class Pushed:
 
 
 def push(folder: ExportFolder, repo: str, options: PushOptions, source: str) -> Pushed:
-    """Push the four files of a checked folder in one commit. Then set the tag.
+    """Push the files of a checked folder in one commit. Then set the tag.
 
     Args:
         folder: checked, with the card to publish.

@@ -1,0 +1,53 @@
+"""args.yaml and summary.csv of a run of timm's train.py: what it was told, and what every epoch gave."""
+
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import yaml
+
+RUN_FILES = ('args.yaml', 'summary.csv')
+
+
+def run_files(checkpoint: Path) -> dict[str, bytes]:
+    """The two files that train.py left beside a checkpoint, by name.
+
+    Of an absolute path in args.yaml, only the last part is kept: it says nothing to others, and may name a person.
+
+    Raises:
+        FileNotFoundError: one is missing.
+        ValueError: args.yaml is not a mapping in YAML, or one of them is not UTF-8.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as run:
+    ...     _ = Path(run, 'args.yaml').write_text('data_dir: /home/me/birds\\nlr: 0.1\\n')
+    ...     _ = Path(run, 'summary.csv').write_text('epoch,eval_top1\\n0,61.5\\n')
+    ...     run_files(Path(run, 'last.pth.tar'))
+    {'args.yaml': b'data_dir: birds\\nlr: 0.1\\n', 'summary.csv': b'epoch,eval_top1\\n0,61.5\\n'}
+    """
+    missing = [name for name in RUN_FILES if not (checkpoint.parent / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f'--with-run takes {" and ".join(RUN_FILES)} from beside {checkpoint}, as train.py leaves them; missing: '
+            f'{", ".join(missing)}.'
+        )
+    arguments, summary = ((checkpoint.parent / name).read_bytes() for name in RUN_FILES)
+    try:
+        summary.decode()
+        given = yaml.safe_load(arguments.decode())
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f'{" or ".join(RUN_FILES)} beside {checkpoint} cannot be read: {error}.') from error
+    if not isinstance(given, dict):
+        raise ValueError(f'{checkpoint.parent / RUN_FILES[0]} must be a mapping of options, as train.py writes it.')
+    return dict(zip(RUN_FILES, (yaml.safe_dump(_without_folders(given)).encode(), summary), strict=True))
+
+
+def _without_folders(value: Any) -> Any:
+    """The value with every absolute path in it, of either kind of system, cut to its last part."""
+    if isinstance(value, dict):
+        return {key: _without_folders(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(entry) for entry in value]
+    if isinstance(value, str):
+        kinds = (PurePosixPath(value), PureWindowsPath(value))
+        return next((path.name for path in kinds if path.is_absolute()), value)
+    return value
