@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from timm_3g.__main__ import main
 from timm_3g.checkpoints import shipped as _shipped
+from timm_3g.inference.data_config import data_config
+from timm_3g.inference.options import ModelOptions
 from timm_3g.models.loading import class_names, create_loaded
 from timm_3g.publishing.front_matter import split_front_matter
 from timm_3g.publishing.run_facts import base_of
@@ -139,3 +141,53 @@ def test_its_classes_have_no_foreign_names(tmp_path):
 )
 def test_base(arguments, base):
     assert base_of(arguments) == base
+
+
+TESTED = 'convnext_atto_3g'  # its backbone was trained at 224 px, and is evaluated at 288
+TEST_SIZE = (3, 288, 288)
+
+
+def evaluated_at(model: str, file: Path | None = None, **options) -> tuple[int, ...]:
+    given = ModelOptions(model, checkpoint=file, device='cpu', **options)
+    return tuple(data_config(given, create_loaded(model, file))['input_size'])
+
+
+@pytest.fixture(scope='module')
+def of_test_size(tmp_path_factory) -> Path:
+    """A folder whose config.json records a size for tests."""
+    root = tmp_path_factory.mktemp('tested')
+    torch.save(timm.create_model(TESTED, num_classes=3).state_dict(), root / 'bare.pth')
+    assert main(['export', str(root / 'bare.pth'), '--model', TESTED, '--output', str(root / 'out')]) == 0
+    return root / 'out'
+
+
+def test_a_recorded_size_for_tests_counts_wherever_the_weights_are_read_from(of_test_size):
+    assert timm.get_pretrained_cfg(TESTED).test_input_size == TEST_SIZE
+    assert evaluated_at(f'local-dir:{of_test_size}') == TEST_SIZE
+    assert evaluated_at(TESTED, of_test_size / 'model.safetensors') == TEST_SIZE
+    assert evaluated_at(TESTED, of_test_size / 'model.safetensors', img_size=64) == (3, 64, 64)
+
+
+def test_it_travels_through_a_second_export(of_test_size, tmp_path):
+    cfg, _, body = export(of_test_size / 'model.safetensors', tmp_path / 'again')
+    assert tuple(cfg['test_input_size']) == TEST_SIZE
+    assert 'Image size: train = 224 x 224, test = 288 x 288' in body
+    assert 'resolve_model_data_config(model, use_test_size=True)' in body
+
+
+def test_the_size_of_a_run_replaces_it(tmp_path):
+    args = argparse.Namespace(model=TESTED, img_size=64)
+    state = timm.create_model(TESTED, num_classes=3).state_dict()
+    torch.save({'state_dict': state, 'args': args, 'epoch': 0}, tmp_path / 'run.pth')
+    assert evaluated_at(TESTED, tmp_path / 'run.pth') == (3, 64, 64)
+    cfg, _, body = export(tmp_path / 'run.pth', tmp_path / 'out')
+    assert not cfg.get('test_input_size') and 'Image size: 64 x 64' in body and 'use_test_size' not in body
+
+
+def test_a_damaged_size_for_tests_is_refused(of_test_size, tmp_path, capsys):
+    folder = Path(shutil.copytree(of_test_size, tmp_path / 'damaged'))
+    config = json.loads((folder / 'config.json').read_text())
+    config['pretrained_cfg']['test_input_size'] = [3]
+    (folder / 'config.json').write_text(json.dumps(config))
+    assert main(['export', str(folder / 'model.safetensors'), '--output', str(tmp_path / 'out')]) == 1
+    assert 'has test_input_size=(3,), which timm cannot use' in capsys.readouterr().err

@@ -11,7 +11,16 @@ from .record import Record
 
 PREPROCESSING = ('input_size', 'mean', 'std', 'crop_pct', 'interpolation')
 INTERPOLATIONS = ('bilinear', 'bicubic', 'nearest', 'lanczos', 'box', 'hamming', 'random')
-DESCRIPTION = (*PREPROCESSING, 'crop_mode', 'label_names', 'label_descriptions', 'license', 'tag')
+DESCRIPTION = (
+    *PREPROCESSING,
+    'test_input_size',
+    'test_crop_pct',
+    'crop_mode',
+    'label_names',
+    'label_descriptions',
+    'license',
+    'tag',
+)
 
 
 def description(record: Record, arch: str) -> dict[str, Any]:
@@ -84,9 +93,10 @@ def _checked_description(fields: dict[str, Any], file: str | Path) -> dict[str, 
     Raises:
         ValueError: one that is no size, no normalisation, no interpolation or no names.
     """
-    size, descriptions = fields.get('input_size'), fields.get('label_descriptions')
+    descriptions = fields.get('label_descriptions')
     wrong = {
-        'input_size': size is not None and not (len(_numbers(size)) == 3 and min(_numbers(size)) > 0),
+        'input_size': not _is_size(fields.get('input_size')),
+        'test_input_size': not _is_size(fields.get('test_input_size')),
         'mean': 'mean' in fields and not _numbers(fields['mean']),
         'std': 'std' in fields and not _numbers(fields['std']),
         'interpolation': fields.get('interpolation', 'bilinear') not in INTERPOLATIONS,
@@ -98,6 +108,11 @@ def _checked_description(fields: dict[str, Any], file: str | Path) -> dict[str, 
             f'{str(file)!r} or the config.json beside it has {name}={fields[name]!r:.80}, which timm cannot use. Fix it.'
         )
     return fields
+
+
+def _is_size(value: Any) -> bool:
+    """Whether a value is three positive numbers, or None."""
+    return value is None or (len(_numbers(value)) == 3 and min(_numbers(value)) > 0)
 
 
 def _numbers(values: Any) -> tuple[float, ...]:

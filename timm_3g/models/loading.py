@@ -155,8 +155,8 @@ def bears_tag(model: str, weights: Weights, num_classes: int) -> bool:
 def _described(weights: Weights, arch: str, num_classes: int) -> dict[str, Any]:
     """Fields of pretrained_cfg: those recorded with the file, and the class names beside it where the record has none."""
     known = weights.description(arch)
-    # What is recorded is for this evaluation, too, not only for the default tag's own.
-    known |= {f'test_{name}': None for name in ('input_size', 'crop_pct') if name in known}
+    # What is recorded is for evaluation, too, unless the record has sizes for that: those of the default tag are its own.
+    known = {f'test_{name}': None for name in ('input_size', 'crop_pct') if name in known} | known
     beside = weights.file.with_name(CLASS_NAMES)
     if beside.is_file() and not known.get('label_names'):
         names = names_in_order(read_class_map(beside), beside)

@@ -110,12 +110,17 @@ def model_stats(net: Any) -> dict[str, str]:
         net(torch.zeros(1, *cfg['input_size'], device=parameter.device, dtype=parameter.dtype))
     for hook in hooks:
         hook.remove()
+    tested = cfg.get('test_input_size')
     return {
         'Params (M)': f'{sum(p.numel() for p in net.parameters()) / 1e6:.1f}',
         'GMACs': f'{counter.get_total_flops() / 2e9:.2f}',
         'Activations (M)': f'{activations / 1e6:.1f}',
-        'Image size': ' x '.join(map(str, cfg['input_size'][1:])),
+        'Image size': f'train = {_side(cfg["input_size"])}, test = {_side(tested)}' if tested else _side(cfg['input_size']),
     }
+
+
+def _side(size: Sequence[int]) -> str:
+    return ' x '.join(map(str, size[1:]))
 
 
 def _results(facts: Mapping[str, Any]) -> str:
@@ -136,7 +141,9 @@ def _percent(metric: Mapping[str, Any], name: str) -> str:
 
 def _usage(net: Any, repo: str) -> str:
     """Complete snippets. Classification only if there is a classifier."""
-    height, width = net.pretrained_cfg['input_size'][1:]
+    tested = net.pretrained_cfg.get('test_input_size')
+    height, width = (tested or net.pretrained_cfg['input_size'])[1:]
+    of_size = ', use_test_size=True' if tested else ''
     maps = ''.join(
         f'\n    #   (1, {info["num_chs"]}, {math.ceil(height / info["reduction"])}, {math.ceil(width / info["reduction"])})'
         for info in net.feature_info
@@ -146,7 +153,7 @@ def _usage(net: Any, repo: str) -> str:
     classification = f"""### Image Classification
 
 ```python
-{_open(repo, '')}
+{_open(repo, '', of_size)}
 with torch.inference_mode():
     logits = model(image)  # (1, {net.num_classes})
 percent, classes = logits.softmax(dim=1).mul(100).topk({min(5, net.num_classes)})
@@ -160,7 +167,7 @@ Install the package timm_3g. Importing it registers the architecture in timm.
 {classification if net.num_classes else ''}### Feature Map Extraction
 
 ```python
-{_open(repo, ', features_only=True')}
+{_open(repo, ', features_only=True', of_size)}
 with torch.inference_mode():
     for feature_map in model(image):
         print(feature_map.shape){maps}
@@ -169,7 +176,7 @@ with torch.inference_mode():
 ### Image Embeddings
 
 ```python
-{_open(repo, ', num_classes=0')}
+{_open(repo, ', num_classes=0', of_size)}
 with torch.inference_mode():
     embedding = model(image)  # (1, {net.head_hidden_size}): the pooled vector
     features = model.forward_features(image)  # {features}, unpooled
@@ -177,7 +184,7 @@ with torch.inference_mode():
 ```"""
 
 
-def _open(repo: str, options: str) -> str:
+def _open(repo: str, options: str, of_size: str) -> str:
     return f"""from urllib.request import urlopen
 
 import timm
@@ -188,7 +195,7 @@ from PIL import Image
 url = 'https://huggingface.co/datasets/huggingface/documentation-images/resolve/main/beignets-task-guide.png'
 picture = Image.open(urlopen(url)).convert('RGB')
 model = timm.create_model('hf-hub:{repo}', pretrained=True{options}).eval()
-transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model{of_size}), is_training=False)
 image = transform(picture).unsqueeze(0)"""
 
 
