@@ -113,10 +113,13 @@ def test_the_options_of_all_commands_exist(capsys):
     assert len(helps) >= 6
 
 
-def test_links_of_the_readme_lead_somewhere():
-    """mkdocs checks those of docs/."""
-    links = [link.partition('#')[0] for link in re.findall(r'\]\((?!https?:)(.*?)\)', (ROOT / 'README.md').read_text())]
-    assert links and not [link for link in links if not (ROOT / link).exists()]
+@pytest.mark.parametrize('page', [ROOT / 'README.md', *sorted(DOCS.rglob('*.md'))], ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    """Those of docs/ to pages and pictures of docs/, as in the built site."""
+    links = [link.partition('#')[0] for link in re.findall(r'\]\((?!https?:|#)(.*?)\)', page.read_text())]
+    site = ROOT if page.parent == ROOT else DOCS
+    there = [(page.parent / link).resolve() for link in links]
+    assert not [file for file in there if not (file.exists() and file.is_relative_to(site))]
 
 
 def test_the_site_shows_every_page():
