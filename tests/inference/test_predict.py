@@ -98,7 +98,7 @@ def test_a_pipe_or_a_device_is_no_image(folder, capsys, make):
         ({'crop_pct': 0}, 'crop_pct must be finite and positive'),
         ({'test_crop_pct': 'big'}, 'test_crop_pct must be finite and positive'),
         ({'crop_mode': 'big'}, "crop_mode must be one of center, squash, border; got 'big'"),
-        ({'test_input_size': [3]}, 'The input size must be three positive integers'),
+        ({'test_input_size': [3]}, 'test_input_size=(3,), which timm cannot use'),
         ({'input_size': [3, 10**6, 10**6]}, 'Images would be resized to'),
     ],
 )
