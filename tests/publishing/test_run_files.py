@@ -93,3 +93,11 @@ def test_a_link_out_of_the_folder_is_not_pushed(hub, checkpoint, tmp_path, capsy
     os.symlink(shutil.copy(checkpoint.parent / 'args.yaml', tmp_path / 'private.yaml'), folder / 'args.yaml')
     assert main(['publish', str(folder), '--repo', REPO]) == 1
     assert 'outside the folder, and is not read' in capsys.readouterr().err and not hub.requests
+
+
+def test_what_somebody_puts_into_a_folder_leaves_without_its_folders_too(hub, checkpoint, tmp_path):
+    folder = export(checkpoint, f'{SMALL}.birds', output=tmp_path / 'out').path
+    shutil.copy(checkpoint.parent / 'args.yaml', folder)
+    assert main(['publish', str(folder), '--repo', REPO]) == 0
+    there = hub.repos[REPO].commits[hub.repos[REPO].sha('main')]['files']
+    assert b'/home/ann' not in there['args.yaml'].data and yaml.safe_load(there['args.yaml'].data)['data_dir'] == 'birds'

@@ -11,7 +11,7 @@ from typing import Any
 from timm_3g.checkpoints import CONFIG, GOLDEN, SHA256, WEIGHTS
 
 from .front_matter import read_text, split_front_matter
-from .run_files import RUN_FILES
+from .run_files import RUN_FILES, read_run_file
 
 CARD = 'README.md'
 FILES = (WEIGHTS, CONFIG, GOLDEN, CARD)  # nothing else is ever published, but RUN_FILES where they are
@@ -25,6 +25,7 @@ class ExportFolder:
         path: where it is.
         config: the content of config.json.
         files: the bytes of config.json and golden.safetensors, and of args.yaml and summary.csv where they are, by name.
+            Absolute paths in args.yaml have lost their folders.
         card: the text of README.md, '' if there is none.
 
     >>> import timm, timm_3g
@@ -76,8 +77,8 @@ def open_folder(path: str | Path, with_card: bool = True) -> ExportFolder:
     remedy = f'`timm-3g export {path / WEIGHTS}` makes one from the weights.'
     if missing:
         raise FileNotFoundError(f'{path} is not a folder of `timm-3g export`: it lacks {", ".join(missing)}. {remedy}')
-    there = (CONFIG, GOLDEN, *(name for name in RUN_FILES if (path / name).is_file()))
-    files = {name: (path / name).read_bytes() for name in there}
+    files = {name: (path / name).read_bytes() for name in (CONFIG, GOLDEN)}
+    files |= {name: read_run_file(path / name) for name in RUN_FILES if (path / name).is_file()}
     config = _parsed(files[CONFIG], path / CONFIG)
     if not re.fullmatch(r'[0-9a-f]{64}', str(config.get(SHA256))):
         raise ValueError(f'{path} is not a folder of `timm-3g export`: its {CONFIG} has no {SHA256}. {remedy}')

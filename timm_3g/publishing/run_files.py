@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-RUN_FILES = ('args.yaml', 'summary.csv')
+ARGUMENTS = 'args.yaml'
+RUN_FILES = (ARGUMENTS, 'summary.csv')
 
 
 def run_files(checkpoint: Path) -> dict[str, bytes]:
@@ -30,15 +31,26 @@ def run_files(checkpoint: Path) -> dict[str, bytes]:
             f'--with-run takes {" and ".join(RUN_FILES)} from beside {checkpoint}, as train.py leaves them; missing: '
             f'{", ".join(missing)}.'
         )
-    arguments, summary = ((checkpoint.parent / name).read_bytes() for name in RUN_FILES)
+    return {name: read_run_file(checkpoint.parent / name) for name in RUN_FILES}
+
+
+def read_run_file(file: Path) -> bytes:
+    """The content of one of `RUN_FILES` as it may be published: args.yaml without the folders of absolute paths.
+
+    Raises:
+        ValueError: it is not UTF-8, or args.yaml is not a mapping in YAML.
+    """
+    content = file.read_bytes()
     try:
-        summary.decode()
-        given = yaml.safe_load(arguments.decode())
+        text = content.decode()
+        given = yaml.safe_load(text) if file.name == ARGUMENTS else None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f'{" or ".join(RUN_FILES)} beside {checkpoint} cannot be read: {error}.') from error
+        raise ValueError(f'{file} cannot be read: {error}. Replace it with what train.py wrote, or remove it.') from error
+    if file.name != ARGUMENTS:
+        return content
     if not isinstance(given, dict):
-        raise ValueError(f'{checkpoint.parent / RUN_FILES[0]} must be a mapping of options, as train.py writes it.')
-    return dict(zip(RUN_FILES, (yaml.safe_dump(_without_folders(given)).encode(), summary), strict=True))
+        raise ValueError(f'{file} must be a mapping of options, as train.py writes it. Replace it, or remove it.')
+    return yaml.safe_dump(_without_folders(given)).encode()
 
 
 def _without_folders(value: Any) -> Any:
