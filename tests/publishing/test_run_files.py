@@ -57,6 +57,13 @@ def test_the_run_travels_with_the_weights(hub, checkpoint, tmp_path, capsys):
     assert there.keys() == names(folder) and there['summary.csv'].data == SUMMARY.encode()
 
 
+def test_the_summary_of_a_resumed_run_has_one_header(checkpoint, tmp_path):
+    header = SUMMARY.splitlines(keepends=True)[0]
+    (checkpoint.parent / 'summary.csv').write_text(f'{SUMMARY}{header}1,1.25,63.5\n')  # train.py appends both
+    export(checkpoint, SMALL, tag='birds', with_run=True, output=tmp_path / 'out')
+    assert (tmp_path / 'out' / 'summary.csv').read_text() == f'{SUMMARY}1,1.25,63.5\n'
+
+
 def test_a_run_stays_at_home_unless_asked_for(checkpoint, tmp_path):
     folder = export(checkpoint, f'{SMALL}.birds', output=tmp_path / 'out').path
     assert names(folder) == {'model.safetensors', 'config.json', 'golden.safetensors', 'README.md'}

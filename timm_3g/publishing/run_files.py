@@ -35,7 +35,10 @@ def run_files(checkpoint: Path) -> dict[str, bytes]:
 
 
 def read_run_file(file: Path) -> bytes:
-    """The content of one of `RUN_FILES` as it may be published: args.yaml without the folders of absolute paths.
+    """The content of one of `RUN_FILES` as it may be published.
+
+    args.yaml comes without the folders of absolute paths. summary.csv comes with one header: train.py writes another when it
+    resumes.
 
     Raises:
         ValueError: it is not UTF-8, or args.yaml is not a mapping in YAML.
@@ -47,7 +50,8 @@ def read_run_file(file: Path) -> bytes:
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f'{file} cannot be read: {error}. Replace it with what train.py wrote, or remove it.') from error
     if file.name != ARGUMENTS:
-        return content
+        header, *rows = text.splitlines(keepends=True) or ['']
+        return ''.join([header, *(row for row in rows if row != header)]).encode()
     if not isinstance(given, dict):
         raise ValueError(f'{file} must be a mapping of options, as train.py writes it. Replace it, or remove it.')
     return yaml.safe_dump(_without_folders(given)).encode()
