@@ -196,7 +196,7 @@ def test_a_training_step_under_autocast(gpu, name, dtype):
 
 def test_a_network_on_gpu_equals_the_cpu(gpu, precision):
     precision('ieee')
-    model = timm.create_model('resnet10_mini_3g.cifar10', pretrained=True).eval()
+    model = timm.create_model('resnet10_mini_3g.open_cifar10', pretrained=True).eval()
     x = torch.randn(4, 3, 32, 32)
     with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
         expected = copy.deepcopy(model).double()(x.double())

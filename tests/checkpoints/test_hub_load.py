@@ -159,7 +159,7 @@ def test_offline(published, logits, monkeypatch):
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
     assert torch.equal(run(load(f'hf-hub:{REPO}')), logits)
     assert torch.equal(run(by_registry(**ON_HUB)), logits)
-    with pytest.raises(RuntimeError, match=rf'acme/other on the Hub: .*Tags of {SMALL}: cifar10'):
+    with pytest.raises(RuntimeError, match=rf'acme/other on the Hub: .*Tags of {SMALL}: cifar10, open_cifar10'):
         by_registry(**{**ON_HUB, 'hf_hub_id': 'acme/other'})
 
 
@@ -225,7 +225,9 @@ def test_the_owner_is_one_setting(monkeypatch):
 def test_a_hub_without_the_weights_is_asked_once(hub, fault, said):
     if fault != 404:
         hub.fail.append(('', fault))
-    with pytest.raises(RuntimeError, match=rf'acme/nothing on the Hub: .*{said}.*Tags of {SMALL}: cifar10.*`pretrained=False`'):
+    with pytest.raises(
+        RuntimeError, match=rf'acme/nothing on the Hub: .*{said}.*Tags of {SMALL}: cifar10, open_cifar10.*`pretrained=False`'
+    ):
         by_registry(**{**ON_HUB, 'hf_hub_id': 'acme/nothing'})
     assert len(hub.requests) == (fault != DROP)
 

@@ -97,7 +97,7 @@ def published(folder):
 
 
 SOURCES = {
-    'shipped': (lambda folder: None, lambda _: timm.create_model(SMALL, pretrained=True), 1),
+    'shipped': (lambda folder: None, lambda _: timm.create_model(f'{SMALL}.cifar10', pretrained=True), 1),
     'fetched': (lambda folder: None, lambda _: timm.create_model(f'{SMALL}.cifar10', pretrained=True), 1),
     'local-dir': (lambda folder: SHIPPED, lambda path: timm.create_model(f'local-dir:{path}', pretrained=True), 2),
     'hf-hub': (published, lambda name: timm.create_model(name, pretrained=True), 2),

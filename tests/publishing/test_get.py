@@ -183,7 +183,7 @@ def test_before_get_pretrained_names_the_command_at_once(server, cache, key, mon
     with pytest.raises(RuntimeError, match=rf'`timm-3g get {key}` fetches them from their authors') as raised:
         timm.create_model(key, pretrained=True)
     tags = re.search(r'Tags of resnet10_mini_3g: (.*?)\. ', str(raised.value))[1]
-    assert set(tags.split(', ')) == {'cifar10', 'drive', 'plain', 'unnamed'}
+    assert set(tags.split(', ')) == {'open_cifar10', 'cifar10', 'drive', 'plain', 'unnamed'}
 
 
 @torch.inference_mode()
@@ -540,8 +540,9 @@ def test_list_says_where_each_set_is(server, cache, file, capsys):
     table = rows(capsys)
     expected = {key for key in timm.list_models(include_tags=True) if timm.get_pretrained_cfg(key).origin_url}
     expected = {key for key in expected if _registry.model_entrypoint(key.split('.')[0]).__module__.startswith('timm_3g.')}
-    assert table.keys() == expected | {f'{SMALL}.cifar10'} and len(table) == 16
-    assert 'in the package' in table[f'{SMALL}.cifar10']
+    shipped = {f'{SMALL}.cifar10', f'{SMALL}.open_cifar10'}
+    assert table.keys() == expected | shipped and len(table) == 17
+    assert all('in the package' in table[key] for key in shipped)
     assert all(
         'not here: timm-3g get' in table[key] and timm.get_pretrained_cfg(key).origin_url in table[key] for key in expected
     )

@@ -8,7 +8,7 @@ from timm_3g.page import PageOptions, export_space, page
 from ._arguments import command_line_names, options_from
 
 EXAMPLE = """timm-3g page
-  timm-3g page --models resnet10_mini_3g.cifar10 resnet50_3g=FILE.pth local-dir:DIR
+  timm-3g page --models resnet10_mini_3g.open_cifar10 resnet50_3g=FILE.pth local-dir:DIR
   timm-3g page --export SPACE --weights ORG/resnet50_3g.birds"""
 
 

@@ -13,7 +13,7 @@ from timm_3g.utils.terminal import printable
 from ._arguments import command_line_names, options_from
 from ._model_options import add_model_options
 
-EXAMPLE = 'timm-3g predict photo.jpg holidays/ --model resnet10_mini_3g.cifar10 --topk 3 --explain pictures'
+EXAMPLE = 'timm-3g predict photo.jpg holidays/ --model resnet10_mini_3g.open_cifar10 --topk 3 --explain pictures'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -190,10 +190,17 @@ def _drive_cfg(file_id: str, page: str = _3G_NET, **kwargs: Any) -> dict[str, An
 
 CIFAR10 = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 
+
+def _shipped_cfg(key: str) -> dict[str, Any]:
+    """Weights of the small member that ship."""
+    return mini_cfg(file=shipped_file(key), label_names=CIFAR10)
+
+
 default_cfgs = generate_default_cfgs(
     on_hub(
         {
-            'resnet10_mini_3g.cifar10': mini_cfg(file=shipped_file('resnet10_mini_3g.cifar10'), label_names=CIFAR10),
+            'resnet10_mini_3g.open_cifar10': _shipped_cfg('resnet10_mini_3g.open_cifar10'),  # the default: it stands first
+            'resnet10_mini_3g.cifar10': _shipped_cfg('resnet10_mini_3g.cifar10'),
             'resnet18_3g.untrained': _cfg(),
             'resnet23_3g.untrained': _cfg(),
             'resnet34_3g.untrained': _cfg(),

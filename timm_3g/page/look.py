@@ -64,7 +64,7 @@ def look(model: ShelfModel, file: str | Path | None, megapixels: int) -> Look:
     >>> from timm_3g.page.shelf import Shelf
     >>> file = Path(tempfile.mkdtemp(), 'photo.png')
     >>> Image.new('RGB', (32, 32), 'skyblue').save(file)
-    >>> model = Shelf(['resnet10_mini_3g.cifar10'], device='cpu').get('resnet10_mini_3g.cifar10')
+    >>> model = Shelf(['resnet10_mini_3g.open_cifar10'], device='cpu').get('resnet10_mini_3g.open_cifar10')
     >>> found = look(model, file, megapixels=50)
     >>> next(iter(found.top(model.classes))), found.maps.shape
     ('airplane', torch.Size([3, 8, 8]))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from timm_3g.utils.options import OptionError, require_at_least
 
-SHIPPED = 'resnet10_mini_3g.cifar10'
+SHIPPED = 'resnet10_mini_3g.open_cifar10'
 LOCAL = ('127.0.0.1', 'localhost', '::1')
 
 
@@ -15,7 +15,7 @@ class PageOptions:
 
     Attributes:
         models: what visitors can choose, the first is chosen at the start. Each is a name that timm.create_model takes and that
-            stands for weights (`resnet10_mini_3g.cifar10`, `local-dir:DIR`, `hf-hub:ORG/NAME.TAG`), or ARCH=FILE: an
+            stands for weights (`resnet10_mini_3g.open_cifar10`, `local-dir:DIR`, `hf-hub:ORG/NAME.TAG`), or ARCH=FILE: an
             architecture and a weights file. Visitors can load nothing else.
         device: None for CUDA where there is a GPU, else the CPU.
         host: address to listen on. 127.0.0.1 lets in this machine alone.
@@ -30,10 +30,10 @@ class PageOptions:
         ValueError: no model, one twice, or a number out of range.
 
     >>> PageOptions().models
-    ('resnet10_mini_3g.cifar10',)
-    >>> PageOptions(models=['resnet10_mini_3g.cifar10'] * 2)
+    ('resnet10_mini_3g.open_cifar10',)
+    >>> PageOptions(models=['resnet10_mini_3g.open_cifar10'] * 2)
     Traceback (most recent call last):
-    timm_3g.utils.options.OptionError: models must name each model once, at least one; got resnet10_mini_3g.cifar10 twice.
+    timm_3g.utils.options.OptionError: models must name each model once, at least one; got resnet10_mini_3g.open_cifar10 twice.
     """
 
     models: Sequence[str] = (SHIPPED,)

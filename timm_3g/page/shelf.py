@@ -58,12 +58,12 @@ class Shelf:
         ValueError: a model that timm does not know.
         FileNotFoundError: a file or folder that is not there.
 
-    >>> shelf = Shelf(['resnet10_mini_3g.cifar10'], device='cpu')
-    >>> shelf.get('resnet10_mini_3g.cifar10').classes[3]
+    >>> shelf = Shelf(['resnet10_mini_3g.open_cifar10'], device='cpu')
+    >>> shelf.get('resnet10_mini_3g.open_cifar10').classes[3]
     'cat'
     >>> shelf.get('local-dir:/etc')
     Traceback (most recent call last):
-    ValueError: This page has no model 'local-dir:/etc'. It has resnet10_mini_3g.cifar10.
+    ValueError: This page has no model 'local-dir:/etc'. It has resnet10_mini_3g.open_cifar10.
     """
 
     def __init__(self, models: Sequence[str], device: str | None = None) -> None:
@@ -124,8 +124,8 @@ def split_model(model: str) -> tuple[str, str]:
 def names_of(models: Iterable[str]) -> tuple[str, ...]:
     """What visitors call models, no two alike: without the folders of this machine.
 
-    >>> names_of(['resnet10_mini_3g.cifar10', 'local-dir:/home/ada/birds', 'resnet50_3g=/home/ada/last.pth', 'local-dir:birds'])
-    ('resnet10_mini_3g.cifar10', 'birds', 'resnet50_3g (last.pth)', 'birds, 2')
+    >>> names_of(['resnet50_3g.orig_in1k', 'local-dir:/home/ada/birds', 'resnet50_3g=/home/ada/last.pth', 'local-dir:birds'])
+    ('resnet50_3g.orig_in1k', 'birds', 'resnet50_3g (last.pth)', 'birds, 2')
     """
     names: list[str] = []
     for model in models:

@@ -37,7 +37,7 @@ def draw_statistics(model: ShelfModel, file: str | Path | None, channel: int, me
     >>> from timm_3g.page.shelf import Shelf
     >>> file = Path(tempfile.mkdtemp(), 'photo.png')
     >>> Image.new('RGB', (32, 32), 'skyblue').save(file)
-    >>> model = Shelf(['resnet10_mini_3g.cifar10'], device='cpu').get('resnet10_mini_3g.cifar10')
+    >>> model = Shelf(['resnet10_mini_3g.open_cifar10'], device='cpu').get('resnet10_mini_3g.open_cifar10')
     >>> len(draw_statistics(model, file, channel=0, megapixels=50).axes)
     2
     >>> draw_statistics(model, file, channel=64, megapixels=50)

@@ -17,7 +17,7 @@ def table_of(model: ShelfModel, files: Sequence[str], megapixels: int) -> list[l
     """A row of COLUMNS for each file. A file that cannot be read has an error in place of classes.
 
     >>> from timm_3g.page.shelf import Shelf
-    >>> model = Shelf(['resnet10_mini_3g.cifar10'], device='cpu').get('resnet10_mini_3g.cifar10')
+    >>> model = Shelf(['resnet10_mini_3g.open_cifar10'], device='cpu').get('resnet10_mini_3g.open_cifar10')
     >>> table_of(model, ['absent.png'], megapixels=50)[0][0]
     'absent.png'
     """
