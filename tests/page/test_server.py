@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 import timm
 from common import SMALL
 from conftest import serve
 from PIL import Image
 
 from timm_3g.page import build_page
+from timm_3g.page.build import EXAMPLES, _example_files
 from timm_3g.page.options import SHIPPED
 from timm_3g.page.quota import used
 
@@ -53,6 +55,11 @@ def ask(address: str, path: str, name: str) -> str:
 def photo(tmp_path) -> Path:
     Image.fromarray(np.full((64, 64, 3), (135, 206, 235), np.uint8)).save(tmp_path / 'sky.png')
     return tmp_path / 'sky.png'
+
+
+def test_the_photographs_have_lost_nothing(tmp_path):
+    for file, source in zip(_example_files(tmp_path), EXAMPLES.values(), strict=True):
+        assert np.array_equal(np.asarray(Image.open(file)), getattr(skimage.data, source)())
 
 
 def test_an_image_and_what_is_none(address, photo):
