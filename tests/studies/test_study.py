@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import timm.data
+import yaml
 from common import SMALL, image_folder
 from filelock import SoftFileLease
 from test_report import FIGURES
@@ -316,6 +317,8 @@ def test_two_processes_kills_and_the_real_train_py(tmp_path, timm_script):
     row = progress.rows[1]
     assert row.figures.resumed and (runs / f'{stem}.log').read_text().count('Scheduled epochs') == 2
     assert row.figures.val_images == 12 and row.figures.seconds_per_epoch > 0
+    # With its own seed the second epoch would draw again what the first drew.
+    assert row.run.options['seed'] == 0 and yaml.safe_load((runs / stem / 'args.yaml').read_text())['seed'] == 1000
     # A process that finds the run taken says so.
     run = read_study(tmp_path / 'real.yaml').final_runs('avg', {}, {})[0]
     job = Job(run, str(runs), str(tmp_path / 'data'), words[0], scripts)

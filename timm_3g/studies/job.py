@@ -34,6 +34,7 @@ from .run import Run
 from .subset import take_fraction
 
 LEASE = 120.0  # seconds without a sign of life after which a run of another machine is taken over. All must agree on it
+RESUMED = 1000  # what is added to the seed of an interrupted run, per epoch that is done
 TAKEN = 75  # exit code of a process that found the run taken: EX_TEMPFAIL of sysexits.h
 
 
@@ -104,8 +105,10 @@ def train_and_evaluate(job: Job) -> Figures:
     last = job.file('') / 'last.pth.tar'
     before = open_weights(last).record.training['epoch'] + 1 if last.exists() else 0
     arguments = ['--config', str(job.file('.yaml')), '--data-dir', str(data), '--output', job.folder, '--experiment', run.stem]
+    if last.exists():  # train.py seeds anew: with the seed of the run it would draw again what the first epochs drew
+        arguments += ['--resume', str(last), '--seed', str(run.seed + RESUMED * before)]
     start = time.perf_counter()
-    prepare_script('train.py', arguments + ['--resume', str(last)] * last.exists(), job.timm_scripts)()
+    prepare_script('train.py', arguments, job.timm_scripts)()
     seconds = time.perf_counter() - start
     memory = _memory_mib()
     device = run.options.get('device')
