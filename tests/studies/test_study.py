@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,6 +142,26 @@ def test_a_run_of_another_process_is_waited_for(folder, trained):
     progress = do(folder)
     other.join()
     assert first.name not in trained and len(trained) == 7 and len(progress.rows) == 8
+
+
+def test_processes_that_start_together_do_not_start_the_same_runs(folder, trained, monkeypatch):
+    """A run is taken from the moment it is started: a process imports for seconds before it holds the run's own lock."""
+    (folder / 'a.yaml').write_text(OPTIONS + f'arms: {{avg: {{gp: avg}}}}\nseeds: {list(range(8))}\n')
+    start = Job.start
+
+    class Slow:
+        def __init__(self, job):
+            self.process, self.ends = start(job), time.monotonic() + 0.3
+
+        def poll(self):
+            return None if time.monotonic() < self.ends else self.process.poll()
+
+    monkeypatch.setattr(Job, 'start', lambda job: Slow(job))
+    with ThreadPoolExecutor(4) as pool:
+        for progress in pool.map(lambda _: do(folder), range(4)):
+            assert len(progress.rows) == 8
+    assert sorted(trained) == [f'avg-s{seed}' for seed in range(8)]
+    assert not list((folder / 'out' / 'runs').glob('*.lock'))
 
 
 def test_a_run_whose_owner_died_is_taken_over(folder, trained):

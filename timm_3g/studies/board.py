@@ -20,7 +20,7 @@ class Board:
         self.study, self.folder, self.file = content, folder, file
         self.rows: dict[str, Row] = {}
         self.runs: list[Run] = []
-        self._locks: dict[str, SoftFileLease] = {}
+        self._locks: dict[str, tuple[SoftFileLease, SoftFileLease]] = {}
 
     def update(self) -> None:
         """Read the CSV and what the runs have left."""
@@ -57,12 +57,24 @@ class Board:
         known = self._held_out()
         return [run for run in self.missing() if (run.phase == GRID or self.study.chosen(run.arm, run.axes, known) is not None)]
 
-    def is_free(self, job: Job) -> bool:
-        """Whether no process holds the run. The lock is kept: it remembers how long it has seen no sign of life."""
-        lock = self._locks.setdefault(job.run.name, job.lock())
-        with suppress(Timeout), lock.acquire(blocking=False):
+    def claim(self, job: Job) -> bool:
+        """Take the run, unless another process starts or trains it. `release` it when its process has ended.
+
+        The locks are kept: they remember how long they have seen no sign of life.
+        """
+        starter, trainer = self._locks.setdefault(job.run.name, (job.starter_lock(), job.lock()))
+        try:
+            starter.acquire(blocking=False)
+        except Timeout:
+            return False
+        with suppress(Timeout), trainer.acquire(blocking=False):
             return True
+        starter.release()
         return False
+
+    def release(self, job: Job) -> None:
+        """Give back a run that was claimed."""
+        self._locks[job.run.name][0].release()
 
     def save(self) -> None:
         """Write the CSV, again if a process has finished a run meanwhile: whoever writes last has seen all."""

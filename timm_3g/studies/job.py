@@ -1,7 +1,7 @@
 """One run in a process of its own: train, evaluate, leave the figures. `study` starts it as `python -m timm_3g.studies.job`.
 
-The process that trains holds the lock, not the one that started it. So a run whose starter was killed goes on alone, and nobody
-trains it twice.
+The process that trains holds a lock of its own. So a run whose starter was killed goes on alone, and nobody trains it twice.
+The starter holds another: until the new process has imported torch and taken the first, no other starter tries the same run.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -44,7 +44,8 @@ class Job:
 
     Attributes:
         run: what to train.
-        folder: of the runs: STEM/ is what train.py writes, STEM.json the figures, STEM.lock the lock, by `Run.stem`.
+        folder: of the runs: STEM/ is what train.py writes, STEM.json the figures, STEM.lock the lock, STEM.starter.lock that of
+            the starter, by `Run.stem`.
         data_dir: an ImageFolder with the splits that the run names.
         config: the study's file.
         timm_scripts: a checkout of timm, or None.
@@ -62,8 +63,15 @@ class Job:
 
     def lock(self) -> SoftFileLease:
         """The lock of the run. It ends with its process, and for other machines after LEASE seconds without a sign of life."""
-        self.file('.lock').parent.mkdir(parents=True, exist_ok=True)
-        return SoftFileLease(self.file('.lock'), lease_duration=LEASE, on_compromise=_end)
+        return self._lease('.lock', on_compromise=_end)
+
+    def starter_lock(self) -> SoftFileLease:
+        """The lock of the process that starts the run. A starter that loses it goes on: the run has a lock of its own."""
+        return self._lease('.starter.lock', on_compromise=None)
+
+    def _lease(self, suffix: str, on_compromise: Callable[[Any], None] | None) -> SoftFileLease:
+        self.file(suffix).parent.mkdir(parents=True, exist_ok=True)
+        return SoftFileLease(self.file(suffix), lease_duration=LEASE, on_compromise=on_compromise)
 
     def start(self) -> 'subprocess.Popen[bytes]':
         """Start the process. What it prints goes to STEM.log."""

@@ -125,15 +125,18 @@ def _work(board: Board, options: StudyOptions, folder: Path) -> dict[str, Path]:
         while True:
             board.save()
             jobs = [_job(run, options, folder) for run in board.ready() if run.name not in failed]
-            free = next((job for job in jobs if board.is_free(job)), None)
-            if free:
-                bar.set_description(f'{board.study.name}: {free.run.name}')
-                process = free.start()
-                while (code := process.poll()) is None:
-                    _show(bar, board)
-                    time.sleep(options.poll)
+            mine = next((job for job in jobs if board.claim(job)), None)
+            if mine:
+                bar.set_description(f'{board.study.name}: {mine.run.name}')
+                try:
+                    process = mine.start()
+                    while (code := process.poll()) is None:
+                        _show(bar, board)
+                        time.sleep(options.poll)
+                finally:
+                    board.release(mine)
                 if code not in (0, TAKEN):
-                    failed[free.run.name] = free.file('.log')
+                    failed[mine.run.name] = mine.file('.log')
             elif jobs:  # other processes have them
                 _show(bar, board)
                 time.sleep(options.poll)
