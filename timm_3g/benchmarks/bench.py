@@ -26,6 +26,7 @@ class Bench:
     device: torch.device
     report: Report
     growth_batch_size: int
+    fit_images: int
     batch_size_model: int
     amp: str
     channels_last: bool
@@ -41,6 +42,7 @@ class Bench:
             device,
             report,
             growth_batch_size=options.growth_batch_size or (32 if gpu else 4),
+            fit_images=options.fit_images or (32 if gpu else 256),
             batch_size_model=options.batch_size_model or (256 if gpu else 8),
             amp=options.amp_dtype or ('bfloat16' if gpu else 'none'),
             channels_last=gpu if options.channels_last is None else options.channels_last,

@@ -50,7 +50,7 @@ class BenchmarkOptions:
         growth_dims: channels d at N = 196.
         growth_sizes: sides of the feature map at d = 256.
         growth_batch_size: None for 4, on a GPU 32.
-        fit_images: sets of N samples.
+        fit_images: sets of N samples. None for 256, on a GPU 32: it waits for each step of each fit there.
         fit_dim: dimensions of a sample.
         model: a network with second-order pooling.
         img_size: square input. None for the model's own.
@@ -88,7 +88,7 @@ class BenchmarkOptions:
     growth_dims: Sequence[int] = (64, 128, 256, 512, 1024, 2048)
     growth_sizes: Sequence[int] = (7, 14, 28, 56)
     growth_batch_size: int | None = None
-    fit_images: int = 256
+    fit_images: int | None = None
     fit_dim: int = 64
     model: str = 'resnet50_3g'
     img_size: int | None = None

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     growth.add_argument('--growth-batch-size', type=int, metavar='N', help='(default: 4, on a GPU 32)')
 
     fit = parser.add_argument_group('fit')
-    fit.add_argument('--fit-images', type=int, default=256, metavar='N', help='sets of size^2 samples (256)')
+    fit.add_argument('--fit-images', type=int, metavar='N', help='sets of size^2 samples (256, on a GPU 32)')
     fit.add_argument('--fit-dim', type=int, default=64, metavar='N', help='dimensions (64)')
 
     model = parser.add_argument_group('model, compile')

@@ -20,7 +20,7 @@ _SHAPE = 0.5  # of the samples: the paper's Laplace
 def measure(bench: Bench) -> list[str]:
     """Time the fits with known and unknown shape, and report their steps and how they ended."""
     options = bench.options
-    count, dim, num = options.fit_images, options.fit_dim, options.size**2
+    count, dim, num = bench.fit_images, options.fit_dim, options.size**2
     x = _samples(count, num, dim).to(bench.device)
     for name, shape in (('known', _SHAPE), ('unknown', None)):
         case = Case.of(images=count, dim=dim, positions=num, shape=name)
