@@ -58,7 +58,7 @@ class Board:
         return [run for run in self.missing() if (run.phase == GRID or self.study.chosen(run.arm, run.axes, known) is not None)]
 
     def claim(self, job: Job) -> bool:
-        """Take the run, unless another process starts or trains it. `release` it when its process has ended.
+        """Take the run, unless another process starts or trains it, or has done so. `release` it when its process has ended.
 
         The locks are kept: they remember how long they have seen no sign of life.
         """
@@ -68,7 +68,8 @@ class Board:
         except Timeout:
             return False
         with suppress(Timeout), trainer.acquire(blocking=False):
-            return True
+            if not read_figures(job.file('.json'), job.run):  # done since the board was read
+                return True
         starter.release()
         return False
 
