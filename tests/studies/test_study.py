@@ -20,7 +20,7 @@ from test_report import FIGURES
 
 import timm_3g
 from timm_3g.studies import read_study, study
-from timm_3g.studies.board import estimate
+from timm_3g.studies.board import Board, estimate
 from timm_3g.studies.job import LEASE, TAKEN, Job, commit_of
 from timm_3g.studies.results import Row, read_figures, read_results, write_figures, write_results
 from timm_3g.studies.subset import take_fraction
@@ -189,6 +189,32 @@ def test_a_run_of_a_machine_that_fell_silent_is_taken_over(folder, trained, monk
     file.write_text(mark.replace(host, 'host=elsewhere'))
     do(folder)
     assert first.name in trained and len(trained) == 8
+
+
+def test_a_silent_machine_that_started_and_trained_is_waited_for_once(folder, monkeypatch):
+    monkeypatch.setattr('timm_3g.studies.job.LEASE', 0.5)
+    board = Board(read_study(folder / 'a.yaml'), folder / 'runs', folder / 'results.csv')
+    board.update()
+    job = Job(board.runs[0], str(folder / 'runs'), 'data', 'a.yaml', None)
+    for suffix, lock in (('.lock', job.lock()), ('.starter.lock', job.starter_lock())):
+        with lock:
+            mark = job.file(suffix).read_text()
+        host = next(line for line in mark.splitlines() if line.startswith('host='))
+        job.file(suffix).write_text(mark.replace(host, 'host=elsewhere'))
+    assert not board.claim(job)
+    time.sleep(0.6)
+    assert board.claim(job)
+    board.release(job)
+
+
+def test_a_run_that_ended_since_the_board_was_read_is_not_claimed(folder):
+    board = Board(read_study(folder / 'a.yaml'), folder / 'runs', folder / 'results.csv')
+    board.update()
+    job = Job(board.runs[0], str(folder / 'runs'), 'data', 'a.yaml', None)
+    assert board.claim(job)
+    board.release(job)
+    write_figures(job.file('.json'), figures(job.run))
+    assert not board.claim(job) and not list((folder / 'runs').glob('*.lock'))
 
 
 def test_a_failure_does_not_stop_the_others(folder, trained):

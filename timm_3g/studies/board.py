@@ -60,12 +60,16 @@ class Board:
     def claim(self, job: Job) -> bool:
         """Take the run, unless another process starts or trains it, or has done so. `release` it when its process has ended.
 
-        The locks are kept: they remember how long they have seen no sign of life.
+        The locks are kept: they remember how long they have seen no sign of life. Both are looked at each time, so that a
+        machine that fell silent is waited for once.
         """
         starter, trainer = self._locks.setdefault(job.run.name, (job.starter_lock(), job.lock()))
         try:
             starter.acquire(blocking=False)
         except Timeout:
+            if job.file('.lock').exists():  # one that is free is left to the process that is being started
+                with suppress(Timeout), trainer.acquire(blocking=False):
+                    pass
             return False
         with suppress(Timeout), trainer.acquire(blocking=False):
             if not read_figures(job.file('.json'), job.run):  # done since the board was read

@@ -69,7 +69,7 @@ class Job:
         """The lock of the process that starts the run. A starter that loses it goes on: the run has a lock of its own."""
         return self._lease('.starter.lock', on_compromise=None)
 
-    def _lease(self, suffix: str, on_compromise: Callable[[Any], None] | None) -> SoftFileLease:
+    def _lease(self, suffix: str, on_compromise: Callable[[object], None] | None) -> SoftFileLease:
         self.file(suffix).parent.mkdir(parents=True, exist_ok=True)
         return SoftFileLease(self.file(suffix), lease_duration=LEASE, on_compromise=on_compromise)
 
