@@ -14,6 +14,7 @@ import torch
 from common import EXACT, FLOAT32, SMALL, create_global_pool, features
 
 from timm_3g.benchmarks import SECTIONS, BenchmarkOptions, Case, Report, benchmark
+from timm_3g.benchmarks.bench import Bench
 from timm_3g.benchmarks.options import device_of
 from timm_3g.benchmarks.rounding import RoundedProducts, round_bf16, round_fp16, round_tf32, tf32_products
 from timm_3g.benchmarks.sections.fit import plain_fixed_point
@@ -365,6 +366,13 @@ def test_head_compares_three_forms_idle_and_busy(whole):
     expected = {(f, p, c) for f in ('textbook', 'handwritten', 'ours') for p in phases for c in cases}
     for quantity in ('median', 'min', 'IQR', 'rounds', 'speed-up over textbook', 'speed-up over handwritten'):
         assert figures(whole[0], 'head', quantity).keys() == expected
+
+
+def test_a_gpu_fits_fewer_sets():
+    """One by one it waits for every step of every fit: 256 sets take minutes there."""
+    for options, wanted in ((BenchmarkOptions(), (256, 32)), (BenchmarkOptions(fit_images=7), (7, 7))):
+        report = Report(describe(torch.device('cpu'), ''))
+        assert tuple(Bench.of(options, torch.device(name), report).fit_images for name in ('cpu', 'cuda')) == wanted
 
 
 def test_the_plain_fixed_point_is_the_same_estimate():
