@@ -40,21 +40,24 @@ def folder(tmp_path):
     return tmp_path
 
 
+class Process:
+    """A run that ends at once, with invented figures."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def poll(self) -> int:
+        if 'broken' in self.job.run.arm:
+            self.job.file('.log').write_text('first\nValueError: it broke.\n\n')
+            return 1
+        write_figures(self.job.file('.json'), figures(self.job.run))
+        return 0
+
+
 @pytest.fixture
 def trained(monkeypatch):
     """Names of the runs that were started. They end at once, with invented figures."""
     names: list[str] = []
-
-    class Process:
-        def __init__(self, job: Job) -> None:
-            self.job = job
-
-        def poll(self) -> int:
-            if 'broken' in self.job.run.arm:
-                self.job.file('.log').write_text('first\nValueError: it broke.\n\n')
-                return 1
-            write_figures(self.job.file('.json'), figures(self.job.run))
-            return 0
 
     def start(job):
         names.append(job.run.name)
@@ -300,6 +303,29 @@ def test_a_share_of_the_images(tmp_path):
     assert take_fraction(tmp_path, 'train', 1.0, tmp_path / 'shares') == tmp_path
     assert take_fraction(tmp_path, 'train', 0.25, tmp_path / 'shares') == shares[1]
     assert {f.name for f in (tmp_path / 'shares').iterdir()} == {share.name for share in shares}
+
+
+def test_a_share_where_the_split_is_a_link(tmp_path):
+    image_folder(tmp_path / 'disk', {'cifar': 4})
+    image_folder(tmp_path / 'data', {'val': 1})
+    (tmp_path / 'data' / 'train').symlink_to(tmp_path / 'disk' / 'cifar')
+    share = take_fraction(tmp_path / 'data', 'train', 0.5, tmp_path / 'shares')
+    assert sorted(f.name for f in share.iterdir()) == ['train', 'val']
+    assert len(timm.data.create_dataset('', root=str(share), split='train')) == 6
+
+
+def test_the_options_of_every_arm_are_checked_as_they_were_written(folder, monkeypatch):
+    """YAML reads 1e-05, which JSON writes, as a string."""
+    (folder / 'a.yaml').write_text(OPTIONS + 'arms: {3g: {opt_kwargs: {eps: 1.0e-5}}}\nseeds: [0]\n')
+    checked = []
+    monkeypatch.setattr('timm_3g.studies.run_study.find_script', lambda *args: 'train.py')
+    monkeypatch.setattr(
+        'timm_3g.studies.run_study.check_arguments', lambda _, words: checked.append(yaml.safe_load(Path(words[1]).read_text()))
+    )
+    run = next(read_study(folder / 'a.yaml').runs({}))
+    monkeypatch.setattr(Job, 'start', lambda job: Process(job))
+    do(folder)
+    assert checked == [run.options] and checked[0]['opt_kwargs'] == {'eps': 1e-5}
 
 
 def test_the_commit(tmp_path, monkeypatch):

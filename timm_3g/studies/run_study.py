@@ -1,10 +1,10 @@
 """All runs of a study: what is missing is trained, whatever was killed goes on, and many processes share the work."""
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from tqdm import tqdm
 
 from timm_3g.data import require_data, require_split
@@ -191,7 +191,7 @@ def _require_options(board: Board, data: str, root: Path, scripts: Path | str | 
         if run.arm not in seen and run.name not in board.rows:
             seen.add(run.arm)
             file = root / 'runs' / f'{run.stem}.yaml'
-            write_text(file, json.dumps(dict(run.options)))  # JSON is YAML
+            write_text(file, yaml.safe_dump(dict(run.options), sort_keys=False))
             try:
                 check_arguments(script, ['--config', str(file), '--data-dir', data])
             except ValueError as error:

@@ -37,7 +37,8 @@ def take_fraction(root: str | Path, split: str, fraction: float, folder: Path) -
     """
     if fraction == 1.0:
         return Path(root)
-    source = Path(search_split(str(root), split)).resolve()
+    found = Path(search_split(str(root), split))
+    source = found.resolve()
     copy = folder / f'fraction={fraction:g}-{hashlib.sha256(str(source).encode()).hexdigest()[:8]}'
     if copy.exists():
         return copy
@@ -49,7 +50,7 @@ def take_fraction(root: str | Path, split: str, fraction: float, folder: Path) -
     for label, of_class in files.items():
         random.Random(label.name).shuffle(of_class)
         for file in of_class[: max(1, round(fraction * len(of_class)))]:
-            link = partial / source.name / file.relative_to(source)
+            link = partial / found.name / file.relative_to(source)
             link.parent.mkdir(parents=True, exist_ok=True)
             os.symlink(file, link)
     for other in sorted(f for f in Path(root).iterdir() if f.is_dir() and f.resolve() != source):
