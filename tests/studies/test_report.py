@@ -114,6 +114,12 @@ def test_the_table_says_what_was_measured():
     assert 'commit 0123456789ab+' in text
 
 
+def test_a_process_that_only_evaluated_has_no_part_in_the_cost():
+    rows = [a_row('avg', 0, 80.0), a_row('avg', 1, 81.0, seconds_per_epoch=None, memory_mib=100)]
+    assert '| avg | 2 | 80.00 ± 0.00 | 80.50 ± 0.71 |  |  | 1,234,567 | 12 | 800 |' in tables(rows)
+    assert '| 1,234,567 |  |  |' in tables(rows[1:])
+
+
 def test_one_table_per_combination_of_the_axes():
     rows = [*at({'epochs': 3}), *at({'epochs': 9})]
     text = tables(rows)

@@ -85,7 +85,8 @@ def difference(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Diffe
 def tables(rows: Sequence[Row]) -> str:
     """Markdown: one table per combination of the axes, the table of the grid, and what a reader must know of them.
 
-    The first arm of the rows is the one that the others are compared with. Times and memory are means over the runs.
+    The first arm of the rows is the one that the others are compared with. Times and memory are means over the runs
+    whose training they measured.
     """
     cells = cells_of(rows)
     parts: list[str] = []
@@ -123,7 +124,8 @@ def _accuracy(group: Sequence[Cell]) -> _Table:
     lines = [_line('arm', *header), _line('---', *['---:'] * len(header))]
     compared = [difference(cell.test, baseline.test) if cell is not baseline else None for cell in group]
     for cell, found in zip(group, compared, strict=True):
-        seconds = [row.figures.seconds_per_epoch for row in cell.rows if row.figures.seconds_per_epoch]
+        # A process that had no epoch left to train measured neither time nor memory of training.
+        trained = [row.figures for row in cell.rows if row.figures.seconds_per_epoch]
         lines.append(
             _line(
                 cell.arm,
@@ -132,8 +134,8 @@ def _accuracy(group: Sequence[Cell]) -> _Table:
                 spread(list(cell.test.values())),
                 *_compared(found),
                 f'{cell.rows[0].figures.param_count:,}',
-                f'{mean(seconds):.0f}' if seconds else '',
-                f'{mean(row.figures.memory_mib for row in cell.rows):.0f}',
+                f'{mean(figures.seconds_per_epoch or 0.0 for figures in trained):.0f}' if trained else '',
+                f'{mean(figures.memory_mib for figures in trained):.0f}' if trained else '',
             )
         )
     return _Table(lines, _count(compared))
