@@ -21,6 +21,7 @@ from .integrity import check_name_digits as check_name_digits
 from .integrity import sha256_of as sha256_of
 from .record import Record as Record
 from .record import stamp as stamp
+from .sound import NotFiniteError as NotFiniteError
 from .sound import require_pixels as require_pixels
 from .sound import require_sound as require_sound
 from .source import GOLDEN as GOLDEN

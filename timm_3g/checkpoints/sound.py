@@ -6,12 +6,24 @@ from typing import Any
 
 from torch import nn
 
+
+class NotFiniteError(ValueError):
+    """Weights, statistics or logits are NaN or infinite: what a training run leaves that diverged.
+
+    >>> net = nn.Linear(1, 1)
+    >>> _ = nn.init.constant_(net.weight, float('nan'))
+    >>> require_sound(net)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    timm_3g.checkpoints.sound.NotFiniteError: Weights must be finite, and variances not negative; these are not: weight. The ...
+    """
+
+
 CROP_MODES = ('center', 'squash', 'border')
 _MOST = 4  # names in a message
 
 
 def require_sound(net: nn.Module) -> None:
-    """Raise ValueError where weights or statistics are NaN or infinite, or a variance is negative.
+    """Raise NotFiniteError where weights or statistics are NaN or infinite, or a variance is negative.
 
     >>> require_sound(nn.BatchNorm2d(4))
     """
@@ -23,7 +35,7 @@ def require_sound(net: nn.Module) -> None:
     ]
     if wrong:
         more = f' and {len(wrong) - _MOST} more' if len(wrong) > _MOST else ''
-        raise ValueError(
+        raise NotFiniteError(
             f'Weights must be finite, and variances not negative; these are not: {", ".join(wrong[:_MOST])}{more}. The file is '
             f'damaged, or the training run diverged. Take an earlier checkpoint.'
         )

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from timm_3g.checkpoints import NotFiniteError
+
 
 @dataclass
 class Counts:
@@ -24,12 +26,13 @@ class Counts:
         """Count a batch: logits (B, classes), target (B,) of class indices.
 
         Raises:
-            ValueError: logits that are not finite, a label that the model has no class for, or images without labels, which
+            NotFiniteError: logits that are not finite.
+            ValueError: a label that the model has no class for, or images without labels, which
                 some data sets mark with -1.
         """
         finite = logits.isfinite().all(1)
         if not finite.all():
-            raise ValueError(
+            raise NotFiniteError(
                 f'The logits of image {self.images + int((~finite).int().argmax()) + 1} of this process are not finite. The '
                 f'weights, mean or std are damaged, or amp overflows. The accuracy cannot be computed.'
             )

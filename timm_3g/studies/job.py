@@ -12,10 +12,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm.data
 import torch
@@ -23,8 +23,9 @@ import yaml
 from filelock import SoftFileLease, Timeout
 
 import timm_3g
-from timm_3g.checkpoints import open_weights
-from timm_3g.inference import validate
+from timm_3g.checkpoints import NotFiniteError, open_weights
+from timm_3g.inference import ValidateOptions, validate
+from timm_3g.models.loading import create_loaded
 from timm_3g.training import prepare_script, read_summary
 from timm_3g.utils.files import write_text
 from timm_3g.utils.machine import describe
@@ -106,44 +107,52 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train_and_evaluate(job: Job) -> Figures:
-    """The figures of a run. An interrupted one goes on from its last checkpoint."""
+    """The figures of a run. An interrupted one goes on from its last checkpoint.
+
+    Raises:
+        RuntimeError: train.py ended before the last epoch. It returns as if all were done where Ctrl-C interrupts it.
+    """
     run = job.run
     data = take_fraction(job.data_dir, str(run.options['train_split']), run.fraction, Path(job.folder).parent / 'data')
     write_text(job.file('.yaml'), yaml.safe_dump(dict(run.options), sort_keys=False))
     last = job.file('') / 'last.pth.tar'
-    before = open_weights(last).record.training['epoch'] + 1 if last.exists() else 0
+    before = _epochs_in(last)
     arguments = ['--config', str(job.file('.yaml')), '--data-dir', str(data), '--output', job.folder, '--experiment', run.stem]
-    if last.exists():  # train.py seeds anew: with the seed of the run it would draw again what the first epochs drew
+    if before:  # train.py seeds anew: with the seed of the run it would draw again what the first epochs drew
         arguments += ['--resume', str(last), '--seed', str(run.seed + RESUMED * before)]
     start = time.perf_counter()
     prepare_script('train.py', arguments, job.timm_scripts)()
     seconds = time.perf_counter() - start
     memory = _memory_mib()
+    if _epochs_in(last) < run.epochs:
+        raise RuntimeError(f'train.py ended after {_epochs_in(last)} of {run.epochs} epochs. Start the study again.')
     device = run.options.get('device')
-    shared = {
-        'model': str(run.options['model']),
-        'checkpoint': last,
-        'data_dir': data,
-        'device': device,
-        'batch_size': int(run.options.get('validation_batch_size') or run.options.get('batch_size') or 128),
-        'workers': int(run.options.get('workers', 4)),
-        'channels_last': bool(run.options.get('channels_last', False)),
-    }
-    held_out = validate(**shared, split=str(run.options['val_split']))
-    test = validate(**shared, split=run.test_split) if run.test_split else None
-    corrupted = {name: validate(**shared, split=run.test_split, corruption=name).top1 for name in run.corruptions}
+    held_out = ValidateOptions(
+        str(run.options['model']),
+        checkpoint=last,
+        data_dir=data,
+        split=str(run.options['val_split']),
+        device=device,
+        batch_size=int(run.options.get('validation_batch_size') or run.options.get('batch_size') or 128),
+        workers=int(run.options.get('workers', 4)),
+        channels_last=bool(run.options.get('channels_last', False)),
+    )
+    test = replace(held_out, split=run.test_split)
+    val = _score(held_out)
+    tested = _score(test) if run.test_split else None
+    corrupted = {name: _score(replace(test, corruption=name)).top1 for name in run.corruptions}
     machine = describe(torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu')), '')
     return Figures(
         sha256=run.sha256,
-        val_images=held_out.images,
-        val_top1=held_out.top1,
-        val_top5=held_out.top5,
-        test_images=test.images if test else None,
-        test_top1=test.top1 if test else None,
-        test_top5=test.top5 if test else None,
+        val_images=val.images,
+        val_top1=val.top1,
+        val_top5=val.top5,
+        test_images=tested.images if tested else None,
+        test_top1=tested.top1 if tested else None,
+        test_top5=tested.top5 if tested else None,
         train_loss=round(read_summary(job.file('')).column('train_loss')[-1], 6),
-        train_images=len(timm.data.create_dataset('', root=str(data), split=str(run.options['train_split']))),
-        param_count=held_out.param_count,
+        train_images=_count_images(data, str(run.options['train_split'])),
+        param_count=sum(p.numel() for p in create_loaded(str(run.options['model']), last).parameters()),
         seconds_per_epoch=round(seconds / (run.epochs - before), 1) if before < run.epochs else None,
         memory_mib=memory,
         resumed=before > 0,
@@ -157,6 +166,33 @@ def train_and_evaluate(job: Job) -> Figures:
         date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
         corrupted=corrupted,
     )
+
+
+def _epochs_in(checkpoint: Path) -> int:
+    """How many epochs a checkpoint of train.py has behind it. 0 if there is none."""
+    return int(open_weights(checkpoint).record.training['epoch']) + 1 if checkpoint.exists() else 0
+
+
+def _count_images(data: Path | str | None, split: str) -> int:
+    return len(timm.data.create_dataset('', root=str(data), split=split))
+
+
+class _Score(NamedTuple):
+    """Accuracy on a split in percent."""
+
+    images: int
+    top1: float
+    top5: float
+
+
+def _score(options: ValidateOptions) -> _Score:
+    """What `validate` finds. A network whose training diverged has 0 %: that is a result, and a grid has such points."""
+    try:
+        found = validate(options)
+    except NotFiniteError as error:
+        print(f'Counted as 0 %: {error}')
+        return _Score(_count_images(options.data_dir, options.split), 0.0, 0.0)
+    return _Score(found.images, found.top1, found.top5)
 
 
 def commit_of(folder: Path) -> str:
