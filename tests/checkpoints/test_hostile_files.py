@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from timm_3g.__main__ import main
 from timm_3g.checkpoints import sha256_of
 from timm_3g.inference.results import append_row, read_rows
+from timm_3g.models.loading import create_loaded
 from timm_3g.publishing import check_folder as _check
 from timm_3g.publishing import push as _push
 from timm_3g.publishing.card_facts import REQUIRED
@@ -540,3 +541,23 @@ def test_text_by_hand_has_no_control_characters(folder, capsys, text):
     before = readme.read_bytes()
     assert 'contains the control character' in refused(capsys, folder)
     assert 'contains the control character' in refused(capsys, folder, verb='card') and readme.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'pretrained_cfg': None}, ''),
+        ({'label_names': 5}, 'has label_names=5'),
+        ({'num_classes': '10'}, "num_classes must be an integer; got '10'"),
+        ({'pretrained_cfg': {'num_classes': '10'}}, "num_classes must be an integer; got '10'"),
+    ],
+)
+def test_a_config_of_other_types(tmp_path, change, message):
+    shutil.copy(SHIPPED / 'model.safetensors', tmp_path)
+    config = json.loads((SHIPPED / 'config.json').read_text())
+    (tmp_path / 'config.json').write_text(json.dumps({**config, **change}))
+    if not message:
+        assert create_loaded(SMALL, tmp_path / 'model.safetensors').num_classes == 10
+        return
+    with pytest.raises(ValueError, match=message):
+        create_loaded(SMALL, tmp_path / 'model.safetensors')

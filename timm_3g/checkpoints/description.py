@@ -34,15 +34,17 @@ def description(record: Record, arch: str) -> dict[str, Any]:
     """
     file, config = record.file, record.config_of(arch)
     if config:
-        known = {**config.get('pretrained_cfg', {}), **config}
+        known = {**(config.get('pretrained_cfg') or {}), **config}
+        names = known.get('label_names') or ()
         if not record.config_is_ours:  # timm writes the default tag and its licence over whatever was trained
             known |= {'license': None, 'tag': None, 'label_descriptions': None}
-            if [*(known.get('label_names') or ())] == [f'LABEL_{i}' for i in range(len(known.get('label_names') or ()))]:
+            if isinstance(names, list) and names == [f'LABEL_{i}' for i in range(len(names))]:
                 known['label_names'] = None  # transformers' stand-ins
         return _checked_description({name: _plain(known[name]) for name in DESCRIPTION if known.get(name) is not None}, file)
     args = record.training_of(arch)
-    given = {name: args.get(name) for name in PREPROCESSING}
-    if args.get('img_size') and not given['input_size']:
+    began_with = (record.base.get('pretrained_cfg') or {}) if args else {}  # timm trains at its size
+    given = {name: args.get(name) or began_with.get(name) for name in PREPROCESSING}
+    if args.get('img_size') and not args.get('input_size'):
         given['input_size'] = (args.get('in_chans') or 3, args['img_size'], args['img_size'])
     return _checked_description({name: _plain(value) for name, value in given.items() if value}, file)
 

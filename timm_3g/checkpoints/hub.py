@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 
 from timm_3g.compat import HTTP_ERROR
 
-from .integrity import CONFIG, WEIGHTS
+from .integrity import CONFIG, WEIGHTS, read_config
 
 # The one setting: whose repositories OWNER/<arch>.<tag> hold these weights. Nobody has published them yet, so it is empty, and
 # `pretrained=True` asks no network. People who host their own set the variable before they import timm_3g.
@@ -96,6 +96,24 @@ def download_config(hub_id: str, cache_dir: str | Path | None = None) -> Path:
         return Path(hf_hub_download(repo, CONFIG, revision=revision or None, cache_dir=cache_dir))
     except NETWORK_ERRORS as error:
         raise RuntimeError(f'{hub_id} on the Hub: {explain(error)}.') from error
+
+
+def config_of_base(model: Any) -> dict[str, Any]:
+    """config.json of the weights that a run began with, if train.py got `local-dir:` or `hf-hub:` and it is on this machine.
+
+    {} otherwise. No request is made.
+
+    >>> config_of_base('resnet50_3g.orig_in1k')
+    {}
+    """
+    source, _, name = model.rpartition(':') if isinstance(model, str) else ('', '', '')
+    if source == 'local-dir':
+        return read_config(Path(name, WEIGHTS))
+    if source != 'hf-hub':
+        return {}
+    repo, _, revision = name.partition('@')
+    cached = try_to_load_from_cache(repo, CONFIG, revision=revision or None)
+    return read_config(Path(cached)) if isinstance(cached, str) else {}
 
 
 def explain(error: BaseException) -> str:

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from timm.models import split_model_name_tag
 
-from .function import MOST_CLASSES, checked_options, function_of
+from timm_3g.layers.create_pool import pool_options
+
+from .function import MOST_CLASSES, checked_options, function_of, is_ours
 from .integrity import CONFIG, SHA256, WEIGHTS
 from .known_files import KnownFile, known_file
 
@@ -35,6 +37,8 @@ class Record:
         header: metadata in the header of a safetensors file. {} for other formats.
         config: content of config.json in the folder of `file`. {} where there is none.
         training: arguments of the run that timm's train.py keeps in its checkpoints, with 'epoch' and 'metric'. Else {}.
+        base: content of the config.json of the weights that the run began with, if `local-dir:` or `hf-hub:` named them. Else
+            {}.
 
     >>> from pathlib import Path
     >>> record = Record(Path('last.pth.tar'), {}, {}, {'model': 'resnet50_3g', 'epoch': 7})
@@ -46,6 +50,7 @@ class Record:
     header: Mapping[str, Any]
     config: Mapping[str, Any]
     training: Mapping[str, Any]
+    base: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def known_file(self) -> KnownFile | None:
@@ -85,9 +90,18 @@ class Record:
         return f'{recorded}.{tag}' if tag and recorded == self.config.get('architecture') else recorded
 
     def _trained_architecture(self) -> Any:
-        """The architecture that train.py was given. Its tag is of the weights that the run began with, not of these."""
+        """The architecture that train.py was given. Its tag is of the weights that the run began with, not of these.
+
+        None where it was given `local-dir:` or `hf-hub:`, and neither a config.json nor the name says which that is.
+        """
         model = self.training.get('model')
-        return split_model_name_tag(model)[0] if isinstance(model, str) else model
+        if not isinstance(model, str):
+            return model
+        source, _, name = model.rpartition(':')
+        if not source:
+            return split_model_name_tag(model)[0]
+        named = split_model_name_tag(Path(name.split('@')[0]).name)[0]
+        return self.base.get('architecture') or (named if is_ours(named) else None)
 
     @cached_property
     def stamp(self) -> dict[str, Any]:
@@ -131,7 +145,30 @@ class Record:
             return dict(known.options) if known and split_model_name_tag(known.key)[0] == arch else {}
         more = args.get('model_kwargs')
         options = {'global_pool': args.get('gp'), 'bn_eps': args.get('bn_eps'), **(more if isinstance(more, Mapping) else {})}
-        return function_of(arch, options, f'The training run in {str(self.file)!r}')
+        given = {key: value for key, value in options.items() if value is not None}
+        return function_of(arch, {**self._options_of_base(given), **given}, f'The training run in {str(self.file)!r}')
+
+    def _options_of_base(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of the weights that the run began with, if `local-dir:` or `hf-hub:` named them. {} for other runs.
+
+        Raises:
+            ValueError: their config.json is not on this machine, or invalid.
+        """
+        source, _, name = str(self.training.get('model')).rpartition(':')
+        if not source:
+            return {}
+        if not self.base:
+            repo, _, revision = name.partition('@')
+            fetch = f'Fetch it: hf download {repo} {CONFIG}{f" --revision {revision}" if revision else ""}'
+            remedy = fetch if source == 'hf-hub' else 'Put the folder back.'
+            raise ValueError(
+                f'The training run in {str(self.file)!r} began from {source}:{name}, whose {CONFIG} says how the '
+                f'network is built. It is not on this machine. {remedy}'
+            )
+        known = _plain_args(self.base.get('model_args') or {})
+        own = known.get('global_pool')
+        dropped = pool_options() if 'global_pool' in given and given['global_pool'] != own else set()  # as timm_3g does
+        return {key: value for key, value in known.items() if key not in dropped}
 
     def config_of(self, arch: str) -> dict[str, Any]:
         """config.json if it is of the architecture `arch`. Else {}.
@@ -145,6 +182,9 @@ class Record:
             cfg = self.config.get('pretrained_cfg')
             if not isinstance(cfg, Mapping | None):
                 raise ValueError(f'pretrained_cfg must map names to values; got {cfg!r:.80}')
+            for where in (self.config, cfg or {}, self.config['model_args'] or {}):
+                if type(where.get('num_classes', 0)) is not int:
+                    raise ValueError(f'num_classes must be an integer; got {where["num_classes"]!r:.80}')
             return {**self.config, 'model_args': _plain_args(self.config['model_args'])}
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
@@ -152,8 +192,8 @@ class Record:
             ) from error
 
     def training_of(self, arch: str) -> Mapping[str, Any]:
-        """The arguments of train.py if they are of the architecture `arch`. Else {}."""
-        return self.training if split_model_name_tag(str(self.training.get('model')))[0] == arch else {}
+        """The arguments of train.py if they are of the architecture `arch`, or of one that nothing names. Else {}."""
+        return self.training if self._trained_architecture() in (arch, None) else {}
 
     def _check_config(self, config: Mapping[str, Any]) -> None:
         """Raise ValueError where config.json contradicts itself or the weights beside it."""

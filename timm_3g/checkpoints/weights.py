@@ -13,6 +13,7 @@ from timm_3g.utils.files import require_file
 
 from .decode import load_pickle, metadata_in, read_header, state_dict_in, tensors_in, training_in, unreadable
 from .description import description
+from .hub import config_of_base
 from .integrity import check_sha256, expected_sha256, hash_stream, read_and_hash, read_config
 from .record import Record
 
@@ -116,7 +117,8 @@ def _open_pickle(file: Path, config: Mapping[str, Any], use_ema: bool) -> Weight
         except Exception as error:  # whatever torch, pickle and zip raise over a damaged file
             raise unreadable(file, error) from error
     content = _Content(found, state_dict_in(checkpoint, file, use_ema))
-    return Weights(Record(file, {}, config, training_in(checkpoint)), lambda: content)
+    training = training_in(checkpoint)
+    return Weights(Record(file, {}, config, training, config_of_base(training.get('model'))), lambda: content)
 
 
 def _open_safetensors(file: Path, config: Mapping[str, Any], use_ema: bool) -> Weights:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import timm
+import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import load_checkpoint, parse_model_name, resolve_pretrained_cfg, split_model_name_tag
 from torch import nn
@@ -71,18 +72,32 @@ def create_loaded(
     given = {key: value for key, value in (options or {}).items() if value is not None}
     if given.get('features_only'):
         raise ValueError('features_only=True makes a model without a classifier; leave it out of --model-kwargs.')
+    if 'num_classes' in given:
+        raise ValueError('num_classes is an option of its own; leave it out of --model-kwargs.')
     if weights is None:
         if checkpoint is None:
             return _create_named(model, num_classes, given)
         require_file(checkpoint)
         require_model(model, local=True)
         if not is_ours(model) and checkpoint.suffix in JAX:
-            net = timm.create_model(model, num_classes=num_classes, **given)
-            load_checkpoint(net, str(checkpoint), use_ema)
-            return net
+            return _create_jax(model, checkpoint, num_classes, given)
         weights = open_weights(checkpoint, use_ema)
     require_model(model, local=True)
     return (_create_ours if is_ours(model) else _create_timms)(model, weights, num_classes, given)
+
+
+def _create_jax(model: str, checkpoint: Path, num_classes: int | None, given: Mapping[str, Any]) -> nn.Module:
+    """A model of timm with weights of JAX. timm leaves a classifier of another number of classes as it is."""
+    net: Any = timm.create_model(model, num_classes=num_classes, **given)
+    classifier = net.get_classifier()
+    before = [parameter.clone() for parameter in classifier.parameters()]
+    load_checkpoint(net, str(checkpoint))
+    if before and all(torch.equal(*pair) for pair in zip(before, classifier.parameters(), strict=True)):
+        raise ValueError(
+            f'{checkpoint} has no classifier of {net.num_classes} classes: it would be random. Name the number of classes that '
+            f'the weights have: --num-classes N.'
+        )
+    return net
 
 
 def _create_named(model: str, num_classes: int | None, given: Mapping[str, Any]) -> nn.Module:
@@ -110,6 +125,9 @@ def _refuse_random_head(model: str) -> None:
 def _create_timms(model: str, weights: Weights, num_classes: int | None, given: Mapping[str, Any]) -> nn.Module:
     """A model of timm's own with weights from a file, strictly as they are."""
     tensors = weights.tensors
+    if num_classes is None:
+        classifier = tensors.get(f'{resolve_pretrained_cfg(model).classifier}.weight')
+        num_classes = None if classifier is None else len(classifier)
     net: Any = timm.create_model(model, num_classes=num_classes, **given)
     net.load_state_dict(tensors)
     net.pretrained_cfg.update(_described(weights, split_model_name_tag(model)[0], net.num_classes))
@@ -127,6 +145,12 @@ def _create_ours(model: str, weights: Weights, num_classes: int | None, given: M
     recorded = weights.record.function(arch)
     recordable = recorded_options()
     known = {key: value for key, value in recorded.items() if key in recordable}
+    pool = given.get('global_pool')
+    if pool is not None and known.get('global_pool', pool) != pool:
+        raise ValueError(
+            f'{weights.file} was trained with global_pool={known["global_pool"]!r}; got {pool!r}. Its weights are of no use to '
+            f'another pooling: leave the option out.'
+        )
     overlay: dict[str, Any] = {} if bears_tag(model, weights, num_classes) else dict.fromkeys(OF_TAG)
     overlay |= {'file': None, 'num_classes': num_classes}  # the number is what the filter compares the classifier's rows with
     overlay |= _described(weights, arch, num_classes)
