@@ -12,6 +12,7 @@ from common import SMALL
 from safetensors.torch import load_file, save_file
 
 from timm_3g.__main__ import main
+from timm_3g.checkpoints import open_weights
 from timm_3g.checkpoints import shipped as _shipped
 from timm_3g.inference.data_config import data_config
 from timm_3g.inference.options import ModelOptions
@@ -135,6 +136,9 @@ def test_its_classes_have_no_foreign_names(tmp_path):
         ({'model': SMALL, 'initial_checkpoint': '/x/my weights.pth'}, ''),
         ({'model': 'hf-hub:acme/birds@v1', 'pretrained': True}, 'acme/birds'),
         ({'model': f'local-dir:/x/{TAG}', 'pretrained': True}, TAG),
+        ({'model': 'gcp', 'pretrained': True, 'model_kwargs': {'backbone': 'resnet18.a1_in1k'}}, 'resnet18.a1_in1k'),
+        ({'model': 'convnext_atto_3g', 'pretrained': True}, 'convnext_atto.d2_in1k'),
+        ({'model': 'convnext_atto_3g', 'pretrained': False}, ''),
         ({'model': 5, 'pretrained': True}, ''),
         ({}, ''),
     ],
@@ -191,3 +195,83 @@ def test_a_damaged_size_for_tests_is_refused(of_test_size, tmp_path, capsys):
     (folder / 'config.json').write_text(json.dumps(config))
     assert main(['export', str(folder / 'model.safetensors'), '--output', str(tmp_path / 'out')]) == 1
     assert 'has test_input_size=(3,), which timm cannot use' in capsys.readouterr().err
+
+
+def test_random_weights_are_of_no_base(tmp_path):
+    _, fields, _ = export(trained(tmp_path / 'a.pth', pretrained=False), tmp_path / 'out', '--model', TAG)
+    assert 'base_model' not in fields and fields['timm_3g']['recipe'].startswith('trained from random weights')
+
+
+def test_a_size_that_is_named_counts_for_tests_too(tmp_path):
+    torch.save(timm.create_model(TESTED, num_classes=3).state_dict(), tmp_path / 'a.pth')
+    sizes = ('--img-size', '64', '--crop-pct', '0.9', '--mean', '0.5')
+    cfg, _, body = export(tmp_path / 'a.pth', tmp_path / 'out', '--model', TESTED, *sizes)
+    assert (cfg['input_size'], cfg['crop_pct']) == ([3, 64, 64], 0.9) and not {'test_input_size', 'test_crop_pct'} & cfg.keys()
+    assert '288' not in body
+    assert evaluated_at(TESTED, tmp_path / 'out' / 'model.safetensors') == (3, 64, 64)
+
+
+@pytest.fixture
+def of_another_function(tmp_path):
+    """A folder of weights whose config.json says how the network is built."""
+    torch.save(weights(), tmp_path / 'base.pth')
+    folder = tmp_path / f'{SMALL}.birds'
+    more = ['--model-kwargs', 'num_iters=2', 'eps=0.1', '--img-size', '64']
+    export(tmp_path / 'base.pth', folder, '--model', f'{SMALL}.birds', *more)
+    return folder
+
+
+@pytest.mark.parametrize('source', ['local-dir', 'hf-hub'])
+def test_a_run_that_began_from_a_folder_keeps_its_function(tmp_path, of_another_function, source, monkeypatch):
+    folder = of_another_function
+    cached = {('acme/birds', 'v1'): str(folder / 'config.json')}
+    monkeypatch.setattr(
+        'timm_3g.checkpoints.hub.try_to_load_from_cache', lambda repo, name, revision=None: cached.get((repo, revision))
+    )
+    model = f'local-dir:{folder}' if source == 'local-dir' else 'hf-hub:acme/birds@v1'
+    file = trained(tmp_path / 'a.pth', model=model, model_kwargs={'num_iters': 3})
+    net = create_loaded(SMALL, file)
+    assert (net.global_pool.num_iters, net.global_pool.eps) == (3, 0.1)  # the run's own, and that of the folder
+    assert net.pretrained_cfg['input_size'] == (3, 64, 64)
+    assert open_weights(file).record.key == SMALL
+    named = trained(tmp_path / 'b.pth', model=model, model_kwargs={}, img_size=48)
+    assert create_loaded(SMALL, named).pretrained_cfg['input_size'] == (3, 48, 48)
+    # Another pooling takes none of the options of the old one.
+    other = trained(tmp_path / 'c.pth', model=model, model_kwargs={}, gp='isqrt')
+    state = {k: v for k, v in weights().items() if 'reweight' not in k}
+    torch.save({**torch.load(other, weights_only=False), 'state_dict': state}, other)
+    assert create_loaded(SMALL, other).global_pool.num_iters == 5
+
+
+@pytest.mark.parametrize(
+    ('model', 'remedy'),
+    [
+        ('hf-hub:acme/birds@v1', r'Fetch it: hf download acme/birds config\.json --revision v1'),
+        ('local-dir:/gone/birds', r'Put the folder back\.'),
+    ],
+)
+def test_a_run_whose_base_is_not_here_is_refused(tmp_path, model, remedy):
+    file = trained(tmp_path / 'a.pth', model=model, model_kwargs={})
+    with pytest.raises(ValueError, match=rf'began from {model}, whose config\.json .* not on this machine\. {remedy}'):
+        create_loaded(SMALL, file)
+
+
+def test_another_pooling_than_that_of_the_weights_is_refused():
+    with pytest.raises(ValueError, match=r"trained with global_pool='3g'; got 'isqrt'\..* leave the option out"):
+        create_loaded(SMALL, SHIPPED, options={'global_pool': 'isqrt'})
+    with pytest.raises(ValueError, match='num_classes is an option of its own'):
+        create_loaded(TAG, options={'num_classes': 10})
+
+
+def test_weights_of_timm_say_how_many_classes_they_have(tmp_path):
+    torch.save(timm.create_model('resnet10t', num_classes=5).state_dict(), tmp_path / 'a.pth')
+    assert create_loaded('resnet10t', tmp_path / 'a.pth').num_classes == 5
+
+
+def test_weights_of_jax_without_a_classifier_are_refused(tmp_path, monkeypatch):
+    (tmp_path / 'a.npz').touch()
+    monkeypatch.setattr('timm_3g.models.loading.load_checkpoint', lambda net, file: None)  # what timm does for other classes
+    with pytest.raises(ValueError, match=r'a\.npz has no classifier of 7 classes: it would be random\..*--num-classes'):
+        create_loaded('resnet10t', tmp_path / 'a.npz', num_classes=7)
+    monkeypatch.setattr('timm_3g.models.loading.load_checkpoint', lambda net, file: torch.nn.init.zeros_(net.fc.weight))
+    assert not create_loaded('resnet10t', tmp_path / 'a.npz').fc.weight.any()

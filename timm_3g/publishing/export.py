@@ -50,8 +50,8 @@ class WeightsOptions:
     card: str | Path | None = None
     license: str | None = None
     img_size: int | None = None
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
+    mean: Sequence[float] | float | None = None
+    std: Sequence[float] | float | None = None
     interpolation: str | None = None
     crop_pct: float | None = None
     with_run: bool = False
@@ -154,7 +154,7 @@ def export_file(options: ExportOptions, otherwise: str = '') -> ExportFolder:
             f'neither its tag nor its licence. Give it its own: --model {arch}.TAG, --license ID',
             file=sys.stderr,
         )
-        own, base_model = '', base_model or model
+        own, base_model = '', base_model if training else model  # a run says what it began with, and that may be nothing
     _describe(net, options.tag or own, options)
     output = Path(options.output or (f'{arch}.{own}' if own else arch))
     with new_folder(output) as path:
@@ -201,16 +201,18 @@ def _describe(net: Any, tag: str, options: WeightsOptions) -> None:
         cfg['tag'] = tag
     channels = cfg['input_size'][0]
     if options.img_size is not None:
-        cfg['input_size'] = (channels, options.img_size, options.img_size)
+        cfg.update(input_size=(channels, options.img_size, options.img_size), test_input_size=None)
+    if options.crop_pct is not None:
+        cfg.update(crop_pct=options.crop_pct, test_crop_pct=None)
     for name in ('mean', 'std'):
         values = getattr(options, name)
         if values is not None:
+            values = tuple(values) if isinstance(values, Sequence) else (values,)
             if len(values) not in (1, channels):
                 raise OptionError(name, f'must have 1 or {channels} numbers; got {len(values)}.')
-            cfg[name] = tuple(values) * (channels if len(values) == 1 else 1)
-    for name in ('interpolation', 'crop_pct'):
-        if getattr(options, name) is not None:
-            cfg[name] = getattr(options, name)
+            cfg[name] = values * (channels if len(values) == 1 else 1)
+    if options.interpolation is not None:
+        cfg['interpolation'] = options.interpolation
     if options.class_map:
         cfg['label_names'] = tuple(class_names(net, str(options.class_map)))
         cfg.pop('label_descriptions', None)

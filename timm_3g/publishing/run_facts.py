@@ -8,6 +8,7 @@ from typing import Any
 from timm.models import resolve_pretrained_cfg, split_model_name_tag
 
 from timm_3g.checkpoints import is_ours, is_tag
+from timm_3g.checkpoints.function import defaults_of
 
 from .card_facts import REQUIRED
 
@@ -66,6 +67,10 @@ def base_of(training: Mapping[str, Any]) -> str:
     else:
         arch, tag = split_model_name_tag(model)
         tag = tag or (resolve_pretrained_cfg(arch).tag if is_ours(arch) else None)
+        more = training.get('model_kwargs')
+        backbone = {**defaults_of(arch), **(more if isinstance(more, Mapping) else {})}.get('backbone')
+        if backbone and tag in (None, 'untrained'):  # its weights are all that such a name stands for
+            return backbone if isinstance(backbone, str) and _ID.fullmatch(backbone) else ''
         name = f'{arch}.{tag}' if tag else arch
     return name if _ID.fullmatch(name) else ''
 
