@@ -11,6 +11,7 @@ from common import SMALL
 
 from timm_3g.__main__ import main
 from timm_3g.publishing import export
+from timm_3g.publishing.run_files import _without_folders
 
 REPO = f'acme/{SMALL}.birds'
 ARGUMENTS = {
@@ -108,3 +109,8 @@ def test_what_somebody_puts_into_a_folder_leaves_without_its_folders_too(hub, ch
     assert main(['publish', str(folder), '--repo', REPO]) == 0
     there = hub.repos[REPO].commits[hub.repos[REPO].sha('main')]['files']
     assert b'/home/ann' not in there['args.yaml'].data and yaml.safe_load(there['args.yaml'].data)['data_dir'] == 'birds'
+
+
+def test_the_folder_of_a_model_stays_at_home_too():
+    given = {'model': 'local-dir:/home/ada/birds', 'file': 'file:/home/ada/a.pth', 'hub': 'hf-hub:ada/birds', 'other': 'a:b'}
+    assert _without_folders(given) == {**given, 'model': 'local-dir:birds', 'file': 'file:a.pth'}

@@ -64,6 +64,9 @@ def _without_folders(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_folders(entry) for entry in value]
     if isinstance(value, str):
+        source, colon, path = value.partition(':')
+        if colon and source in ('local-dir', 'file'):
+            return f'{source}:{_without_folders(path)}'
         kinds = (PurePosixPath(value), PureWindowsPath(value))
         return next((path.name for path in kinds if path.is_absolute()), value)
     return value
