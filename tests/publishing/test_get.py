@@ -1,5 +1,6 @@
 """`timm-3g get`: the real clients against the authors' servers on this machine; then `pretrained=True` without network."""
 
+import argparse
 import hashlib
 import importlib
 import io
@@ -422,6 +423,16 @@ def test_a_wrong_file_is_one_line_and_leaves_nothing(server, cache, theirs, tmp_
     assert error.startswith('timm-3g get: ') and error.count('\n') == 1 and WRONG[what] in error and 'wrong.pth.tar' in error
     assert not inside(cache) and not (tmp_path / 'executed').exists()
     assert (f'is not the file of {DRIVE}: it is an HTML page.' in error) == (what == 'page')
+
+
+def test_a_training_of_ones_own_is_not_kept_as_the_authors(server, cache, theirs, file, tmp_path, capsys):
+    assert get(DRIVE, '--from', file) == 0
+    before = inside(cache)
+    args = argparse.Namespace(model=SMALL, gp=None, model_kwargs={})
+    (tmp_path / 'last.pth.tar').write_bytes(file_of({'epoch': 3, 'state_dict': theirs[0].state_dict(), 'args': args}))
+    assert get(DRIVE, '--from', tmp_path / 'last.pth.tar') == 1
+    assert f'last.pth.tar is not the file of {DRIVE}. It holds weights of {SMALL}.' in last_line(capsys)
+    assert inside(cache) == before
 
 
 @pytest.mark.parametrize('what', ['absent', 'other reduction', 'truncated'])

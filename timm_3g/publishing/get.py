@@ -143,7 +143,10 @@ def _convert(key: str, source: Path, num_classes: int, folder: Path, keep: bool)
     fresh = target / '.timm_3g.new' if target.is_dir() else target.with_name(f'{key}.new')
     shutil.rmtree(fresh, ignore_errors=True)  # left by a killed run
     try:
-        export_file(ExportOptions(source, key, num_classes, fresh, with_card=False))
+        made = export_file(ExportOptions(source, key, num_classes, fresh, with_card=False))
+        if made.name != key:  # export goes on with them, under another name
+            shutil.rmtree(fresh)
+            raise ValueError(f'It holds weights of {made.name}. They are not those that the name {key} stands for.')
     except OSError:
         raise
     except Exception as error:  # whatever the readers raise over another kind of file
