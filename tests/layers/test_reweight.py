@@ -7,6 +7,7 @@ from common import EXACT, create_global_pool, features
 from timm.utils import reparameterize_model
 from torch.nn import functional as F
 
+import timm_3g
 from timm_3g.checkpoints.formats import _ATMP
 from timm_3g.layers import DropCovPool2d, Reweight2d, ReweightURMv1, ReweightURMv2, record_weights
 from timm_3g.layers.reweight import bounded_relu
@@ -163,3 +164,17 @@ def test_dropcov_never_drops_everything():
     kept = sum(bool(pool.drop_channels(torch.zeros(64, 4, 5) + torch.eye(4, 5)).any()) for _ in range(5))
     assert kept == 5
     assert torch.isfinite(pool(torch.zeros(2, 4, 2, 2))).all()
+
+
+@pytest.mark.parametrize('name', ['3g', 'urm_v1', 'urm_v2'])
+def test_recording_changes_nothing(name):
+    """What the forward computes is recorded: a training step updates each statistic once. Contexts may be nested."""
+    pool = create_global_pool(name, 8, 4)
+    x = torch.rand(2, 8, 5, 5)
+    with timm_3g.record_weights(pool) as outer, timm_3g.record_weights(pool) as inner:
+        pool(x)
+    assert {int(v) for k, v in pool.state_dict().items() if k.endswith('num_batches_tracked')} == {1}
+    assert len(outer) == len(inner) == pool.num_reweights and all(map(torch.equal, outer, inner))
+    assert not any(w.requires_grad for w in outer)
+    pool(x)
+    assert len(outer) == pool.num_reweights and not any('weight' in vars(m) for m in pool.reweight)

@@ -5,7 +5,7 @@ first. The map w in [0, 1] multiplies features, so a chain of blocks weighs x x^
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -281,15 +281,23 @@ def record_weights(module: nn.Module) -> Iterator[list[Tensor]]:
     """
     maps: list[Tensor] = []
 
-    @torch.no_grad()
-    def keep(block: nn.Module, inputs: tuple[Tensor, Tensor]) -> None:
-        assert isinstance(block, PositionReweight2d)
-        maps.append(block.weight(*inputs))
+    def keeping(weight: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        def weight_and_keep(x_hat: Tensor, x: Tensor) -> Tensor:
+            w = weight(x_hat, x)
+            maps.append(w.detach())
+            return w
 
+        return weight_and_keep
+
+    # What the forward computes is kept. To compute it again would update the running statistics of a training step twice.
     blocks = [m for m in module.modules() if isinstance(m, PositionReweight2d)]
-    handles = [block.register_forward_pre_hook(keep) for block in blocks]
+    outer = [block.__dict__.get('weight') for block in blocks]  # of another `record_weights` around this one
+    for block in blocks:
+        block.__dict__['weight'] = keeping(block.weight)
     try:
         yield maps
     finally:
-        for handle in handles:
-            handle.remove()
+        for block, before in zip(blocks, outer, strict=True):
+            del block.__dict__['weight']
+            if before:
+                block.__dict__['weight'] = before
