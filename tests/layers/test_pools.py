@@ -399,3 +399,11 @@ def test_number_of_blocks():
         CovPool2d(DIM, num_reweights=3)
     with pytest.raises(ValueError, match="reweight must be one of 3g, urm_v1, urm_v2, or None; got 'v3'"):
         CovPool2d(DIM, reweight='v3')
+
+
+@pytest.mark.parametrize('name', list(POOLS))
+@pytest.mark.parametrize('reduce_dim', [4, 0])
+def test_a_map_without_positions_is_refused(name, reduce_dim):
+    pool = create_global_pool(name, 8, reduce_dim)
+    with pytest.raises(ValueError, match=r'takes features with at least one position; got \(2, 8, 0, 5\)'):
+        pool(torch.rand(2, 8, 0, 5))

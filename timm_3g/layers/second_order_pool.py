@@ -36,7 +36,7 @@ def _in_onnx_export() -> bool:
 
 
 def check_features(x: Tensor, channels: int, input_fmt: str, pooling: str) -> Tensor:
-    """Return x unchanged. Raises ValueError unless it has the axes of input_fmt and this many channels."""
+    """Return x unchanged. Raises ValueError unless it has the axes of input_fmt, this many channels, and a position."""
     if torch.jit.is_scripting():  # on its own, so that TorchScript does not compile the rest
         return x
     refuse_other_features(x, channels, input_fmt, pooling)
@@ -44,10 +44,12 @@ def check_features(x: Tensor, channels: int, input_fmt: str, pooling: str) -> Te
 
 
 def refuse_other_features(x: Tensor, channels: int, input_fmt: str, pooling: str) -> None:
-    """Raise ValueError, beginning with `pooling`, unless x has the axes of input_fmt and this many channels."""
+    """Raise ValueError, beginning with `pooling`, unless x has the axes of input_fmt, this many channels, and a position."""
     axes = {'NCHW': 'B, {c}, H, W', 'NHWC': 'B, H, W, {c}', 'NCL': 'B, {c}, N', 'NLC': 'B, N, {c}'}
     shape = axes[input_fmt].format(c=channels)
     if x.ndim == shape.count(',') + 1 and x.shape[channel_axis(input_fmt)] == channels:
+        if 0 in x.shape[1:]:
+            raise ValueError(f'{pooling} takes features with at least one position; got {tuple(x.shape)}. Give larger images.')
         return
     fits = [fmt for fmt in axes if x.ndim == len(fmt) and x.shape[channel_axis(fmt)] == channels]
     remedy = f'They look like {fits[0]}: build the pooling with input_fmt={fits[0]!r}.' if fits else ''
