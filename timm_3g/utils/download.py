@@ -115,6 +115,7 @@ def _go_on(url: str, part: Path, version: Path, checked: bool, pace: Pace) -> No
                 raise OSError('the file has changed on the server')
         else:
             start = 0
+            part.unlink(missing_ok=True)  # before the new version's name stands beside it, whatever ends this request
             version.write_text(found, encoding='latin-1') if found else version.unlink(missing_ok=True)
         total = _announced(answer, start)
         free = shutil.disk_usage(part.parent).free

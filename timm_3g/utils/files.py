@@ -18,7 +18,7 @@ SOFTWARE = 'timm_3g'  # written into our PNGs, to tell them from a user's own
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write text in UTF-8.
+    """Write text in UTF-8. What has no place in it, as bytes of a file name in another encoding, is written as `\\udce9`.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -27,7 +27,7 @@ def write_text(file: Path, text: str) -> None:
     'one'
     """
     with _beside(file) as partial:
-        partial.write_text(text, encoding='utf-8')
+        partial.write_text(text, encoding='utf-8', errors='backslashreplace')
 
 
 def save_figure(figure: 'Figure', file: Path) -> None:
@@ -74,6 +74,8 @@ def require_writable_folder(folder: Path) -> None:
 def _beside(file: Path) -> Iterator[Path]:
     """A new file beside `file` that then replaces it and takes over its mode and owner. A link's target is replaced."""
     target = Path(os.path.realpath(file))
+    if target.exists() and not target.is_file():  # a folder, /dev/null, a pipe
+        raise OSError(f'{file} exists and is not a regular file. Name another file.')
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep(target.parent, target.name)
     partial = target.with_name(temporary_name(target.name))
