@@ -508,8 +508,11 @@ def test_from_python(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
     for options, message in (
         ({'batch_size': [8, -1]}, '^batch_size must be positive; got -1'),
+        ({'seconds': math.inf}, '^seconds must be finite; got inf'),
+        ({'batch_size': []}, '^batch_size must have at least one value; got none'),
+        ({'size': 7, 'sections': ['fit']}, r'^fit_dim must be less than size \* size = 49, .*; got 64'),
         ({'sections': ['heads']}, "^sections must be of head, .*; got 'heads'"),
-        ({'pool': 'avg', 'sections': []}, '^pool must be a second-order pooling'),
+        ({'pool': 'avg', 'sections': ['head']}, '^pool must be a second-order pooling'),
     ):
         with pytest.raises(ValueError, match=message):
             benchmark(**options)
@@ -578,3 +581,9 @@ def test_settings_are_put_back(tmp_path):
     before = (torch.get_num_threads(), torch.backends.cudnn.benchmark)
     assert main(['benchmark', '--sections', 'memory', '--threads', '1', '--output', str(tmp_path), *TINY]) == 0
     assert (torch.get_num_threads(), torch.backends.cudnn.benchmark) == before
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(NotADirectoryError, match='is not a folder'):
+        benchmark(sections=['memory'], output=tmp_path / 'file' / 'x', on_progress=lambda report: pytest.fail('it began'))

@@ -1,5 +1,6 @@
 """What a benchmark measures, and on what: its sections and its options."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -63,7 +64,7 @@ class BenchmarkOptions:
         on_progress: is called with the report before the first section and after each one.
 
     Raises:
-        ValueError: a number that is not positive, or an unknown section, device, amp_dtype or tf32.
+        ValueError: a number that is not positive and finite, no value, or an unknown section, device, amp_dtype or tf32.
 
     >>> BenchmarkOptions(sections=['head'], batch_size=[8, 32]).seconds
     60.0
@@ -104,8 +105,10 @@ class BenchmarkOptions:
         for field in fields(self):
             value = getattr(self, field.name)
             for number in value if isinstance(value, (list, tuple)) else [value]:
-                if isinstance(number, (int, float)) and not isinstance(number, bool) and number <= 0:
-                    raise OptionError(field.name, f'must be positive; got {number}.')
+                if isinstance(number, (int, float)) and not isinstance(number, bool) and not 0 < number < math.inf:
+                    raise OptionError(field.name, f'must be {"positive" if number <= 0 else "finite"}; got {number}.')
+            if isinstance(value, (list, tuple)) and not value:
+                raise OptionError(field.name, 'must have at least one value; got none.')
         for name, known in (('sections', SECTIONS), ('amp_dtype', AMP_DTYPES), ('tf32', SWITCH)):
             value = getattr(self, name)
             for word in value if isinstance(value, (list, tuple)) else [value]:

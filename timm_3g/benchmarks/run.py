@@ -8,6 +8,7 @@ import timm
 import torch
 
 from timm_3g.layers import SecondOrderPool2d
+from timm_3g.utils.files import require_writable_folder
 from timm_3g.utils.machine import describe
 from timm_3g.utils.options import OptionError, takes_fields_of
 
@@ -66,7 +67,14 @@ def benchmark(options: BenchmarkOptions) -> Report:
 
 
 def _check(options: BenchmarkOptions, device: torch.device) -> None:
-    """Raise now what would else be raised after the first section: an unknown pooling or model."""
+    """Raise now what would else be raised after a section: an unknown pooling or model, a folder, too few positions."""
+    if options.output:
+        require_writable_folder(options.output)
+    if 'fit' in options.sections and options.size**2 <= options.fit_dim:
+        raise OptionError(
+            'fit_dim',
+            f'must be less than size * size = {options.size**2}, or `fit` not among the sections; got {options.fit_dim}.',
+        )
     create_pool(options.pool, 1, options.num_iters)
     if 'model' in options.sections:
         pool = getattr(timm.create_model(options.model, device='meta'), 'global_pool', None)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from timm_3g.utils.files import require_writable
 from timm_3g.utils.options import require_at_least, takes_fields_of
 
 MODEL = 'resnet10_mini_3g'
@@ -85,6 +86,7 @@ def demo(options: DemoOptions) -> DemoReport:
 
     Raises:
         ValueError: less than one epoch, an unknown pooling.
+        OSError: the picture cannot be written.
         ModuleNotFoundError: the extra is missing.
 
     >>> report = demo(pools=[], epochs=1)  # with pools=['3g', 'avg'] it trains a minute or two
@@ -93,6 +95,8 @@ def demo(options: DemoOptions) -> DemoReport:
     """
     if options.output:
         from .plot import draw_curves
+
+        require_writable(options.output)
     train_x, train_y, test_x, test_y = load_digits(options.seed)
     results = []
     with tqdm(total=len(options.pools) * options.epochs, unit='epoch', leave=False) as bar:
