@@ -6,7 +6,8 @@ import torch
 from common import SMALL
 from torch.nn import functional as F
 
-from timm_3g.training.digits_demo import load_digits
+from timm_3g.training.digits_demo import demo, load_digits
+from timm_3g.training.plot import draw_curves
 
 
 def held_out_accuracy(seed: int, **options) -> float:
@@ -29,3 +30,18 @@ def test_3g_learns_like_isqrt():
     """Measured by us on six seeds: 3g 94.3, isqrt 92.1, average 85.4. On two, 3g from the authors' start 19.6."""
     accuracy, without = (held_out_accuracy(2, global_pool=pool) for pool in ('3g', 'isqrt'))
     assert accuracy > 85 and accuracy > without - 5, (accuracy, without)
+
+
+def test_an_output_that_cannot_be_written_is_said_before_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr('timm_3g.training.digits_demo._train', lambda *args: pytest.fail('it trained'))
+    with pytest.raises(OSError, match='cannot be written'):
+        demo(pools=['avg'], epochs=1, output=tmp_path)
+
+
+def test_names_of_runs_are_drawn_as_they_are(tmp_path, monkeypatch):
+    """Neither as mathematics nor as matplotlib's hidden labels."""
+    drawn = []
+    monkeypatch.setattr('timm_3g.training.plot.save_figure', lambda figure, file: drawn.append(figure))
+    draw_curves({'loss': {'_run': [1.0], '$1_to_5_$': [2.0]}}, '$1_to_5_$', tmp_path / 'a.png')
+    drawn[0].savefig(tmp_path / 'a.png')
+    assert [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()] == ['_run', '$1_to_5_$']

@@ -194,7 +194,7 @@ def draw_densities(found: Activations, finding: Finding, options: Figure1Options
         for axes, c in zip(axes_row, channels, strict=False):
             axes.set_axis_on()
             shape = draw_fits(axes, found.layers[layer][:, c].flatten(), bins=100)
-            axes.set_title(f'{layer}\nchannel {c}{shape}', fontsize=7)
+            axes.set_title(f'{layer}\nchannel {c}{shape}', fontsize=7, parse_math=False)
             axes.tick_params(labelsize=6)
     return figure
 

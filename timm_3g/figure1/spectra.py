@@ -109,7 +109,7 @@ def draw_spectra(found: Activations, finding: Finding, options: Figure1Options) 
         means = [max(row['mean'], 1e-12) for row in rows]
         axes.plot(range(1, len(means) + 1), means, label=name)
     axes.set(yscale='log', ylim=(1e-8, 1), xlabel='eigenvalue', ylabel='share of the sum, mean over images')
-    axes.set_title(options.name)
+    axes.set_title(options.name, parse_math=False)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure

@@ -80,7 +80,7 @@ class Explainer:
         figure = Figure(figsize=(3.0 * (len(panels) + 1), 3.6), layout='constrained')
         axes = figure.subplots(1, len(panels) + 1)
         axes[0].imshow(pixels if pixels.shape[2] == 3 else grey, cmap='gray', interpolation='nearest')
-        axes[0].set_title(title, fontsize=9)
+        axes[0].set_title(title, fontsize=9, parse_math=False)  # a class name may hold a $
         height, width = grey.shape
         for axis, (name, shown_map) in zip(axes[1:], panels, strict=True):
             low, high = float(shown_map.min()), float(shown_map.max())

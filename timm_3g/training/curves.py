@@ -39,9 +39,18 @@ class CurvesOptions:
     title: str = ''
 
     def __post_init__(self) -> None:
-        names = [Path(folder).name for folder in self.runs]
+        names = [name_of_run(folder) for folder in self.runs]
         if len(set(names)) < len(names):
             raise ValueError(f'The runs must have different names; got {", ".join(names)}.')
+
+
+def name_of_run(folder: str | Path) -> str:
+    """The name of its folder, of '.' and '..' too.
+
+    >>> name_of_run('output/train/mine/.')
+    'mine'
+    """
+    return Path(folder).resolve().name
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ def draw_run_curves(options: CurvesOptions) -> dict[str, RunSummary]:
     from .plot import draw_curves
 
     require_writable(options.output)
-    runs = {Path(folder).name: read_summary(folder) for folder in options.runs}
+    runs = {name_of_run(folder): read_summary(folder) for folder in options.runs}
     panels = {label: {name: run.column(column) for name, run in runs.items()} for column, label in COLUMNS.items()}
     draw_curves(panels, options.title, options.output, {name: [epoch + 1 for epoch in run.rows] for name, run in runs.items()})
     return runs

@@ -30,12 +30,15 @@ def draw_curves(
     b'PNG'
     """
     figure = Figure(figsize=(6 * len(panels), 4), layout='constrained')
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     for axes, (label, runs) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for name, values in runs.items():
-            axes.plot(epochs[name] if epochs else range(1, len(values) + 1), values, marker='o', markersize=4, label=name)
+        lines = [
+            axes.plot(epochs[name] if epochs else range(1, len(values) + 1), values, marker='o', markersize=4)[0]
+            for name, values in runs.items()
+        ]
         axes.set(xlabel='epoch', ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        axes.legend()
+        for text in axes.legend(lines, list(runs)).get_texts():  # as labels, names that begin with _ would be left out
+            text.set_parse_math(False)
     save_figure(figure, file)
