@@ -199,6 +199,9 @@ def test_what_is_no_yaml_or_not_there(tmp_path, timm_script):
         ('lr: [1]', r'lr must be a number; got \[1\]'),
         ('lr: true', r'lr must be a number; got True'),
         ('lr: fast', r"lr must be a number; got 'fast'"),
+        ('experiment: 20240101', r'experiment must be text; got 20240101\. Write it in quotes\.'),
+        ('output: true', r'output must be text; got True'),
+        ('mean: 0.5', r'mean must be a list; got 0\.5\. Write \[0\.5\]\.'),
         ('no_aug: "false"', r"no_aug must be true or false; got 'false'"),
     ],
 )

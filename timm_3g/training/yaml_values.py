@@ -36,6 +36,10 @@ def check_value_types(file: str, content: Mapping[str, Any], actions: Iterable[a
                     raise ValueError(f'{file}: {name} is the string {text!r}, not a number. Write {_number(text)}.')
         if action.nargs == 0 and isinstance(action.const, bool) and not isinstance(value, bool):
             raise ValueError(f'{file}: {key} must be true or false; got {value!r}.')
+        if action.type is str and action.nargs is None and not isinstance(value, str):
+            raise ValueError(f'{file}: {key} must be text; got {value!r}. Write it in quotes.')
+        if action.type in (int, float, str) and action.nargs is not None and not isinstance(value, list):
+            raise ValueError(f'{file}: {key} must be a list; got {value!r}. Write [{value}].')
         if action.type in (int, float) and action.nargs is None:
             kind = 'an integer' if action.type is int else 'a number'
             fits = isinstance(value, int if action.type is int else (int, float)) and not isinstance(value, bool)
