@@ -143,3 +143,16 @@ def test_no_private_name_outside_compat(room):
     allowed = own_private_names() | set(compat.DISTRIBUTION_PROTOCOL)
     found = {f'{file.name}: {name}' for file in (PACKAGE / room).rglob('*.py') for name in private_names(file) - allowed}
     assert not found, 'use a public name, or give the private one its place and reason in timm_3g/compat.py'
+
+
+def test_timm_reads_an_image_once(tmp_path):
+    hint = 'timm has changed ImageDataset: adapt compat.read_once and compat.is_unreadable.'
+    (tmp_path / 'a').mkdir()
+    for name in ('0.png', '1.png'):
+        (tmp_path / 'a' / name).write_bytes(b'damaged')
+    dataset = timm.data.ImageDataset(str(tmp_path))
+    assert hasattr(dataset, '_max_retries'), hint
+    compat.read_once(dataset)
+    with pytest.raises(RuntimeError) as error:
+        dataset[0]
+    assert compat.is_unreadable(error.value), hint

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import HfHubHTTPError
-from timm.data import dataset_factory
+from timm.data import ImageDataset, dataset_factory
 from timm.models import _features, _hub
 from torch import Tensor, nn
 
@@ -48,6 +48,24 @@ def count_graph_breaks(model: nn.Module, x: Tensor) -> int:
 # The folder of a split in a folder of images, or the whole folder. timm takes the whole folder without a word where a split is
 # missing, and has no public function that tells the two apart.
 search_split = dataset_factory._search_split
+
+
+def read_once(dataset: ImageDataset) -> None:
+    """Let a data set raise RuntimeError over an image that it cannot read. It would try the ones behind it, ten by default.
+
+    timm's only setting for it is an environment variable that is read when timm is imported.
+    """
+    dataset._max_retries = 1
+
+
+def is_unreadable(error: RuntimeError) -> bool:
+    """Whether that is what ImageDataset raises over an image that it cannot read. It has no class of its own.
+
+    >>> is_unreadable(RuntimeError('out of memory'))
+    False
+    """
+    return str(error).startswith('Failed to load')
+
 
 # What `features_only=True` wraps a model in that has `forward_intermediates`. timm takes a class of one's own in its place, and
 # asks whether it is of this one, but exports the others alone.

@@ -1,19 +1,37 @@
 """A data set divided among processes, for an evaluation in which every image counts once.
 
 timm's sampler and its streaming readers repeat images until all processes have equally many. Here process `rank` of `world`
-takes the items rank, rank + world, and so on, none of them twice.
+takes the items rank, rank + world, and so on, none of them twice. In place of an image that cannot be read, timm takes the next
+one, with that one's label. Here it is an error.
 """
 
 import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from timm.data import IterableImageDataset
+from timm.data import ImageDataset, IterableImageDataset
 from torch.utils.data import Dataset
+
+from timm_3g.compat import is_unreadable, read_once
+
+
+class UnreadableImageError(ValueError):
+    """An image of a data set cannot be read.
+
+    A DataLoader raises it again with the traceback of its worker as the message. The last line of that is what counts.
+
+    >>> str(UnreadableImageError('Caught an error in a worker.\\nUnreadableImageError: a.png cannot be read.\\n'))
+    'a.png cannot be read.'
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.strip().rpartition(f'{type(self).__name__}: ')[2])
 
 
 class Share(Dataset):
     """Every world-th item of a data set, starting with item rank. Setting `transform` sets that of the data set.
+
+    An image of timm's ImageDataset that cannot be read raises UnreadableImageError.
 
     >>> list(Share(['a', 'b', 'c', 'd', 'e'], rank=1, world=2))
     ['b', 'd']
@@ -21,6 +39,8 @@ class Share(Dataset):
 
     def __init__(self, dataset: Any, rank: int, world: int) -> None:
         self.dataset, self.indices = dataset, range(rank, len(dataset), world)
+        if isinstance(dataset, ImageDataset):
+            read_once(dataset)
 
     @property
     def transform(self) -> Any:
@@ -35,7 +55,14 @@ class Share(Dataset):
         return len(self.indices)
 
     def __getitem__(self, i: int) -> Any:
-        return self.dataset[self.indices[i]]
+        index = self.indices[i]
+        try:
+            return self.dataset[index]
+        except RuntimeError as error:
+            if not is_unreadable(error):
+                raise
+            name = self.dataset.filename(index, absolute=True)
+            raise UnreadableImageError(f'{name} cannot be read as an image. Replace or remove it.') from error
 
 
 class ShareReader:
@@ -67,14 +94,13 @@ class ShareReader:
 
 
 def share(dataset: Any, rank: int, world: int) -> Any:
-    """The share of one process of any data set of timm. The data set itself if world is 1.
+    """The share of one process of any data set of timm.
 
     >>> [len(share(range(5), rank, 2)) for rank in (0, 1)]
     [3, 2]
     """
-    if world == 1:
-        return dataset
     if isinstance(dataset, IterableImageDataset):
-        dataset.reader = ShareReader(dataset.reader, rank, world)
+        if world > 1:
+            dataset.reader = ShareReader(dataset.reader, rank, world)
         return dataset
     return Share(dataset, rank, world)

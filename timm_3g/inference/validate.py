@@ -40,7 +40,7 @@ def validate(options: ValidateOptions) -> Evaluation:
 
     Raises:
         FileNotFoundError, ValueError, RuntimeError: an option out of range, missing data or weights, labels that the model has
-            no class for, or logits that are not finite.
+            no class for, an image that cannot be read, or logits that are not finite.
 
     >>> import pathlib, tempfile
     >>> from PIL import Image
