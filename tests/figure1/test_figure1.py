@@ -334,3 +334,8 @@ def test_a_model_gives_the_rows_that_the_command_line_writes(whole, images, tmp_
         assert len(finding.tables[name]) == len(read(out / f'{name}.csv'))
     with pytest.raises(ValueError, match="parts must be among densities, spectra, chain; got 'tails'"):
         run_figure1(model, images, tmp_path, parts=['tails'])
+
+
+def test_no_part_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r'parts must name at least one of densities'):
+        run_figure1(f'{SMALL}.cifar10', tmp_path, tmp_path / 'out', parts=())

@@ -108,3 +108,9 @@ def test_gains_that_are_figures(gain, says):
 def test_nothing_can_be_fitted(samples):
     found = compare(samples, samples)
     assert not bool(found.fitted.any()) and all(bool(t.isnan().all()) for t in found[:3])
+
+
+def test_folds_without_samples_are_not_fitted():
+    """One image with one position: half of it is nothing."""
+    found = compare(torch.zeros(3, 0, 1), torch.zeros(3, 0, 1))
+    assert not bool(found.fitted.any()) and bool(found.gaussian.isnan().all())

@@ -4,9 +4,11 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, PngImagePlugin
 
 from timm_3g.inference import Images, find_images, read_photograph
+from timm_3g.inference.explain import Explainer
 from timm_3g.inference.photograph import UPRIGHT
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -132,3 +134,18 @@ def test_what_is_skipped_in_folders_is_said(tmp_path, capsys):
     os.remove(tmp_path / 'a.png')
     with pytest.raises(FileNotFoundError, match=r'a folder with images.*The folder has: 1 .txt, 2 .webp'):
         find_images([str(tmp_path)])
+
+
+def test_what_is_skipped_counts_once_and_not_if_it_is_named(tmp_path, capsys):
+    (tmp_path / 's' / 't').mkdir(parents=True)
+    for name in ('a.png', 's/t/n.txt'):
+        (tmp_path / name).touch()
+    assert (
+        find_images([tmp_path, tmp_path]) == [tmp_path / 'a.png'] and 'Skipped in folders: 1 .txt.' in capsys.readouterr().err
+    )
+    assert tmp_path / 's' / 't' / 'n.txt' in find_images(f'{tmp_path}/**') and 'Skipped' not in capsys.readouterr().err
+
+
+def test_a_class_name_is_no_mathematics(tmp_path):
+    explainer = Explainer(tmp_path, [tmp_path / 'a.png'], mean=[0.5] * 3, std=[0.2] * 3)
+    assert explainer.draw(0, torch.rand(3, 8, 8), torch.rand(1, 4, 4), '$1_to_5_$ 98.0 %').is_file()

@@ -19,6 +19,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torchvision.transforms import functional as TF
 
+import timm_3g
 from timm_3g.__main__ import main
 from timm_3g.data import Corrupt
 from timm_3g.inference import Evaluation, ValidateOptions, append_row
@@ -360,14 +361,23 @@ def test_other_classes_than_the_weights_are_refused(job, capsys):
         assert f'have 10 classes; with --num-classes {number} the classifier' in err and 'Acc@1' not in out
 
 
-def test_postscript_is_not_started(job, tmp_path, monkeypatch, caplog):
+def test_postscript_is_not_started(job, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('PIL.EpsImagePlugin.Ghostscript', lambda *_, **__: pytest.fail('Ghostscript was started'))
     image_folder(tmp_path, {'val': 1})
     (file,) = (tmp_path / 'val' / 'class0').iterdir()
     file.write_text('%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n')
     command = ['validate', '--model', f'{SMALL}.cifar10', '--data-dir', str(tmp_path), '--split', 'val', '-j', '0']
-    assert main([*command, '--device', 'cpu']) == 0
-    assert 'Skipped sample (index 0)' in caplog.text
+    assert main([*command, '--device', 'cpu']) == 1
+    assert f'{file} cannot be read as an image' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_damaged_image_is_an_error(tmp_path, workers):
+    """timm would count its neighbour twice."""
+    image_folder(tmp_path, {'val': 2}, classes=2)
+    (tmp_path / 'val' / 'class1' / '0.png').write_bytes(b'damaged')
+    with pytest.raises(ValueError, match=r'^\S*val/class1/0\.png cannot be read as an image\. Replace or remove it\.$'):
+        timm_3g.validate(f'{SMALL}.cifar10', tmp_path, split='val', workers=workers, device='cpu')
 
 
 def test_images_cannot_be_fewer_than_one(job, capsys):
@@ -388,3 +398,15 @@ def test_the_results_file_is_checked_before_the_work(job, tmp_path, capsys, monk
         err = capsys.readouterr().err
         assert message in err and err.count('\n') == 1
     assert (tmp_path / 'long.csv').read_text() == 'x' * 200_000
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'dataset': 'torch/cifar10'}, 'data_dir must name the folder that torch/cifar10 is in'),
+        ({'dataset': 'torch/nosuch', 'data_dir': '.'}, "dataset must be a data set that timm knows; got 'torch/nosuch'"),
+    ],
+)
+def test_data_sets_of_torchvision(options, message):
+    with pytest.raises(ValueError, match=message):
+        timm_3g.validate(f'{SMALL}.cifar10', workers=0, device='cpu', **options)

@@ -360,6 +360,11 @@ def test_dimensions_that_do_not_fit(loc, scatter):
         MGGD(torch.zeros(loc), torch.ones(scatter), 1.0)
 
 
+def test_batches_that_do_not_broadcast():
+    with pytest.raises(ValueError, match=r'must have batch shapes that broadcast; got \(2,\), \(5,\), \(\), \(\)'):
+        MGGD(torch.zeros(2, 3), torch.eye(3).expand(5, 3, 3), 0.5)
+
+
 def test_one_floating_dtype():
     both = 'loc and scatter must both be float32 or both float64; '
     for dtype in (torch.int64, torch.bfloat16, torch.float64):

@@ -17,6 +17,7 @@ import timm_3g
 from timm_3g.checkpoints.function import defaults_of
 from timm_3g.layers import WithAverage2d
 from timm_3g.models import GCP, EfficientNet3G
+from timm_3g.models.backbones import family_of
 from timm_3g.models.gcp_models import NAMED
 
 # A model of timm's ------------------------------------------------------------------------------------------------------
@@ -294,3 +295,12 @@ def test_the_efficientnet_keeps_its_names_and_its_function():
     assert {m.eps for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {1e-3}
     assert model.reduce_dim == 256 and model.head_hidden_size == 32896
     assert isinstance(model, EfficientNet3G) and type(timm.create_model('gcp', backbone='tinynet_e')) is EfficientNet3G
+
+
+def test_a_network_that_a_script_registered_is_a_backbone_too(monkeypatch):
+    def my_net(pretrained=False, **kwargs):
+        return timm.create_model('resnet10t', **kwargs)
+
+    monkeypatch.setattr(my_net, '__module__', '__main__')
+    monkeypatch.setitem(timm.models._registry._model_entrypoints, 'my_net', my_net)
+    assert family_of('my_net') == '__main__'

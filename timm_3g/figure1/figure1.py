@@ -127,6 +127,8 @@ def figure1(options: Figure1Options) -> Figure1:
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
         raise OptionError('parts', f'must be among {", ".join(PARTS)}; got {unknown[0]!r}.')
+    if not options.parts:
+        raise OptionError('parts', f'must name at least one of {", ".join(PARTS)}.')
     output = Path(options.output)
     require_writable_folder(output)
     files = find_images(options.images)

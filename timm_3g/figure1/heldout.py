@@ -48,7 +48,7 @@ def compare(a: Tensor, b: Tensor, label: str = 'comparison') -> Comparison:
     (True, 0.5)
     """
     parts = []
-    size = max(1, _NUMBERS_AT_A_TIME // a[0].numel())
+    size = max(1, _NUMBERS_AT_A_TIME // max(1, a[0].numel()))
     with tqdm(total=len(a), desc=label, unit='set', leave=False, file=sys.stderr, delay=1) as bar:
         for folds in zip(a.split(size), b.split(size), strict=True):
             parts.append(_compare(*folds))
@@ -57,7 +57,7 @@ def compare(a: Tensor, b: Tensor, label: str = 'comparison') -> Comparison:
 
 
 def _compare(a: Tensor, b: Tensor) -> Comparison:
-    fitted = can_fit(a) & can_fit(b)
+    fitted = can_fit(a) & can_fit(b) if a.numel() and b.numel() else torch.zeros(len(a), dtype=torch.bool)
     nan = torch.full((len(a),), torch.nan, dtype=torch.float64)
     out = Comparison(nan, nan.clone(), nan.clone(), fitted, torch.zeros_like(fitted))
     if bool(fitted.any()):

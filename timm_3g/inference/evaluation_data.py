@@ -7,6 +7,7 @@ import torch
 from timm.data import create_dataset, create_loader
 
 from timm_3g.data import CLASS_NAMES, read_class_map, share, to_corrupted, to_ten_crop
+from timm_3g.utils.options import OptionError
 
 from .data_config import workers_of
 from .images import image_mode
@@ -60,6 +61,13 @@ def make_loader(options: ValidateOptions, config: dict[str, Any], processes: Pro
 
 
 def _dataset(options: ValidateOptions, config: dict[str, Any], class_map: str) -> Any:
+    try:
+        return _create_dataset(options, config, class_map)
+    except AssertionError as error:  # what timm raises over a name that it does not know
+        raise OptionError('dataset', f'must be a data set that timm knows; got {options.dataset!r}: {error}.') from error
+
+
+def _create_dataset(options: ValidateOptions, config: dict[str, Any], class_map: str) -> Any:
     return create_dataset(
         name=options.dataset,
         root=str(options.data_dir) if options.data_dir else None,

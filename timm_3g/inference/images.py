@@ -40,7 +40,7 @@ def find_images(patterns: str | Path | Sequence[str | Path]) -> list[Path]:
     (['a.jpg', 'b.png'], ['b.png'])
     """
     found: dict[Path, None] = {}
-    skipped: Counter[str] = Counter()
+    others: set[Path] = set()
     for pattern in map(str, [patterns] if isinstance(patterns, str | Path) else patterns):
         path = Path(pattern)
         files: list[Path] = []
@@ -49,18 +49,20 @@ def find_images(patterns: str | Path | Sequence[str | Path]) -> list[Path]:
             if match.is_dir():
                 below = [file for folder in _folders(match) for file in _files(folder)]
                 inside = sorted(file for file in below if is_img_extension(file.suffix.lower()))
-                skipped.update(f.suffix.lower() or 'without a suffix' for f in below if not is_img_extension(f.suffix.lower()))
+                others.update(set(below) - set(inside))
             files.extend(inside)
         if not files:
-            held = f' The folder has: {_listed(skipped)}.' if skipped else ''
+            held = f' The folder has: {_listed(others)}.' if others else ''
             raise FileNotFoundError(f'{pattern!r} is not a file, a folder with images, or a pattern that matches a file.{held}')
         found.update(dict.fromkeys(files))
+    skipped = others - found.keys()
     if skipped:
         print(f'Skipped in folders: {_listed(skipped)}. Name these files or a pattern to read them.', file=sys.stderr)
     return list(found)
 
 
-def _listed(skipped: Counter[str]) -> str:
+def _listed(files: Iterable[Path]) -> str:
+    skipped = Counter(file.suffix.lower() or 'without a suffix' for file in files)
     return ', '.join(f'{number} {printable(suffix)}' for suffix, number in sorted(skipped.items()))
 
 

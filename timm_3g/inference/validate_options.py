@@ -72,6 +72,8 @@ class ValidateOptions(ModelOptions):
                 raise OptionError('input_img_mode', f'must be {modes} with a corruption; got {self.input_img_mode!r}.')
         if not self.data_dir and not self.dataset:
             raise ValueError('Name the data: a folder or tar file (data_dir), or a data set of timm (dataset).')
+        if self.dataset.startswith('torch/') and not self.data_dir:
+            raise OptionError('data_dir', f'must name the folder that {self.dataset} is in, or downloaded to.')
 
 
 def require_readable(options: ValidateOptions) -> None:

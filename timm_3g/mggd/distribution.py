@@ -69,7 +69,12 @@ class MultivariateGeneralizedGaussian(Distribution):
         if loc.dtype not in (torch.float32, torch.float64) or scatter.dtype != loc.dtype:
             raise TypeError(f'loc and scatter must both be float32 or both float64; got {loc.dtype} and {scatter.dtype}.')
         shape, scale = (torch.as_tensor(value, dtype=loc.dtype, device=loc.device) for value in (shape, scale))
-        batch_shape = torch.broadcast_shapes(loc.shape[:-1], scatter.shape[:-2], shape.shape, scale.shape)
+        batch_shapes = (loc.shape[:-1], scatter.shape[:-2], shape.shape, scale.shape)
+        try:
+            batch_shape = torch.broadcast_shapes(*batch_shapes)
+        except RuntimeError as error:
+            shown = ', '.join(str(tuple(one)) for one in batch_shapes)
+            raise ValueError(f'loc, scatter, shape and scale must have batch shapes that broadcast; got {shown}.') from error
         event_shape = loc.shape[-1:]
         self.loc = loc.expand(batch_shape + event_shape)
         self.scatter = scatter.expand(batch_shape + event_shape + event_shape)

@@ -132,7 +132,7 @@ def family_of(name: str) -> str:
     >>> family_of('convnext_atto.d2_in1k')
     'convnext'
     """
-    return model_entrypoint(split_model_name_tag(name)[0]).__module__.rsplit('.', 1)[1]
+    return model_entrypoint(split_model_name_tag(name)[0]).__module__.rsplit('.', 1)[-1]
 
 
 def form_of(name: str, net: Any) -> str:
