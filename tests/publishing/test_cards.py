@@ -101,3 +101,17 @@ def test_readmes_five_commands(hub, tmp_path, monkeypatch):
     assert hub.repos[f'acme/{SMALL}.mine'].private
     _, _, code = shlex.split(commands[4].replace('ORG/', 'acme/'))
     exec(code)
+
+
+@pytest.mark.parametrize(
+    ('options', 'maps', 'pooled'),
+    [
+        ({'backbone': 'resnet18', 'out_index': -2}, 4, '(1, 256, 18, 18)'),
+        ({'backbone': 'resnet18', 'out_index': -2, 'first_order': True}, 4, '(1, 256, 18, 18) and (1, 512, 9, 9)'),
+        ({'backbone': 'vit_tiny_patch16_224'}, 3, '(1, 192, 14, 14)'),
+    ],
+)
+def test_the_shapes_of_a_card_are_those_of_the_network(options, maps, pooled):
+    net = timm.create_model('gcp', num_classes=2, global_pool='isqrt', device='meta', **options).eval()
+    text = _card_text._usage(net, 'ORG/x')
+    assert text.count('\n    #   (1, ') == maps and f'# {pooled}, unpooled' in text

@@ -36,6 +36,9 @@ def folder(tmp_path, monkeypatch):
 FILES = ('best.pth.tar', 'model.safetensors', 'golden.safetensors', 'config.json')
 
 
+OF_CARD = 1  # a card builds the network with features_only=True, too, on the meta device, for the shapes of its maps
+
+
 def opened(counts: Counter) -> dict[str, int]:
     return {name: counts[f'{name} opened'] for name in FILES if counts[f'{name} opened']}
 
@@ -45,7 +48,7 @@ def test_a_checkpoint(checkpoint, verb):
     """Built from the checkpoint, and from the folder that was written. The second build proves that the folder reads back."""
     with counted() as counts:
         publish(checkpoint, REPO, dry_run=True) if verb == 'publish' else export(checkpoint, output='out')
-    assert counts['create_model'] == 2
+    assert counts['create_model'] == 2 + OF_CARD
     # config.json: what timm drafted, then timm's and our reading of the folder.
     assert opened(counts) == {'best.pth.tar': 1, 'model.safetensors': 1, 'config.json': 3}
     assert (
@@ -65,7 +68,7 @@ def test_a_folder(folder):
 def test_a_folder_whose_card_is_made_again(folder):
     with counted() as counts:
         publish(folder, REPO, dry_run=True, license='apache-2.0')
-    assert counts['create_model'] == counts['sha256'] == 1
+    assert counts['create_model'] == 1 + OF_CARD and counts['sha256'] == 1
     assert opened(counts) == {'model.safetensors': 1, 'golden.safetensors': 1, 'config.json': 3}
 
 
@@ -79,7 +82,7 @@ def test_a_push_builds_no_further_model(hub, folder):
 def test_a_card(folder):
     with counted() as counts:
         write_card(folder)
-    assert counts['create_model'] == 1 and not counts['sha256'] and 'model.safetensors' not in opened(counts)
+    assert counts['create_model'] == 1 + OF_CARD and not counts['sha256'] and 'model.safetensors' not in opened(counts)
 
 
 def test_weights_of_the_package_are_not_opened():

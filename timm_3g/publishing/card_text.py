@@ -1,15 +1,16 @@
 """The text of a model card, from the facts of its source and the model itself."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import timm
 import torch
 from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from timm_3g.checkpoints import WEIGHTS
+from timm_3g.compat import MODEL_ARGS
 from timm_3g.layers import pool_paper
 from timm_3g.layers.create_pool import POOLS
 
@@ -142,14 +143,14 @@ def _percent(metric: Mapping[str, Any], name: str) -> str:
 def _usage(net: Any, repo: str) -> str:
     """Complete snippets. Classification only if there is a classifier."""
     tested = net.pretrained_cfg.get('test_input_size')
-    height, width = (tested or net.pretrained_cfg['input_size'])[1:]
     of_size = ', use_test_size=True' if tested else ''
-    maps = ''.join(
-        f'\n    #   (1, {info["num_chs"]}, {math.ceil(height / info["reduction"])}, {math.ceil(width / info["reduction"])})'
-        for info in net.feature_info
-    )
-    last = net.feature_info[-1]['reduction']
-    features = f'(1, {net.num_features}, {math.ceil(height / last)}, {math.ceil(width / last)})'
+    image = torch.empty(1, *(tested or net.pretrained_cfg['input_size']))
+    options = {**getattr(net, MODEL_ARGS), 'in_chans': image.shape[1], 'num_classes': 0}
+    extractor = timm.create_model(net.pretrained_cfg['architecture'], features_only=True, device='meta', **options).eval()
+    with torch.no_grad():
+        maps = ''.join(f'\n    #   {tuple(map_.shape)}' for map_ in extractor(image.to('meta')))
+        pooled = net.forward_features(image.zero_().to(next(net.parameters()).device))
+    features = ' and '.join(str(tuple(map_.shape)) for map_ in (pooled if isinstance(pooled, tuple) else (pooled,)))
     classification = f"""### Image Classification
 
 ```python
