@@ -146,9 +146,13 @@ def _usage(net: Any, repo: str) -> str:
     of_size = ', use_test_size=True' if tested else ''
     image = torch.empty(1, *(tested or net.pretrained_cfg['input_size']))
     options = {**getattr(net, MODEL_ARGS), 'in_chans': image.shape[1], 'num_classes': 0}
-    extractor = timm.create_model(net.pretrained_cfg['architecture'], features_only=True, device='meta', **options).eval()
+    arch = net.pretrained_cfg['architecture']
+    try:
+        extractor = timm.create_model(arch, features_only=True, device='meta', **options).eval()
+    except IndexError:  # what timm raises for a network that has fewer maps than it asks for
+        extractor = None
     with torch.no_grad():
-        maps = ''.join(f'\n    #   {tuple(map_.shape)}' for map_ in extractor(image.to('meta')))
+        maps = ''.join(f'\n    #   {tuple(map_.shape)}' for map_ in extractor(image.to('meta'))) if extractor else ''
         pooled = net.forward_features(image.zero_().to(next(net.parameters()).device))
     features = ' and '.join(str(tuple(map_.shape)) for map_ in (pooled if isinstance(pooled, tuple) else (pooled,)))
     classification = f"""### Image Classification
@@ -161,11 +165,7 @@ percent, classes = logits.softmax(dim=1).mul(100).topk({min(5, net.num_classes)}
 ```
 
 """
-    return f"""## Model Usage
-
-Install the package timm_3g. Importing it registers the architecture in timm.
-
-{classification if net.num_classes else ''}### Feature Map Extraction
+    extraction = f"""### Feature Map Extraction
 
 ```python
 {_open(repo, ', features_only=True', of_size)}
@@ -174,7 +174,12 @@ with torch.inference_mode():
         print(feature_map.shape){maps}
 ```
 
-### Image Embeddings
+"""
+    return f"""## Model Usage
+
+Install the package timm_3g. Importing it registers the architecture in timm.
+
+{classification if net.num_classes else ''}{extraction if extractor else ''}### Image Embeddings
 
 ```python
 {_open(repo, ', num_classes=0', of_size)}
