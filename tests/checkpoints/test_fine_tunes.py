@@ -256,6 +256,17 @@ def test_a_run_whose_base_is_not_here_is_refused(tmp_path, model, remedy):
         create_loaded(SMALL, file)
 
 
+def test_a_base_or_a_run_that_says_nothing_of_use(tmp_path, of_another_function):
+    """A run without a model is of no architecture. A config.json of a base that is no config is an error, not a crash."""
+    unnamed = trained(tmp_path / 'a.pth', model=None, model_kwargs={'num_iters': 3})
+    assert create_loaded(SMALL, unnamed).global_pool.num_iters == 5
+    file = trained(tmp_path / 'b.pth', model=f'local-dir:{of_another_function}', model_kwargs={})
+    config = of_another_function / 'config.json'
+    config.write_text(json.dumps({**json.loads(config.read_text()), 'pretrained_cfg': [1]}))
+    with pytest.raises(ValueError, match='has a pretrained_cfg that maps no names to values'):
+        create_loaded(SMALL, file)
+
+
 def test_another_pooling_than_that_of_the_weights_is_refused():
     with pytest.raises(ValueError, match=r"trained with global_pool='3g'; got 'isqrt'\..* leave the option out"):
         create_loaded(SMALL, SHIPPED, options={'global_pool': 'isqrt'})

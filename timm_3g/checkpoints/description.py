@@ -42,7 +42,8 @@ def description(record: Record, arch: str) -> dict[str, Any]:
                 known['label_names'] = None  # transformers' stand-ins
         return _checked_description({name: _plain(known[name]) for name in DESCRIPTION if known.get(name) is not None}, file)
     args = record.training_of(arch)
-    began_with = (record.base.get('pretrained_cfg') or {}) if args else {}  # timm trains at its size
+    cfg = record.base.get('pretrained_cfg') if args else None
+    began_with = cfg if isinstance(cfg, Mapping) else {}  # timm trains at its size
     given = {name: args.get(name) or began_with.get(name) for name in PREPROCESSING}
     if args.get('img_size') and not args.get('input_size'):
         given['input_size'] = (args.get('in_chans') or 3, args['img_size'], args['img_size'])

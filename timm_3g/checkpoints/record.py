@@ -157,6 +157,8 @@ class Record:
         source, _, name = str(self.training.get('model')).rpartition(':')
         if not source:
             return {}
+        if not isinstance(self.base.get('pretrained_cfg'), Mapping | None):
+            raise ValueError(f'{CONFIG} of {source}:{name} has a pretrained_cfg that maps no names to values. Fetch it again.')
         if not self.base:
             repo, _, revision = name.partition('@')
             fetch = f'Fetch it: hf download {repo} {CONFIG}{f" --revision {revision}" if revision else ""}'
@@ -193,7 +195,8 @@ class Record:
 
     def training_of(self, arch: str) -> Mapping[str, Any]:
         """The arguments of train.py if they are of the architecture `arch`, or of one that nothing names. Else {}."""
-        return self.training if self._trained_architecture() in (arch, None) else {}
+        named = isinstance(self.training.get('model'), str)
+        return self.training if named and self._trained_architecture() in (arch, None) else {}
 
     def _check_config(self, config: Mapping[str, Any]) -> None:
         """Raise ValueError where config.json contradicts itself or the weights beside it."""
