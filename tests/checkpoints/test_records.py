@@ -22,6 +22,7 @@ from timm_3g.checkpoints.function import function_of
 from timm_3g.models import checkpoint_filter_fn
 from timm_3g.models.loading import create_loaded
 from timm_3g.ops import triangle_index
+from timm_3g.publishing import export
 
 SHIPPED = _shipped.FOLDER / f'{SMALL}.cifar10'
 
@@ -233,3 +234,38 @@ def test_a_misspelt_tag_names_the_nearest(tmp_path, capsys, with_file):
         assert f'{name!r}' in error and f'Nearest: {near}' in error and error.count('\n') == 1
     with pytest.raises(ValueError, match=rf'{SMALL} has no tag.* Its tags: .*cifar10'):
         create_loaded(f'{SMALL}.qqqqqqqq', None)
+
+
+@pytest.mark.parametrize('name', [SMALL, 'resnet10t'])
+def test_options_that_no_record_passes_on_are_stated_again(tmp_path, name):
+    """They would load without a word, and give other logits."""
+    more = {'act_layer': 'silu', 'drop_path_rate': 0.1}
+    trained_net = timm.create_model(name, num_classes=3, **more).eval()
+    images = torch.randn(2, 3, 32, 32)
+    args = argparse.Namespace(model=name, gp=None, model_kwargs=more)
+    torch.save({'state_dict': trained_net.state_dict(), 'args': args}, tmp_path / 'last.pth.tar')
+    for given in ({}, {'act_layer': 'relu'}):
+        with pytest.raises(ValueError, match=r"of a network with act_layer='silu'; got .* --model-kwargs act_layer=silu"):
+            create_loaded(name, tmp_path / 'last.pth.tar', options=given)
+    net = create_loaded(name, tmp_path / 'last.pth.tar', options={'act_layer': 'silu'}).eval()
+    assert torch.equal(net(images), trained_net(images))
+
+
+def test_a_header_with_more_options_than_a_record_passes_on(tmp_path):
+    net = timm.create_model(SMALL, num_classes=3, act_layer='silu').eval()
+    args = argparse.Namespace(model=SMALL, gp=None, model_kwargs={'act_layer': 'silu'})
+    torch.save({'state_dict': net.state_dict(), 'args': args}, tmp_path / 'last.pth.tar')
+    folder = tmp_path / 'mine'
+    export(tmp_path / 'last.pth.tar', output=folder, model_kwargs={'act_layer': 'silu'}, license='mit')
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(timm.create_model(f'local-dir:{folder}', pretrained=True).eval()(images), net(images))
+    overlay = {'file': str(folder / 'model.safetensors'), 'num_classes': 3}
+    given = {'pretrained': True, 'num_classes': 3, 'pretrained_cfg_overlay': overlay}
+    with pytest.raises(ValueError, match=r"act_layer='silu'; got nothing"):
+        timm.create_model(SMALL, **given)
+    for act in ('silu', torch.nn.SiLU):  # a class has no name to compare
+        assert torch.equal(timm.create_model(SMALL, act_layer=act, **given).eval()(images), net(images))
+    run = {'state_dict': net.state_dict(), 'args': argparse.Namespace(model=f'local-dir:{folder}', gp=None, num_classes=3)}
+    torch.save(run, tmp_path / 'fine_tuned.pth.tar')
+    with pytest.raises(ValueError, match=r"act_layer='silu'; got nothing"):
+        create_loaded(SMALL, tmp_path / 'fine_tuned.pth.tar')

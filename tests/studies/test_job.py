@@ -10,6 +10,7 @@ import timm
 import torch
 from common import SMALL, image_folder
 
+from timm_3g.inference.model import load_model
 from timm_3g.studies import Run, job
 from timm_3g.studies.job import Job, train_and_evaluate
 from timm_3g.studies.results import Row, read_figures, read_results, write_results
@@ -87,6 +88,30 @@ def test_another_error_of_the_evaluation_is_one(tmp_path, monkeypatch):
     (tmp_path / 'data' / 'val').rename(tmp_path / 'data' / 'gone')
     with pytest.raises(ValueError, match="has no split 'val'"):
         train_and_evaluate(one)
+
+
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [(SMALL, {'model_kwargs': {'act_layer': 'silu'}}), ('resnet10t', {'gp': 'max', 'model_kwargs': {'act_layer': 'silu'}})],
+)
+def test_what_is_evaluated_is_the_network_that_was_trained(tmp_path, monkeypatch, name, options):
+    one = a_job(tmp_path, model=name, **options)
+    more = {'global_pool': options['gp']} if 'gp' in options else {}
+    trained = timm.create_model(name, num_classes=3, **options['model_kwargs'], **more)
+    images = torch.randn(2, 3, 32, 32)
+
+    def train() -> None:
+        one.file('').mkdir(parents=True)
+        args = argparse.Namespace(model=name, gp=options.get('gp'), model_kwargs=options['model_kwargs'])
+        checkpoint = {'epoch': 1, 'arch': name, 'state_dict': trained.state_dict(), 'args': args}
+        torch.save(checkpoint, one.file('') / 'last.pth.tar')
+        (one.file('') / 'summary.csv').write_text('epoch,train_loss,eval_loss,eval_top1\n1,0,0,0\n')
+
+    monkeypatch.setattr(job, 'prepare_script', lambda *args: train)
+    seen = []
+    monkeypatch.setattr(job, 'validate', lambda o: seen.append(load_model(o)(images)) or job._Score(1, 0.0, 0.0))
+    train_and_evaluate(one)
+    assert len(seen) == 3 and all(torch.equal(logits, trained.eval()(images)) for logits in seen)
 
 
 @pytest.mark.slow

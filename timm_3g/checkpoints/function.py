@@ -11,6 +11,19 @@ from timm_3g.layers.create_pool import POOLS, TIMM_POOLS, checked_option, pool_o
 MOST: dict[str, int] = {'reduce_dim': 4096, 'num_iters': 1000, 'num_reweights': 64, 'sketch_dim': 1 << 20, 'num_factors': 4096}
 MOST_CLASSES = 1_000_000
 
+# Options that the logits of a loaded network do not depend on, or that say where weights come from.
+NO_TRACE = (
+    'in_chans',
+    'num_classes',
+    'weight_init',
+    'zero_init_last',
+    'scriptable',
+    'exportable',
+    'no_jit',
+    'cache_dir',
+    'checkpoint_path',
+)
+
 # Options of networks on any backbone, each with an example of its type.
 BACKBONE_OPTIONS: dict[str, Any] = {'backbone': '', 'out_index': 0, 'first_order': False, 'output_stride': 32, 'img_size': 224}
 # What they are where a training run does not state them.
@@ -21,12 +34,21 @@ DEFAULTS: dict[str, dict[str, Any]] = {}
 
 
 def recorded_options() -> set[str]:
-    """The names that a record may state. Anything else in it, such as what timm would fetch or open, is ignored.
+    """The names that are taken from a record. Anything else in it, such as what timm would fetch or open, is not passed on.
 
     >>> {'global_pool', 'num_iters'} <= recorded_options(), 'url' in recorded_options()
     (True, False)
     """
     return pool_options() | {'global_pool', 'reduce_dim', 'bn_eps', 'head_init', *BACKBONE_OPTIONS}
+
+
+def leaves_trace(name: str) -> bool:
+    """Whether the logits of a loaded network depend on an option.
+
+    >>> leaves_trace('act_layer'), leaves_trace('drop_path_rate'), leaves_trace('pretrained_cfg_overlay')
+    (True, False, False)
+    """
+    return name not in NO_TRACE and 'drop' not in name and not name.startswith('pretrained')
 
 
 def is_ours(name: str) -> bool:

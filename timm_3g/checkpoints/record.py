@@ -11,7 +11,7 @@ from timm.models import split_model_name_tag
 
 from timm_3g.layers.create_pool import pool_options
 
-from .function import MOST_CLASSES, checked_options, function_of, is_ours
+from .function import MOST_CLASSES, checked_options, function_of, is_ours, leaves_trace, recorded_options
 from .integrity import CONFIG, SHA256, WEIGHTS
 from .known_files import KnownFile, known_file
 
@@ -143,9 +143,7 @@ class Record:
         if not args:
             known = self.known_file
             return dict(known.options) if known and split_model_name_tag(known.key)[0] == arch else {}
-        more = args.get('model_kwargs')
-        options = {'global_pool': args.get('gp'), 'bn_eps': args.get('bn_eps'), **(more if isinstance(more, Mapping) else {})}
-        given = {key: value for key, value in options.items() if value is not None}
+        given = self._said_by_run(arch)
         return function_of(arch, {**self._options_of_base(given), **given}, f'The training run in {str(self.file)!r}')
 
     def _options_of_base(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,6 +169,42 @@ class Record:
         own = known.get('global_pool')
         dropped = pool_options() if 'global_pool' in given and given['global_pool'] != own else set()  # as timm_3g does
         return {key: value for key, value in known.items() if key not in dropped}
+
+    def require_stated(self, arch: str, given: Mapping[str, Any]) -> None:
+        """Raise ValueError where `given` leaves out, or contradicts, an option of the network that `function` does not have.
+
+        What a file says about other options than those of `recorded_options` is not passed on to timm. Where it changes the
+        logits, such as `act_layer`, the caller states it.
+
+        >>> from pathlib import Path
+        >>> trained = {'model': 'resnet10_mini_3g', 'model_kwargs': {'act_layer': 'silu', 'drop_rate': 0.1}}
+        >>> record = Record(Path('last.pth.tar'), {}, {}, trained)
+        >>> record.require_stated('resnet10_mini_3g', {'act_layer': 'silu'})
+        >>> record.require_stated('resnet10_mini_3g', {})
+        Traceback (most recent call last):
+        ValueError: The weights in 'last.pth.tar' are of a network with act_layer='silu'; got nothing. State it: ...
+        """
+        if is_ours(arch):
+            config, run = self.config_of(arch), self._said_by_run(arch)
+            said = (self.stamp or config)['model_args'] if config or self.stamp else {**self._options_of_base(run), **run}
+            said = {name: value for name, value in said.items() if name not in recorded_options()}
+        else:
+            said = self._said_by_run(arch)
+        for name, value in said.items():
+            if value is None or not leaves_trace(name) or _same(value, given.get(name)):
+                continue
+            raise ValueError(
+                f'The weights in {str(self.file)!r} are of a network with {name}={value!r:.80}; got '
+                f'{f"{given[name]!r:.80}" if name in given else "nothing"}. State it: {name}={value!r:.80} in Python, '
+                f'--model-kwargs {name}={value!s:.80} on the command line.'
+            )
+
+    def _said_by_run(self, arch: str) -> dict[str, Any]:
+        """The options of the network that train.py was given, if they are of the architecture `arch`. Else {}."""
+        args = self.training_of(arch)
+        more = args.get('model_kwargs')
+        options = {'global_pool': args.get('gp'), 'bn_eps': args.get('bn_eps'), **(more if isinstance(more, Mapping) else {})}
+        return {name: value for name, value in options.items() if value is not None}
 
     def config_of(self, arch: str) -> dict[str, Any]:
         """config.json if it is of the architecture `arch`. Else {}.
@@ -222,6 +256,13 @@ class Record:
                 f'config.json beside {str(self.file)!r} contradicts the weights, which know what they were made for '
                 f'({"; ".join(differing)}). It was changed, or is of other weights. Move it, and export the file again.'
             )
+
+
+def _same(said: Any, given: Any) -> bool:
+    """Whether an option that a file says is the given one, as far as plain data can tell: a class has no name to compare."""
+    if isinstance(said, (list, tuple)) and isinstance(given, (list, tuple)):
+        return list(said) == list(given)
+    return bool(said == given) or not isinstance(given, str | int | float | list | tuple | None)
 
 
 def _plain_args(model_args: Any) -> dict[str, Any]:

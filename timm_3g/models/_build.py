@@ -47,6 +47,7 @@ def build_with_filter(cls: Callable[..., Model], arch: str, pretrained: bool, **
 def _build_from(weights: Weights, cls: Callable[..., Model], arch: str, filter_fn: Any, kwargs: dict[str, Any]) -> Model:
     """Build the model while the weights are being read, and hand them to timm as values: it would read the file again."""
     recorded = weights.record.function(arch)
+    weights.record.require_stated(arch, kwargs)
 
     def filtered(_: Any, model: nn.Module) -> dict[str, Tensor]:
         return filter_fn(weights.tensors, model, recorded=recorded)

@@ -53,7 +53,8 @@ def create_loaded(
         checkpoint: a weights file. None for the weights that the name stands for.
         num_classes: None for what the weights have. Checked against the file.
         use_ema: take the EMA weights of a checkpoint that has both kinds.
-        options: keyword arguments of the model; None values are left out. Refused where they contradict the record.
+        options: keyword arguments of the model; None values are left out. Refused where they contradict the record, or leave
+            out what it says and this function does not take from it (see `Record.require_stated`).
         weights: the checkpoint, if the caller has opened it already (see `open_weights`). Then `checkpoint` and `use_ema` do
             not count, and the file is not read again.
 
@@ -83,6 +84,7 @@ def create_loaded(
             return _create_jax(model, checkpoint, num_classes, given)
         weights = open_weights(checkpoint, use_ema)
     require_model(model, local=True)
+    weights.record.require_stated(split_model_name_tag(model)[0], given)
     return (_create_ours if is_ours(model) else _create_timms)(model, weights, num_classes, given)
 
 

@@ -127,9 +127,14 @@ def train_and_evaluate(job: Job) -> Figures:
     if _epochs_in(last) < run.epochs:
         raise RuntimeError(f'train.py ended after {_epochs_in(last)} of {run.epochs} epochs. Start the study again.')
     device = run.options.get('device')
+    model, gp = str(run.options['model']), run.options.get('gp')
+    more = dict(run.options.get('model_kwargs') or {})
+    network = create_loaded(model, last, options={'global_pool': gp, **more})
     held_out = ValidateOptions(
-        str(run.options['model']),
+        model,
         checkpoint=last,
+        gp=gp,
+        model_kwargs=more,
         data_dir=data,
         split=str(run.options['val_split']),
         device=device,
@@ -152,7 +157,7 @@ def train_and_evaluate(job: Job) -> Figures:
         test_top5=tested.top5 if tested else None,
         train_loss=round(read_summary(job.file('')).column('train_loss')[-1], 6),
         train_images=_count_images(data, str(run.options['train_split'])),
-        param_count=sum(p.numel() for p in create_loaded(str(run.options['model']), last).parameters()),
+        param_count=sum(p.numel() for p in network.parameters()),
         seconds_per_epoch=round(seconds / (run.epochs - before), 1) if before < run.epochs else None,
         memory_mib=memory,
         resumed=before > 0,
