@@ -344,6 +344,66 @@ def test_class_names_beside_the_checkpoint_settle_the_indices(job, tmp_path, cap
     assert int(row['top1_count']) == int((logits.argmax(1) == labels)[kept].sum())
 
 
+def accuracy(capsys, *command):
+    """Of `timm-3g validate`: (images, top-1), and what it says."""
+    assert main(['validate', *map(str, command), '-j', '0', '--device', 'cpu']) == 0
+    out, err = capsys.readouterr()
+    return out, err
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of three of CIFAR-10's classes, none of them the first, and an image of each by the model's own answer."""
+    model = timm.create_model(f'{SMALL}.cifar10', pretrained=True).eval()
+    names, rng = model.pretrained_cfg['label_names'], np.random.default_rng(0)
+    wanted = {'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck'}
+    while len(wanted) > 5:
+        image = Image.fromarray((rng.random((2, 2, 3)) * 255).astype(np.uint8)).resize((32, 32), Image.Resampling.BICUBIC)
+        x = TF.normalize(TF.to_tensor(image), model.pretrained_cfg['mean'], model.pretrained_cfg['std'])[None]
+        name = names[int(model(x).argmax())]
+        if name in wanted:
+            wanted.remove(name)
+            (tmp_path / 'photos' / name).mkdir(parents=True)
+            image.save(tmp_path / 'photos' / name / 'a.png')
+    return tmp_path / 'photos'
+
+
+def test_the_names_of_the_classes_number_a_folder_that_has_only_some(photos, tmp_path, capsys):
+    own = f'{SMALL}.cifar10'
+    shipped, first = timm.get_pretrained_cfg(own).file, min(folder.name for folder in photos.iterdir())
+    for which in (['--model', own], ['--model', SMALL, '--checkpoint', shipped]):
+        out, err = accuracy(capsys, *which, '--data-dir', photos)
+        assert 'Acc@1 100.000' in out and '3 images' in out and 'left out' not in err
+    (tmp_path / 'names.txt').write_text(
+        ''.join(f'{name}\n' for name in timm.get_pretrained_cfg(own).label_names if name != 'cat')
+    )
+    out, err = accuracy(capsys, '--model', own, '--data-dir', photos, '--class-map', tmp_path / 'names.txt')
+    assert '2 images' in out and f'names.txt does not name {first}: left out.' in err
+    (photos / 'zebra').mkdir()
+    (photos / 'zebra' / 'a.png').symlink_to(photos / first / 'a.png')
+    assert main(['validate', '--model', own, '--data-dir', str(photos), '-j', '0', '--device', 'cpu']) == 1
+    err = capsys.readouterr().err
+    assert 'has folders that are no classes of these weights: zebra. Their classes: airplane, ' in err and ' and 2 more' in err
+
+
+def test_a_folder_with_splits_needs_the_name_of_one(tmp_path, capsys):
+    image_folder(tmp_path, {'train': 1, 'test': 1})
+    command = ['validate', '--model', f'{SMALL}.cifar10', '--data-dir', str(tmp_path), '-j', '0', '--device', 'cpu']
+    assert main(command) == 1
+    assert "has no split 'validation'" in capsys.readouterr().err
+    assert main([*command, '--dataset', 'folder', '--split', 'typo']) == 1  # timm takes any word for a folder
+    assert "has no split 'typo'" in capsys.readouterr().err
+    assert main([*command, '--dataset', 'hfd/x']) == 1
+    assert "must begin with hfds/, hfids/, tfds/, torch/ or wds/; got 'hfd/x'" in capsys.readouterr().err
+
+
+def test_a_package_that_a_data_set_needs(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'datasets', None)
+    command = ['validate', '--model', f'{SMALL}.cifar10', '--data-dir', str(tmp_path), '--dataset', 'hfds/x', '-j', '0']
+    assert main([*command, '--device', 'cpu']) == 1
+    assert "'hfds/x' needs a package: pip install datasets" in capsys.readouterr().err
+
+
 def test_logits_that_are_not_finite_are_no_accuracy():
     logits = torch.zeros(3, 2)
     logits[1, 0] = float('inf')

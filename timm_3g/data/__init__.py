@@ -10,6 +10,8 @@ from .corrupt import CORRUPTIBLE as CORRUPTIBLE
 from .corrupt import Corrupt as Corrupt
 from .corrupt import to_corrupted as to_corrupted
 from .share import share as share
+from .split import has_splits as has_splits
+from .split import reads_folder as reads_folder
 from .split import require_data as require_data
 from .split import require_split as require_split
 from .ten_crop import TenCrop as TenCrop

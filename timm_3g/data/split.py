@@ -5,6 +5,44 @@ from pathlib import Path
 
 from timm_3g.compat import search_split
 
+READERS = ('hfds', 'hfids', 'tfds', 'torch', 'wds')  # what a data set of timm begins with, before a slash
+
+
+def reads_folder(dataset: str) -> bool:
+    """Whether timm takes --data-dir for a folder or tar file of images. It does for any name that has none of READERS.
+
+    Raises:
+        ValueError: something else before a slash, which timm would ignore.
+
+    >>> reads_folder(''), reads_folder('torch/cifar10')
+    (True, False)
+    >>> reads_folder('hfd/cifar10')
+    Traceback (most recent call last):
+    ValueError: A data set must begin with hfds/, hfids/, tfds/, torch/ or wds/; got 'hfd/cifar10'. For a folder, leave it out.
+    """
+    prefix, slash, _ = dataset.partition('/')
+    if slash and prefix.lower() not in READERS:
+        *others, last = (f'{reader}/' for reader in READERS)
+        raise ValueError(
+            f'A data set must begin with {", ".join(others)} or {last}; got {dataset!r}. For a folder, leave it out.'
+        )
+    return not slash
+
+
+def has_splits(root: str) -> bool:
+    """Whether a folder of images has splits: `train` or another name of timm for one, with folders of classes in it.
+
+    >>> import tempfile
+    >>> root = tempfile.mkdtemp()
+    >>> Path(root, 'train', 'cat').mkdir(parents=True)
+    >>> has_splits(root), has_splits(str(Path(root, 'train')))
+    (True, False)
+    """
+    if not Path(root).is_dir():
+        return False
+    found = (Path(search_split(root, split)) for split in ('train', 'validation', 'test'))
+    return any(folder != Path(root) and any(path.is_dir() for path in folder.iterdir()) for folder in found if folder.is_dir())
+
 
 def require_split(root: str, split: str) -> None:
     """Raise ValueError if `root` is a folder without `split`: timm would use the images of every split.
@@ -19,7 +57,7 @@ def require_split(root: str, split: str) -> None:
         folders = sorted(f.name for f in Path(root).iterdir() if f.is_dir())
         raise ValueError(
             f'{root} has no split {split!r} and timm would use the images of every split. '
-            f'Its folders: {", ".join(folders[:8])}.'
+            f'Its folders: {", ".join(folders[:8]) or "none"}.'
         )
 
 

@@ -1,12 +1,13 @@
 """The images that `validate` evaluates: data set, share of a process, crops."""
 
-from pathlib import Path
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from timm.data import create_dataset, create_loader
 
-from timm_3g.data import CLASS_NAMES, read_class_map, share, to_corrupted, to_ten_crop
+from timm_3g.data import read_class_map, share, to_corrupted, to_ten_crop
 from timm_3g.utils.options import OptionError
 
 from .data_config import workers_of
@@ -16,26 +17,24 @@ from .processes import Processes
 from .validate_options import DEFAULT_SPLIT, ValidateOptions
 
 
-def make_loader(options: ValidateOptions, config: dict[str, Any], processes: Processes) -> Any:
+def make_loader(options: ValidateOptions, config: dict[str, Any], names: Sequence[str], processes: Processes) -> Any:
     """Batches of the images and labels of one process. From then on, Pillow opens no PostScript.
-
-    Class names beside the checkpoint determine the indices of a folder that has only some of the classes.
 
     Args:
         config: see `data_config`.
+        names: those that folders of the classes have, by index. They number a folder that has only some of the classes.
 
     Returns:
         timm's loader, of images (B, C, H, W), with ten crops (B, 10, C, H, W), and class indices (B,).
+
+    Raises:
+        ValueError: a folder that is none of the classes, where `names` would number the others anew.
     """
     rank, world, device = processes
     if options.dataset_download and rank > 0:  # the first process downloads, the others wait
         torch.distributed.barrier()
     forget_postscript()
-    dataset: Any = _dataset(options, config, str(options.class_map))
-    if not options.class_map and not options.dataset and options.checkpoint:
-        beside = Path(options.checkpoint).with_name(CLASS_NAMES)
-        if beside.is_file() and _differs(dataset, beside):
-            dataset = _dataset(options, config, str(beside))
+    dataset = _numbered_dataset(options, config, names, say=rank == 0)
     if options.dataset_download and rank == 0 and world > 1:
         torch.distributed.barrier()
     dataset = share(dataset, rank, world)
@@ -60,14 +59,16 @@ def make_loader(options: ValidateOptions, config: dict[str, Any], processes: Pro
     return loader
 
 
-def _dataset(options: ValidateOptions, config: dict[str, Any], class_map: str) -> Any:
+def _dataset(options: ValidateOptions, config: dict[str, Any], class_map: Mapping[Any, int] | None = None) -> Any:
     try:
         return _create_dataset(options, config, class_map)
     except AssertionError as error:  # what timm raises over a name that it does not know
         raise OptionError('dataset', f'must be a data set that timm knows; got {options.dataset!r}: {error}.') from error
+    except ModuleNotFoundError as error:
+        raise OptionError('dataset', f'{options.dataset!r} needs a package: pip install {error.name}') from error
 
 
-def _create_dataset(options: ValidateOptions, config: dict[str, Any], class_map: str) -> Any:
+def _create_dataset(options: ValidateOptions, config: dict[str, Any], class_map: Mapping[Any, int] | None) -> Any:
     return create_dataset(
         name=options.dataset,
         root=str(options.data_dir) if options.data_dir else None,
@@ -83,10 +84,29 @@ def _create_dataset(options: ValidateOptions, config: dict[str, Any], class_map:
     )
 
 
-def _differs(dataset: Any, class_map: Path) -> bool:
-    """Whether a class map knows all folders of the data set and gives some of them another index than their order."""
-    found = getattr(getattr(dataset, 'reader', None), 'class_to_idx', None)
-    if not found:
-        return False
-    kept = read_class_map(class_map)
-    return found.keys() <= kept.keys() and any(kept[name] != index for name, index in found.items())
+def _numbered_dataset(options: ValidateOptions, config: dict[str, Any], names: Sequence[str], say: bool) -> Any:
+    """The data set. A class map numbers it, or the names of the classes, where the order of its folders gives other indices."""
+    given = read_class_map(options.class_map, str(options.data_dir or '')) if options.class_map else None
+    if not options.of_folder:
+        return _dataset(options, config, given)
+    dataset = _dataset(options, config)
+    found = getattr(getattr(dataset, 'reader', None), 'class_to_idx', None) or {}
+    if given:
+        left_out = sorted(found.keys() - given.keys())
+        if left_out and say:
+            print(f'timm-3g validate: {options.class_map} does not name {_some(left_out)}: left out.', file=sys.stderr)
+        return _dataset(options, config, given)
+    known = {name: index for index, name in enumerate(names)}
+    if len(known) < len(names) or all(found[name] == known[name] for name in found.keys() & known.keys()):
+        return dataset
+    unknown = sorted(found.keys() - known.keys())
+    if unknown:
+        raise ValueError(
+            f'{options.data_dir} has folders that are no classes of these weights: {_some(unknown)}. Their classes: '
+            f'{_some(names)}. Move the folders, or name the order of the classes with --class-map.'
+        )
+    return _dataset(options, config, known)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ', '.join(map(str, names[:8])) + (f' and {len(names) - 8} more' if len(names) > 8 else '')

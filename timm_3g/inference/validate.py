@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import timm_3g
-from timm_3g.models.loading import require_classifier
+from timm_3g.models.loading import folder_names, require_classifier
 from timm_3g.utils.options import takes_fields_of
 
 from .counts import Counts
@@ -59,7 +59,7 @@ def validate(options: ValidateOptions) -> Evaluation:
         model: Any = load_model(options)
         require_classifier(model)
         config = data_config(options, model)
-        loader = make_loader(options, config, processes)
+        loader = make_loader(options, config, folder_names(model), processes)
         start = time.perf_counter()
         counts = evaluate(model, loader, options, show=processes.rank == 0).over_processes(processes.device)
         seconds = time.perf_counter() - start

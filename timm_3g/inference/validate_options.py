@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from timm_3g.data import CORRUPTIBLE, Corrupt, read_class_map, require_data, require_split
+from timm_3g.data import CORRUPTIBLE, Corrupt, has_splits, read_class_map, reads_folder, require_data, require_split
 from timm_3g.utils.options import OptionError, require_at_least
 
 from .options import ModelOptions
@@ -70,10 +70,15 @@ class ValidateOptions(ModelOptions):
             if self.input_img_mode not in (None, *CORRUPTIBLE):
                 modes = ' or '.join(CORRUPTIBLE)
                 raise OptionError('input_img_mode', f'must be {modes} with a corruption; got {self.input_img_mode!r}.')
-        if not self.data_dir and not self.dataset:
+        if not self.data_dir and self.of_folder:
             raise ValueError('Name the data: a folder or tar file (data_dir), or a data set of timm (dataset).')
         if self.dataset.startswith('torch/') and not self.data_dir:
             raise OptionError('data_dir', f'must name the folder that {self.dataset} is in, or downloaded to.')
+
+    @property
+    def of_folder(self) -> bool:
+        """Whether the data are a folder or tar file of images."""
+        return reads_folder(self.dataset)
 
 
 def require_readable(options: ValidateOptions) -> None:
@@ -83,9 +88,9 @@ def require_readable(options: ValidateOptions) -> None:
         OSError, ValueError: missing data, a missing split, or an invalid class map.
     """
     root = str(options.data_dir or '')
-    if root and not options.dataset:
+    if options.of_folder:
         require_data(root)
     if options.class_map:
         read_class_map(options.class_map, root)
-    if options.split and root and not options.dataset:
-        require_split(root, options.split)
+    if options.of_folder and (options.split or has_splits(root)):
+        require_split(root, options.split or DEFAULT_SPLIT)

@@ -242,6 +242,21 @@ def require_classifier(model: Any) -> None:
         raise ValueError(f'This model has {model.num_classes} classes: what it gives are features, not logits. Give others.')
 
 
+def folder_names(model: Any) -> list[str]:
+    """The names that folders of the classes have, by index: recorded with the weights, or WordNet's of ImageNet. Else [].
+
+    >>> folder_names(create_loaded('resnet10_mini_3g.cifar10'))[:2]
+    ['airplane', 'automobile']
+    >>> folder_names(timm.create_model('resnet18'))[:2]
+    ['n01440764', 'n01443537']
+    """
+    recorded = model.pretrained_cfg.get('label_names') or ()
+    names = [] if isinstance(recorded, Mapping) else list(recorded)
+    subset = None if names else infer_imagenet_subset(model)
+    names = ImageNetInfo(subset).label_names() if subset else names
+    return names if len(names) == model.num_classes else []
+
+
 def class_names(model: Any, class_map: str = '') -> list[str]:
     """A name for each class: from a file, from the weights' config, ImageNet's where the model is of it, else the index.
 
