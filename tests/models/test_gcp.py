@@ -304,3 +304,30 @@ def test_a_network_that_a_script_registered_is_a_backbone_too(monkeypatch):
     monkeypatch.setattr(my_net, '__module__', '__main__')
     monkeypatch.setitem(timm.models._registry._model_entrypoints, 'my_net', my_net)
     assert family_of('my_net') == '__main__'
+
+
+@pytest.mark.parametrize('backbone', ['test_byobnet', 'vgg11', 'csatv2'])
+def test_features_of_networks_whose_pruning_changes_their_head(backbone):
+    whole, photo = timm.create_model(backbone).eval(), torch.rand(1, 3, 64, 64)
+    features = timm.create_model('gcp', backbone=backbone, global_pool='isqrt', features_only=True, out_indices=(0, 2)).eval()
+    assert features.model.num_classes == 0 and not hasattr(features.model, 'head')
+    features.model.load_state_dict(whole.state_dict(), strict=False)
+    expected = whole.forward_intermediates(photo, indices=[0, 2], intermediates_only=True)
+    assert all(torch.equal(*pair) for pair in zip(features(photo), expected, strict=True))
+    assert features.feature_info.channels() == [maps.shape[1] for maps in expected]
+
+
+def test_stages_behind_the_tap_are_gone():
+    tap = {'backbone': 'test_resnet', 'global_pool': 'isqrt', 'reduce_dim': 8, 'features_only': True}
+    with pytest.raises(
+        ValueError, match=r'out_indices must be below 2: with out_index=1 the later stages are gone; got \(1, 4\)'
+    ):
+        timm.create_model('gcp', out_index=1, out_indices=(1, 4), **tap)
+    assert len(timm.create_model('gcp', out_index=1, out_indices=(0, 1), **tap)(torch.rand(1, 3, 64, 64))) == 2
+    kept = timm.create_model('gcp', out_index=1, first_order=True, out_indices=(1, 4), **tap)(torch.rand(1, 3, 64, 64))
+    assert [maps.shape[1] for maps in kept] == [32, 96]
+
+
+def test_an_output_stride_that_no_network_has():
+    with pytest.raises(ValueError, match='output_stride must be 8, 16 or 32; got 7'):
+        timm.create_model('gcp', backbone='test_resnet', output_stride=7)

@@ -9,6 +9,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import timm_3g
 from timm_3g.layers import Reduce2d, second_order_pool_of
+from timm_3g.models import init_reduction
+from timm_3g.ops import covariance
 
 CUT = 0.1  # of the vector's norm: what ReLU takes from numbers more than three deviations below the mean
 SUMS = {'rtol': 1e-4, 'atol': 1e-4}  # float32 parameters, float64 moments
@@ -152,3 +154,27 @@ def test_moments_of_another_shape(shape):
 def test_more_directions_than_channels():
     with pytest.raises(ValueError, match='must vary in 5 directions; they vary in 4'):
         Reduce2d(4, 5).project(torch.zeros(4), torch.eye(4))
+
+
+def test_small_variances_keep_their_share():
+    """BatchNorm divides by the root of variance + eps."""
+    reduction = Reduce2d(4, 3).eval()
+    sizes = torch.tensor([3.0, 2.0, 1.0, 0.5])[None, :, None, None] * 1e-3  # variances about eps
+    x = torch.randn(64, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * sizes
+    features = x.transpose(0, 1).flatten(1).double()
+    before = covariance(features)
+    reduction.project(features.mean(1), before)
+    with torch.inference_mode():
+        after = covariance(reduction(x).transpose(0, 1).flatten(1).double()).diagonal()
+    largest = torch.linalg.eigvalsh(before).flip(0)[:3]
+    torch.testing.assert_close(after / after.mean(), largest / largest.mean(), rtol=1e-3, atol=0)
+
+
+def test_a_batch_without_images_counts_as_none():
+    build = {'backbone': 'test_resnet', 'global_pool': 'isqrt', 'reduce_dim': 4}
+    torch.manual_seed(0)
+    one, other = timm.create_model('gcp', **build), timm.create_model('gcp', **build)
+    other.load_state_dict(one.state_dict())
+    batch = torch.rand(4, 3, 64, 64)
+    assert init_reduction(one, [batch]) == init_reduction(other, [batch, torch.rand(0, 3, 64, 64)]) == 4
+    assert all(torch.equal(*pair) for pair in zip(one.state_dict().values(), other.state_dict().values(), strict=True))

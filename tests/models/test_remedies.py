@@ -265,3 +265,15 @@ def test_a_known_name_of_another_file(tmp_path, monkeypatch):
     torch.save(state(), tmp_path / 'a-00000000.pth')
     assert 'rename it' in refusal(load, tmp_path / 'a-00000000.pth')
     load((tmp_path / 'a-00000000.pth').rename(tmp_path / 'a.pth'))
+
+
+def test_options_that_only_networks_on_any_backbone_have():
+    with pytest.raises(TypeError, match=r"'out_index'\. Networks on any backbone have it: create_model\('gcp', backbone="):
+        timm.create_model(SMALL, out_index=-2)
+
+
+def test_a_reset_that_is_refused_changes_nothing():
+    model = timm.create_model(SMALL, num_classes=5)
+    with pytest.raises(ValueError, match='foo'):
+        model.reset_classifier(3, 'foo')
+    assert model.num_classes == model.fc.out_features == 5

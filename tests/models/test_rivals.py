@@ -339,3 +339,14 @@ def test_an_epoch_of_train_py_on_digits(name, digits, timm_script, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     summary = read_summary(tmp_path / 'run')
     assert summary.column('train_loss')[-1] < 2.2 and summary.column('eval_top1')[-1] > 25, summary
+
+
+def test_pyramidnet_trains_with_gradient_checkpointing():
+    images, grads = torch.rand(2, 3, 64, 64), []
+    for checkpointed in (False, True):
+        torch.manual_seed(0)
+        model = timm.create_model('pyramidnet200', layers=(1, 1, 1, 1), alpha=8, num_classes=5).train()
+        model.set_grad_checkpointing(checkpointed)
+        model(images).sum().backward()
+        grads.append(model.conv1.weight.grad if hasattr(model.conv1, 'weight') else model.conv1[0].weight.grad)
+    torch.testing.assert_close(*grads)

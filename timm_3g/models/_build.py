@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from timm_3g.checkpoints import Weights, checkpoint_filter_fn
 from timm_3g.checkpoints.description import check_description
-from timm_3g.checkpoints.function import checked_options, defaults_of, recorded_options
+from timm_3g.checkpoints.function import BACKBONE_OPTIONS, checked_options, defaults_of, recorded_options
 from timm_3g.checkpoints.known_files import options_of_tag
 from timm_3g.checkpoints.source import FROM_CONFIG, find_weights
 from timm_3g.layers import pool_options
@@ -71,7 +71,12 @@ def _build(cls: Callable[..., Model], arch: str, pretrained: bool, filter_fn: An
                 f'model_args of config.json has {foreign[0]!r}, which {arch} does not take: {error}. Remove it from '
                 f'config.json.'
             ) from error
-        near = [n for key in kwargs if f"'{key}'" in str(error) for n in get_close_matches(key, _arguments_of(cls), n=1)]
+        elsewhere = [key for key in kwargs if key in BACKBONE_OPTIONS and f"'{key}'" in str(error)]
+        if elsewhere and arch != 'gcp':
+            raise TypeError(f"{error}. Networks on any backbone have it: create_model('gcp', backbone=..., ...).") from error
+        near = [
+            n for key in kwargs if f"'{key}'" in str(error) for n in get_close_matches(key, _arguments_of(cls), n=1) if n != key
+        ]
         if not near:
             raise
         raise TypeError(f'{error}. Did you mean {near[0]}?') from error

@@ -135,7 +135,7 @@ class SecondOrderHead(nn.Module):
             ValueError: unknown global_pool.
         """
         dd = get_device_dtype(self)
-        self.num_classes = num_classes
         if global_pool is not None and global_pool != self.global_pool.pool_type:
             self._set_pool(global_pool, {}, **dd)
+        self.num_classes = num_classes
         self._set_classifier(**dd)

@@ -5,7 +5,7 @@ Surveyed on timm 1.0.31, one network of each module family. `timm-3g backbones` 
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
@@ -59,6 +59,9 @@ MORE_PARTS = {
     'xcit': ['cls_token', 'cls_attn_blocks'],
 }
 
+# Families of which timm changes the head when it prunes the stages.
+PRUNED_WITH_HEAD = frozenset({'byobnet', 'csatv2', 'vgg'})
+
 # Families whose head is a pooling and a Linear called `classifier` alone: with a pooling of timm's they are timm's own.
 PLAIN_HEADS = frozenset({'densenet', 'efficientnet', 'hrnet'})
 
@@ -81,11 +84,11 @@ NOT_OPTIONS |= {'pretrained_filter_fn', 'pretrained_strict', 'pretrained_model_a
 _REMEDY = 'Name a file of its weights: pretrained_cfg_overlay=dict(file=...). Or start from random ones: pretrained=False.'
 
 
-def list_backbones(filter: str = '') -> list[str]:
+def list_backbones(filter: str | Sequence[str] = '') -> list[str]:
     """The networks of timm that `create_model('gcp', backbone=...)` takes.
 
     Args:
-        filter: a pattern with wildcards, as for `timm.list_models`. '' for all.
+        filter: a pattern with wildcards, or several, as for `timm.list_models`. '' for all.
 
     Returns:
         Names without tags, in timm's order. Every tag of timm's for such a name is taken, too.
@@ -94,7 +97,8 @@ def list_backbones(filter: str = '') -> list[str]:
     ['convnext_atto', 'convnext_atto_ols', 'convnext_atto_rms']
     """
     names = [name for name in timm.list_models() if not is_ours(name) and family_of(name) not in REFUSED]
-    return [name for name in names if fnmatch(name, filter or '*')]
+    patterns = [filter] if isinstance(filter, str) else filter
+    return [name for name in names if any(fnmatch(name, pattern or '*') for pattern in patterns)]
 
 
 def check_backbone(name: str) -> None:

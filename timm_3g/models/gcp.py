@@ -10,13 +10,23 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from timm.layers import ClassifierHead
 from torch import Tensor, nn
 
-from timm_3g.compat import FeatureGetterNet
+from timm_3g.compat import FeatureGetterNet, feature_take_indices
 from timm_3g.layers import WithAverage2d, classify
 
 from ._head import SecondOrderHead, pop_pool_options
-from .backbones import INTERMEDIATES, LAST_STAGE_ALONE, create_backbone, family_of, form_of, remove_head, takes_norm
+from .backbones import (
+    INTERMEDIATES,
+    LAST_STAGE_ALONE,
+    PRUNED_WITH_HEAD,
+    create_backbone,
+    family_of,
+    form_of,
+    remove_head,
+    takes_norm,
+)
 
 REDUCE_DIM = 256  # channels after the reduction, where the map has more
 
@@ -105,6 +115,18 @@ class GCP(SecondOrderHead):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None, **_: Any) -> None:
         """See `SecondOrderHead.reset_classifier`. Other parts of a head, which some networks of timm can reset, are gone."""
         super().reset_classifier(num_classes, global_pool)
+
+    @torch.jit.ignore
+    def prune_intermediate_layers(self, *args: Any, **kwargs: Any) -> list[int]:
+        """As the backbone's own: the stages that `forward_intermediates` is to give, counted from the first. Others go."""
+        prune = super().prune_intermediate_layers  # type: ignore[misc]
+        if self.family not in PRUNED_WITH_HEAD:
+            return prune(*args, **kwargs)
+        self.head = ClassifierHead(1, 0)  # in place of the one that is gone
+        taken = prune(*args, **kwargs)
+        del self.head
+        super().reset_classifier(0, '')
+        return taken
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """The class was made at run time: what is pickled or copied is what it was made of."""
@@ -222,9 +244,16 @@ class Features(FeatureGetterNet):
     """What `features_only=True` gives: by default all stages of a convolutional network, the last three of a transformer."""
 
     def __init__(self, model: GCP, out_indices: Any = None, **kwargs: Any) -> None:
+        stages = (model.stage if model.out_index is not None else model.num_stages - 1) + 1
         if out_indices is None:
-            stages = (model.stage if model.out_index is not None else model.num_stages - 1) + 1
             out_indices = min(3, stages) if model.form == 'NLC' else tuple(range(stages))
+        elif model.out_index is not None and not model.first_order:
+            wanted = feature_take_indices(model.num_stages, out_indices)[0]
+            if max(wanted) >= stages:
+                raise ValueError(
+                    f'out_indices must be below {stages}: with out_index={model.out_index} the later stages are gone; got '
+                    f'{out_indices!r}. Leave out_index out.'
+                )
         super().__init__(model, out_indices, **kwargs)
 
 
@@ -277,6 +306,8 @@ def build_gcp(
     >>> tap.shape, last.shape, model.head_hidden_size == 512 + 256 * 257 // 2
     (torch.Size([2, 256, 4, 4]), torch.Size([2, 512, 2, 2]), True)
     """
+    if output_stride not in (None, 8, 16, 32):
+        raise ValueError(f'output_stride must be 8, 16 or 32; got {output_stride!r}.')
     options, dd = pop_pool_options(kwargs), {'device': device, 'dtype': dtype}
     given = {'output_stride': output_stride, **dd}
     net: Any = create_backbone(backbone, backbone_weights, **kwargs, **{k: v for k, v in given.items() if v is not None})

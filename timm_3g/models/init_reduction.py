@@ -54,7 +54,8 @@ def init_reduction(model: nn.Module, loader: Iterable[Any]) -> int:
             x = batch[0] if isinstance(batch, tuple | list) and batch else batch
             if not isinstance(x, Tensor):
                 raise TypeError(f'A batch must be a tensor of images, or begin with one; got {type(batch).__name__}.')
-            model(x.to(device))
+            if len(x):
+                model(x.to(device))
             images += len(x)
     finally:
         hook.remove()

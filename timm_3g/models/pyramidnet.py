@@ -129,7 +129,8 @@ class PyramidNet(ResNet):
                 blocks.append(PyramidUnit(channels, planes, stride, drop_path_rate * (done - 1) / max(units - 1, 1), **dd))
                 channels = planes * PyramidUnit.expansion
             if stage == len(layers):
-                blocks += [nn.BatchNorm2d(channels, **dd), nn.ReLU(inplace=True)]
+                # Not in place: with checkpointing each of them is a segment, whose input must stay.
+                blocks += [nn.BatchNorm2d(channels, **dd), nn.ReLU()]
             setattr(self, f'layer{stage}', nn.Sequential(*blocks))
             self.feature_info[stage] = {**self.feature_info[stage], 'num_chs': channels}
         self.num_features = channels
