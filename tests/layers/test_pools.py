@@ -1,6 +1,7 @@
 """Every line of the table of poolings, and so every new one: definition, contract, precision, hostile input, errors."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from common import EXACT, assert_agree, create_global_pool, features, slow_unless
 
 import timm_3g
-from timm_3g.layers import CovPool2d
+from timm_3g.layers import BilinearPool2d, CompactBilinearPool2d, CovPool2d
 from timm_3g.layers.create_pool import POOLS, TIMM_POOLS
 from timm_3g.mggd import regularized_covariance
 
@@ -331,8 +332,8 @@ def test_unknown_name():
     [
         ('3g', {'reduce_dim': -1}, ValueError, 'reduce_dim must be positive, or 0 for no reduction; got -1'),
         ('3g', {'in_features': 0}, ValueError, 'in_features must be at least 1; got 0'),
-        ('3g', {'num_iters': 0}, ValueError, r'num_iters must be at least 1 .*; got 0'),
-        ('g2de', {'num_iters': 0}, ValueError, 'num_iters must be at least 1'),
+        ('3g', {'num_iters': 0}, ValueError, r'num_iters must be an integer from 1 to 60.*; got 0'),
+        ('g2de', {'num_iters': 0}, ValueError, 'num_iters must be an integer from 1'),
         ('3g', {'num_iters': 5.7}, TypeError, 'num_iters must be a finite int, as its default 5; got 5.7'),
         ('3g', {'num_iters': True}, TypeError, 'num_iters must be a finite int, as its default 5; got True'),
         ('3g', {'centered': 'False'}, TypeError, "centered must be a finite bool, as its default True; got 'False'"),
@@ -340,7 +341,7 @@ def test_unknown_name():
         ('3g', {'reduce_dim': 16.0}, TypeError, 'reduce_dim must be an int, 0 for no reduction; got 16.0'),
         ('avg', {'reduce_dim': -3}, ValueError, 'reduce_dim must be positive, or 0 for no reduction; got -3'),
         ('3g', {'num_reweights': -1}, ValueError, 'num_reweights must be 0 or more; got -1'),
-        ('3g', {'eps': -1e-7}, ValueError, 'eps must not be negative; got -1e-07'),
+        ('3g', {'eps': -1e-7}, ValueError, 'eps must be finite and not negative; got -1e-07'),
         ('3g', {'reweight_beta': 2.0}, ValueError, r'reweight_beta must be in \[0, 1\], 0 for no power; got 2.0'),
         ('isqrt', {'triangle': 'left'}, ValueError, "triangle must be one of lower, upper, full; got 'left'"),
         ('g2de', {'root': 'cholesky'}, ValueError, "root must be one of newton_schulz, eigh, none; got 'cholesky'"),
@@ -407,3 +408,40 @@ def test_a_map_without_positions_is_refused(name, reduce_dim):
     pool = create_global_pool(name, 8, reduce_dim)
     with pytest.raises(ValueError, match=r'takes features with at least one position; got \(2, 8, 0, 5\)'):
         pool(torch.rand(2, 8, 0, 5))
+
+
+@pytest.mark.parametrize('dtype', [torch.int64, torch.uint8, torch.bool, torch.complex64])
+@pytest.mark.parametrize('pool', sorted(POOLS))
+def test_features_that_are_not_of_floating_point_are_refused(pool, dtype):
+    """Their covariance would be rounded to whole numbers, or lose its imaginary part."""
+    with pytest.raises(TypeError, match=rf"global_pool='{pool}' takes features of floating point; got {dtype}"):
+        create_global_pool(pool, 3, 0)(torch.ones(2, 3, 2, 2, dtype=dtype))
+
+
+@pytest.mark.parametrize('num_iters', [0, 61, 2.5])
+def test_steps_out_of_range(num_iters):
+    with pytest.raises(ValueError, match=f'num_iters must be an integer from 1 to 60.*got {num_iters}'):
+        CovPool2d(8, num_iters=num_iters)
+
+
+def test_the_most_steps_have_a_finite_gradient():
+    x = torch.rand(2, 64, 4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    create_global_pool('isqrt', 64, 0, num_iters=60)(x).sum().backward()
+    assert x.grad is not None and bool(x.grad.isfinite().all())
+
+
+@pytest.mark.parametrize('eps', [float('nan'), float('inf')])
+def test_an_eps_that_is_not_finite(eps):
+    for pool in (CovPool2d, BilinearPool2d, CompactBilinearPool2d):
+        with pytest.raises(ValueError, match=f'finite.*got {eps}'):
+            pool(8, eps=eps)
+
+
+@pytest.mark.parametrize('pool', ['3g', '3g_nosqrt', 'urm_v1', 'urm_v2'])
+def test_a_scripted_pooling_is_saved_and_loaded(pool, tmp_path):
+    module, x = create_global_pool(pool, 8, 4).eval(), torch.rand(2, 8, 5, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', FutureWarning)  # torch deprecates both functions
+        torch.jit.save(torch.jit.script(module), tmp_path / 'a.pt')
+        loaded = torch.jit.load(tmp_path / 'a.pt')
+    torch.testing.assert_close(loaded(x), module(x))

@@ -1,5 +1,7 @@
 """Re-weighting against the authors' block, its symmetric power option, and DropCov's training branch against its definition."""
 
+from copy import deepcopy
+
 import pytest
 import reference
 import torch
@@ -178,3 +180,20 @@ def test_recording_changes_nothing(name):
     assert not any(w.requires_grad for w in outer)
     pool(x)
     assert len(outer) == pool.num_reweights and not any('weight' in vars(m) for m in pool.reweight)
+
+
+def test_a_copy_that_is_made_while_weights_are_recorded_is_one():
+    pool, x = create_global_pool('3g', 8, 4).eval(), torch.rand(2, 8, 5, 5)
+    with record_weights(pool) as outer, record_weights(pool) as maps:
+        copied = deepcopy(pool)
+        with record_weights(copied) as own:
+            copied(x)
+        assert len(own) == 3 and not maps and not outer
+        pool(x)
+    assert len(maps) == len(outer) == 3
+    for parameter in copied.reweight.parameters():
+        torch.nn.init.constant_(parameter, 0.3)
+    again = create_global_pool('3g', 8, 4).eval()
+    again.load_state_dict(copied.state_dict())
+    assert torch.equal(copied(x), again(x)) and not torch.equal(copied(x), pool(x))
+    assert len(maps) == len(own) == 3

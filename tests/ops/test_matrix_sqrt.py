@@ -7,7 +7,7 @@ import torch
 from common import EXACT
 from torch import Tensor
 
-from timm_3g.ops import covariance, sqrtm_eigh, sqrtm_newton_schulz
+from timm_3g.ops import covariance, sqrt_covariance, sqrtm_eigh, sqrtm_newton_schulz
 
 ROOTS = [sqrtm_newton_schulz, sqrtm_eigh]
 
@@ -137,3 +137,22 @@ def test_eigh_in_forward_mode_and_under_vmap():
         check_batched_grad=True,
         check_batched_forward_grad=True,
     )
+
+
+@pytest.mark.parametrize('root', [sqrtm_newton_schulz, sqrtm_eigh])
+def test_autocast_changes_nothing(root):
+    x = torch.randn(3, 6, 20, generator=torch.Generator().manual_seed(0))
+    cov = (x @ x.mT / 20).requires_grad_()
+    expected = root(cov)
+    with torch.autocast('cpu', torch.bfloat16):
+        found = root(cov)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+
+
+def test_no_steps_are_refused():
+    with pytest.raises(ValueError, match='num_iters must be at least 1; got 0'):
+        sqrtm_newton_schulz(torch.eye(3), 0)
+    with pytest.raises(ValueError, match=r'got 0 and 0\.0'):
+        sqrt_covariance(torch.rand(1, 3, 4), 0)
+    with pytest.raises(ValueError, match=r'eps not negative; got 5 and -0\.1'):
+        sqrt_covariance(torch.rand(1, 3, 4), eps=-0.1)

@@ -1,5 +1,6 @@
 """Bilinear pooling (B-CNN), followed by the BatchNorm of the 3G paper."""
 
+import math
 from typing import Any
 
 import torch
@@ -61,8 +62,10 @@ class BilinearPool2d(SecondOrderPool2d):
         dtype: Any = None,
     ) -> None:
         super().__init__(in_features, reduce_dim, device=device, dtype=dtype)
-        if eps <= 0:
-            raise ValueError(f'eps of the signed root must be positive (its gradient at 0 is 1 / (2 sqrt(eps))); got {eps}.')
+        if not 0 < eps < math.inf:
+            raise ValueError(
+                f'eps of the signed root must be positive and finite (its gradient at 0 is 1 / (2 sqrt(eps))); got {eps}.'
+            )
         self.eps = float(eps)
         self.triangle = triangle
         self.to_vec = SymToVec(self.dim, triangle)

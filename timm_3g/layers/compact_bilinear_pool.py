@@ -1,5 +1,6 @@
 """Compact bilinear pooling by Tensor Sketch."""
 
+import math
 from typing import Any
 
 import torch
@@ -72,8 +73,10 @@ class CompactBilinearPool2d(SecondOrderPool2d):
         super().__init__(in_features, reduce_dim, device=device, dtype=dtype)
         if sketch_dim < 1:
             raise ValueError(f'sketch_dim must be at least 1; got {sketch_dim}.')
-        if eps <= 0:
-            raise ValueError(f'eps of the signed root must be positive (its gradient at 0 is 1 / (2 sqrt(eps))); got {eps}.')
+        if not 0 < eps < math.inf:
+            raise ValueError(
+                f'eps of the signed root must be positive and finite (its gradient at 0 is 1 / (2 sqrt(eps))); got {eps}.'
+            )
         self.eps = float(eps)
         self.out_features = int(sketch_dim)
         generator = torch.Generator('cpu').manual_seed(sketch_seed)

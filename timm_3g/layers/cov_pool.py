@@ -1,5 +1,6 @@
 """Global covariance pooling: 3G, iSQRT-COV, MPN-COV, plain covariance and the ablations of the 3G paper."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -125,8 +126,8 @@ class CovPool2d(SecondOrderPool2d):
     ) -> None:
         dd = {'device': device, 'dtype': dtype}
         super().__init__(in_features, reduce_dim, **dd)
-        if eps < 0:
-            raise ValueError(f'eps must not be negative; got {eps}.')
+        if not 0 <= eps < math.inf:
+            raise ValueError(f'eps must be finite and not negative; got {eps}.')
         if reweight is not None and reweight not in REWEIGHTS:
             raise ValueError(f'reweight must be one of {", ".join(REWEIGHTS)}, or None; got {reweight!r}.')
         if num_reweights is None:

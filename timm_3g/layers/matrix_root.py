@@ -38,6 +38,9 @@ class CovarianceRoot(nn.Module):
         return f'centered={self.centered}, eps={self.eps:g}'
 
 
+MOST_ITERS = 60  # from about 80 on, a gradient in float32 is not finite
+
+
 class NewtonSchulzRoot(CovarianceRoot):
     """`num_iters` Newton-Schulz steps on the covariance, (B, d, N) to (B, d, d): see `ops.sqrt_covariance`.
 
@@ -45,10 +48,10 @@ class NewtonSchulzRoot(CovarianceRoot):
 
     Args:
         centered, eps: see `ops.covariance`.
-        num_iters: number of steps, >= 1. Weights of the 3G and iSQRT-COV papers need 5.
+        num_iters: number of steps, 1 to 60. Weights of the 3G and iSQRT-COV papers need 5.
 
     Raises:
-        ValueError: num_iters is below 1.
+        ValueError: num_iters is out of range.
 
     >>> root = NewtonSchulzRoot(centered=True, eps=0.0, num_iters=5)
     >>> root(torch.randn(2, 4, 9)).shape
@@ -57,8 +60,10 @@ class NewtonSchulzRoot(CovarianceRoot):
 
     def __init__(self, centered: bool, eps: float, num_iters: int) -> None:
         super().__init__(centered, eps)
-        if num_iters < 1:
-            raise ValueError(f'num_iters must be at least 1 (trained weights of this family need 5); got {num_iters}.')
+        if type(num_iters) is not int or not 1 <= num_iters <= MOST_ITERS:
+            raise ValueError(
+                f'num_iters must be an integer from 1 to {MOST_ITERS} (trained weights of this family need 5); got {num_iters}.'
+            )
         self.num_iters = int(num_iters)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -82,7 +82,8 @@ class Reduce2d(nn.Module):
             )
         largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
         vectors = vectors * largest.sign()
-        scale = self.bn.weight.double() * (values / values.mean()).sqrt()
+        # BatchNorm divides by the root of variance + eps, which is not that of a small variance.
+        scale = self.bn.weight.double() * ((values + self.bn.eps) / values.mean()).sqrt()
         self.conv.weight.copy_(vectors.T[:, :, None, None])
         self.bn.weight.copy_(scale)
         self.bn.bias.copy_(LINEAR * scale)

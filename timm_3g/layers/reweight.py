@@ -5,8 +5,9 @@ first. The map w in [0, 1] multiplies features, so a chain of blocks weighs x x^
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -81,7 +82,7 @@ def bounded_relu(x: Tensor) -> Tensor:
     if x.dtype == torch.float16:
         return F.hardtanh(x, 0.0, 65504.0)
     if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
-        return F.hardtanh(x, 0.0, 1e15)
+        return F.hardtanh(x, 0.0, 999999999999999.9)  # TorchScript writes 1e15 into a file as an integer, which it cannot read
     if torch.jit.is_tracing() or torch.compiler.is_compiling() or not (torch.is_grad_enabled() and x.requires_grad):
         return F.hardtanh(x, 0.0, 1e15)
     return _BoundedReLU.apply(x) if is_ordinary(x) else F.hardtanh(x, 0.0, 1e15)
@@ -262,6 +263,22 @@ def open_gates(pool: nn.Module) -> None:
             block.conv_h.weight.zero_()
 
 
+class _Keeping:
+    """The method `weight` of a block, which appends what it returns. A copy of the block has one that does not."""
+
+    def __init__(self, block: PositionReweight2d, inner: '_Keeping | None', maps: list[Tensor] | None) -> None:
+        self.block, self.inner, self.maps = block, inner, maps
+
+    def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        w = self.inner(x_hat, x) if self.inner else type(self.block).weight(self.block, x_hat, x)
+        if self.maps is not None:
+            self.maps.append(w.detach())
+        return w
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> '_Keeping':
+        return _Keeping(deepcopy(self.block, memo), None, None)
+
+
 @contextmanager
 def record_weights(module: nn.Module) -> Iterator[list[Tensor]]:
     """Collect the re-weighting maps w of every block inside `module` while the context is active.
@@ -281,19 +298,11 @@ def record_weights(module: nn.Module) -> Iterator[list[Tensor]]:
     """
     maps: list[Tensor] = []
 
-    def keeping(weight: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-        def weight_and_keep(x_hat: Tensor, x: Tensor) -> Tensor:
-            w = weight(x_hat, x)
-            maps.append(w.detach())
-            return w
-
-        return weight_and_keep
-
     # What the forward computes is kept. To compute it again would update the running statistics of a training step twice.
     blocks = [m for m in module.modules() if isinstance(m, PositionReweight2d)]
     outer = [block.__dict__.get('weight') for block in blocks]  # of another `record_weights` around this one
     for block in blocks:
-        block.__dict__['weight'] = keeping(block.weight)
+        block.__dict__['weight'] = _Keeping(block, block.__dict__.get('weight'), maps)
     try:
         yield maps
     finally:

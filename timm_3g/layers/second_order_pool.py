@@ -44,7 +44,13 @@ def check_features(x: Tensor, channels: int, input_fmt: str, pooling: str) -> Te
 
 
 def refuse_other_features(x: Tensor, channels: int, input_fmt: str, pooling: str) -> None:
-    """Raise ValueError, beginning with `pooling`, unless x has the axes of input_fmt, this many channels, and a position."""
+    """Raise ValueError, beginning with `pooling`, unless x has the axes of input_fmt, this many channels, and a position.
+
+    Raises:
+        TypeError: numbers that are not of floating point.
+    """
+    if not x.is_floating_point():
+        raise TypeError(f'{pooling} takes features of floating point; got {x.dtype}. Call x.float() first.')
     axes = {'NCHW': 'B, {c}, H, W', 'NHWC': 'B, H, W, {c}', 'NCL': 'B, {c}, N', 'NLC': 'B, N, {c}'}
     shape = axes[input_fmt].format(c=channels)
     if x.ndim == shape.count(',') + 1 and x.shape[channel_axis(input_fmt)] == channels:
@@ -142,10 +148,11 @@ class SecondOrderPool2d(nn.Module):
 
         Returns:
             A vector, or positions where `keeps_positions`, in the dtype of x, or in float32 under fp16 autocast. It is finite
-            for features in float32 up to 1e10 and
-            for all finite features in float16. Traced, scripted and fx graphs compute in float16 and may overflow.
+            for features in float32 up to 1e10 and for all finite features in float16.
+            Traced, scripted and fx graphs compute in float16 and may overflow.
 
         Raises:
+            TypeError: x is not of floating point.
             ValueError: x has another shape or another number of channels, or the layer is exported to ONNX and cannot be.
         """
         if torch.jit.is_scripting():  # TorchScript knows neither autocast as a context nor the checks

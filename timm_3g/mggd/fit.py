@@ -124,7 +124,7 @@ def fit_mggd(
         steps.reshape(batch_shape), final.residual.reshape(batch_shape), (final.residual <= tol).reshape(batch_shape)
     )
     if not bool(record.converged.all()):
-        warnings.warn(_unconverged(record, final, shape is None), RuntimeWarning, stacklevel=2)
+        warnings.warn(_unconverged(record, final, shape is None), RuntimeWarning, stacklevel=3)  # 2 is the decorator
     return final.distribution(known, centre, x.dtype, batch_shape), record
 
 

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._dispatch import without_autocast
+
 
 def sqrtm_newton_schulz(cov: Tensor, num_iters: int = 5) -> Tensor:
     """The result of exactly num_iters coupled Newton-Schulz steps on a covariance. It is not the matrix square root.
@@ -27,7 +29,11 @@ def sqrtm_newton_schulz(cov: Tensor, num_iters: int = 5) -> Tensor:
         num_iters: number of steps, >= 1.
 
     Returns:
-        (..., d, d), in the dtype of cov. A zero matrix gives zeros, and its features get a zero gradient. NaN gives NaN.
+        (..., d, d), in the dtype of cov, with or without autocast. A zero matrix gives zeros, and its features get a zero
+        gradient. NaN gives NaN.
+
+    Raises:
+        ValueError: num_iters is below 1.
 
     >>> cov = torch.diag(torch.tensor([0.9, 0.1]))
     >>> sqrtm_newton_schulz(cov).diagonal()
@@ -35,6 +41,15 @@ def sqrtm_newton_schulz(cov: Tensor, num_iters: int = 5) -> Tensor:
     >>> cov.diagonal().sqrt()
     tensor([0.9487, 0.3162])
     """
+    if num_iters < 1:
+        raise ValueError(f'num_iters must be at least 1; got {num_iters}.')
+    if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
+        return _steps(cov, num_iters)
+    with without_autocast(cov):
+        return _steps(cov, num_iters)
+
+
+def _steps(cov: Tensor, num_iters: int) -> Tensor:
     # A trace below 1e-30 belongs to a constant map (activations under 1e-15) and is not divided by. The bound is far above
     # float32's smallest normal number, so the backward of the division stays finite too.
     trace = cov.diagonal(dim1=-2, dim2=-1).sum(-1).unsqueeze(-1).unsqueeze(-1).clamp(min=1e-30)
@@ -76,7 +91,8 @@ def sqrtm_eigh(cov: Tensor) -> Tensor:
         cov: (..., d, d), float32 or float64. Only the symmetric part (cov + cov^T) / 2 counts.
 
     Returns:
-        (..., d, d), in the dtype of cov. A matrix with a NaN or infinite entry gives all NaN, the others of its batch do not.
+        (..., d, d), in the dtype of cov, with or without autocast. A matrix with a NaN or infinite entry gives all NaN,
+        the others of its batch do not.
         First derivatives exist in reverse and in forward mode, also under vmap. TorchScript uses the autograd of eigh.
 
     Raises:
@@ -88,7 +104,8 @@ def sqrtm_eigh(cov: Tensor) -> Tensor:
     """
     if torch.jit.is_scripting():
         return _floored_root(cov)[0]
-    return (_SqrtmEigh if torch.compiler.is_compiling() else _SqrtmEighWithJvp).apply(cov)[0]
+    with without_autocast(cov):
+        return (_SqrtmEigh if torch.compiler.is_compiling() else _SqrtmEighWithJvp).apply(cov)[0]
 
 
 def _floored_root(cov: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -64,6 +64,7 @@ def sqrt_covariance(x: Tensor, num_iters: int = 5, centered: bool = True, eps: f
 
     Raises:
         TypeError: x is in half precision. Its covariance would have negative eigenvalues.
+        ValueError: num_iters is below 1, or eps below 0.
 
     Second derivatives, scripting, tracing, export, `torch.func`, meta and other special tensors use the two plain functions. A
     second derivative under `torch.compile` raises a RuntimeError. Images are processed in groups. An image with features close
@@ -78,6 +79,8 @@ def sqrt_covariance(x: Tensor, num_iters: int = 5, centered: bool = True, eps: f
         return sqrtm_newton_schulz(covariance(x, centered, eps), num_iters)
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(f'sqrt_covariance takes float32 or float64 features; got {x.dtype}. Call x.float() first.')
+    if num_iters < 1 or not eps >= 0:
+        raise ValueError(f'num_iters must be at least 1, and eps not negative; got {num_iters} and {eps}.')
     if torch.jit.is_tracing() or torch.compiler.is_exporting() or x.numel() == 0:
         return _plain(x, num_iters, centered, eps)
     flat = x.reshape(-1, *x.shape[-2:])
