@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http.server
 import os
+import shutil
 import signal
 import socketserver
 import subprocess
@@ -182,10 +183,50 @@ def test_blame_falls_on_the_file_even_where_the_command_line_wins(tmp_path, timm
 
 def test_what_is_no_yaml_or_not_there(tmp_path, timm_script):
     (tmp_path / 'broken.yaml').write_text('model: [')
-    with pytest.raises(ValueError, match=r'broken.yaml is no YAML: .*line 1'):
+    with pytest.raises(ValueError, match=r'broken.yaml is no YAML that can be used: .*line 1'):
         check_arguments(timm_script('train.py'), ['--config', str(tmp_path / 'broken.yaml')])
-    with pytest.raises(FileNotFoundError, match=r'--resume gone.pth.tar: there is no such file'):
-        check_arguments(timm_script('train.py'), ['--model', SMALL, '--resume', 'gone.pth.tar'])
+    for option in ('--resume', '--initial-checkpoint', '--pretrained-path'):
+        with pytest.raises(FileNotFoundError, match=rf'{option} gone.pth.tar: there is no such file'):
+            check_arguments(timm_script('train.py'), ['--model', SMALL, option, 'gone.pth.tar'])
+    with pytest.raises(FileNotFoundError, match=r'gone.txt does not exist. A class map'):
+        check_arguments(timm_script('train.py'), ['--model', SMALL, '--class-map', 'gone.txt'])
+    with pytest.raises(FileNotFoundError, match=r'gone.yaml is not there. Name a YAML file'):
+        check_arguments(timm_script('train.py'), ['--config', 'gone.yaml'])
+    (tmp_path / 'latin.yaml').write_bytes('model: é'.encode('latin-1'))
+    with pytest.raises(ValueError, match=r'latin.yaml is no YAML that can be used'):
+        check_arguments(timm_script('train.py'), ['--config', str(tmp_path / 'latin.yaml')])
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--eval-metric', 'top-1'], r"--eval-metric must be one of top1, top5, loss; got 'top-1'"),
+        (['--lr-base-scale', 'lineer'], r"--lr-base-scale must be one of '', linear, sqrt; got 'lineer'"),
+        (['--dist-bn', 'foo'], r"--dist-bn must be one of reduce, broadcast, ''; got 'foo'"),
+        (['--amp-dtype', 'fp16'], r"--amp-dtype must be one of float16, bfloat16; got 'fp16'"),
+        (['--lr-base-size', '0'], r'--lr-base-size must be positive; got 0'),
+    ],
+)
+def test_words_that_train_takes_for_something_else(words, message, timm_script):
+    with pytest.raises(ValueError, match=message):
+        check_arguments(timm_script('train.py'), ['--model', SMALL, '--device', 'cpu', *words])
+
+
+def test_a_key_that_stands_twice(tmp_path, timm_script):
+    file = tmp_path / 'recipe.yaml'
+    for text in ('lr: 0.1\nlr: 0.9\n', 'opt_kwargs: {eps: 0.1, eps: 0.2}\n'):
+        file.write_text(f'model: {SMALL}\n{text}')
+        with pytest.raises(ValueError, match=r"recipe.yaml is no YAML that can be used: the key '(lr|eps)' stands twice"):
+            check_arguments(timm_script('train.py'), ['--config', str(file)])
+
+
+def test_what_the_command_line_replaces_is_said(tmp_path, timm_script, capsys):
+    file = tmp_path / 'recipe.yaml'
+    file.write_text(f'model: {SMALL}\nmodel_kwargs: {{head_init: orig, num_iters: 5}}\n')
+    check_arguments(timm_script('train.py'), ['--config', str(file), '--device', 'cpu'])
+    assert 'replaces' not in capsys.readouterr().err
+    check_arguments(timm_script('train.py'), ['--config', str(file), '--device', 'cpu', '--model-kwargs', 'num_iters=3'])
+    assert f'--model-kwargs replaces all of model_kwargs in {file}: head_init no longer counts.' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -226,12 +267,14 @@ def test_the_remedy_for_a_string_that_is_a_number_works(tmp_path, timm_script):
 def test_without_a_gpu_the_cpu_trains_unless_a_device_is_named(tmp_path, timm_script, monkeypatch, capsys):
     script = timm_script('train.py')
     (tmp_path / 'device.yaml').write_text('device: cuda')
+    named = (['--device=cuda'], ['-c', str(tmp_path / 'device.yaml')])
     for gpu in (True, False):
         monkeypatch.setattr('torch.cuda.is_available', lambda gpu=gpu: gpu)
         assert check_arguments(script, ['--model', SMALL]) == ([] if gpu else ['--device', 'cpu'])
         assert ('There is no GPU: training on the CPU' in capsys.readouterr().err) is not gpu
-        assert check_arguments(script, ['--model', SMALL, '--device=cuda']) == []
-        assert check_arguments(script, ['--model', SMALL, '-c', str(tmp_path / 'device.yaml')]) == []
+        for words in named:
+            with contextlib.nullcontext() if gpu else pytest.raises(ValueError, match='--device cuda: there is no GPU'):
+                assert check_arguments(script, ['--model', SMALL, *words]) == []
 
 
 def test_a_misspelt_model_or_folder(timm_script):
@@ -254,7 +297,21 @@ def test_class_names_are_kept_where_a_file_of_lines_can_keep_them(wanted, tmp_pa
     assert files == ({'class_names.txt': 'b\na\n'} if wanted == {'b': 0, 'a': 1} else {})
 
 
+def test_validation_images_have_the_indices_of_the_training_images(tmp_path):
+    image_folder(tmp_path, {'train': 1, 'val': 1})
+    shutil.rmtree(tmp_path / 'val' / 'class0')
+    with keep_class_names():
+        for split, training, numbers in (('train', True, {0, 1, 2}), ('val', False, {1, 2})):
+            dataset = timm.data.create_dataset('', root=str(tmp_path), split=split, is_training=training, class_map='')
+            assert {label for _, label in dataset} == numbers
+        (tmp_path / 'val' / 'class1').rename(tmp_path / 'val' / 'zebra')
+        with pytest.raises(ValueError, match='classes that the training images do not have: zebra'):
+            timm.data.create_dataset('', root=str(tmp_path), split='val', is_training=False, class_map='')
+
+
 def test_splits_that_are_not_there(data, timm_script):
+    with pytest.raises(ValueError, match="has no split 'trian'"):  # without validation, too
+        check_arguments(timm_script('train.py'), ['--data-dir', str(data), '--val-split', '', '--train-split', 'trian'])
     for option in ('--train-split', '--val-split'):
         with pytest.raises(ValueError, match="has no split 'holdout'"):
             check_arguments(timm_script('train.py'), ['--data-dir', str(data), '--val-split', 'val', option, 'holdout'])

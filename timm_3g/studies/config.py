@@ -9,9 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from timm_3g.data import Corrupt
+from timm_3g.utils.yaml_file import read_yaml
 
 from .run import FINAL, FRACTION, GRID, Run, as_json
 
@@ -196,10 +195,7 @@ def read_study(file: str | Path) -> Study:
 
 
 def _mapping(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f'{file} is no YAML: {" ".join(str(error).split())}') from error
+    content = read_yaml(file)
     if not isinstance(content, dict):
         raise ValueError(f'{file} must map names to values; it holds {type(content).__name__}.')
     return content

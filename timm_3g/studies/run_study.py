@@ -94,7 +94,7 @@ def study(options: StudyOptions) -> StudyProgress:
 
     >>> study('missing.yaml', 'cifar10')
     Traceback (most recent call last):
-    FileNotFoundError: [Errno 2] No such file or directory: 'missing.yaml'
+    FileNotFoundError: missing.yaml is not there. Name a YAML file.
     """
     content = read_study(options.config)
     root = Path(options.output or Path('output', 'study', content.name))

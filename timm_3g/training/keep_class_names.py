@@ -1,4 +1,4 @@
-"""The class names of the data that train.py learns from, kept beside its checkpoints."""
+"""The class names of the data that train.py learns from: they number the validation images, and stay beside its checkpoints."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,8 @@ def keep_class_names() -> Iterator[None]:
 
     train.py stays as it is. At its start it takes two names from timm: the function that makes its data sets, which knows
     the classes, and the class that saves its checkpoints, which knows the folder and is made in the first process only.
-    Data without class names leaves no file.
+    Data without class names leaves no file. Validation images get the class indices of the training images: timm numbers the
+    folders of each split by themselves.
 
     >>> before = timm.data.create_dataset
     >>> with keep_class_names():
@@ -29,12 +30,22 @@ def keep_class_names() -> Iterator[None]:
     """
     create_dataset, saver = timm.data.create_dataset, timm.utils.CheckpointSaver
     names: list[str] = []
+    numbers: dict[Any, int] = {}  # of the training images
 
     def create(*args: Any, **kwargs: Any) -> Any:
         dataset = create_dataset(*args, **kwargs)
         if kwargs.get('is_training'):
-            names[:] = _names_of(dataset)
-        return dataset
+            numbers.clear()
+            numbers.update(_numbers_of(dataset))
+            names[:] = _names_of(numbers)
+            return dataset
+        found = _numbers_of(dataset)
+        if not numbers or all(numbers.get(name) == index for name, index in found.items()):
+            return dataset
+        unknown = sorted(found.keys() - numbers.keys())
+        if unknown:
+            raise ValueError(f'Validation images have classes that the training images do not have: {", ".join(unknown[:8])}.')
+        return create_dataset(*args, **{**kwargs, 'class_map': dict(numbers)})
 
     class Saver(saver):  # type: ignore[misc, valid-type]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -49,10 +60,14 @@ def keep_class_names() -> Iterator[None]:
         timm.data.create_dataset, timm.utils.CheckpointSaver = create_dataset, saver
 
 
-def _names_of(dataset: Any) -> list[str]:
+def _numbers_of(dataset: Any) -> dict[Any, int]:
+    """The class indices of a data set by name. {} if it has no names."""
+    return getattr(getattr(dataset, 'reader', dataset), 'class_to_idx', None) or {}
+
+
+def _names_of(numbers: dict[Any, int]) -> list[str]:
     """The class names by index. [] if there are none, if an index is missing, or if a name is not one line of text."""
-    class_to_idx = getattr(getattr(dataset, 'reader', dataset), 'class_to_idx', None) or {}
-    names = sorted(class_to_idx, key=class_to_idx.__getitem__)
-    each_once = sorted(class_to_idx.values()) == list(range(len(names)))
+    names = sorted(numbers, key=numbers.__getitem__)
+    each_once = sorted(numbers.values()) == list(range(len(names)))
     kept = all(isinstance(name, str) and name and [name] == name.strip().splitlines() for name in names)
     return names if each_once and kept else []

@@ -12,16 +12,16 @@ from typing import Any
 
 import timm
 import torch
-import yaml
 from timm.optim import create_optimizer_v2, get_optimizer_class
 
 from timm_3g.checkpoints import open_weights
 from timm_3g.compat import parser_options
-from timm_3g.data import require_data, require_split
+from timm_3g.data import has_splits, read_class_map, reads_folder, require_data, require_split
 from timm_3g.layers import pool_options
 from timm_3g.models import SecondOrderHead
 from timm_3g.models.loading import require_model
 from timm_3g.utils.launched import is_first_process, number_of_processes
+from timm_3g.utils.yaml_file import read_yaml
 
 from .slow_sgd import slow_sgd
 from .yaml_values import check_value_types
@@ -45,12 +45,22 @@ OWN_OPTIONS = {
 }
 
 
+# Options of which train.py takes any word. A wrong one counts as another, or is an error after the first epoch.
+WORDS = {
+    'amp_dtype': ('float16', 'bfloat16'),
+    'dist_bn': ('reduce', 'broadcast', ''),
+    'eval_metric': ('top1', 'top5', 'loss'),
+    'lr_base_scale': ('', 'linear', 'sqrt'),
+}
+
+
 def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
     """Parse argv as the script will, and check what its parser lets through.
 
     These are checked: keys and types in the YAML file of --config, the keys of model_kwargs and opt_kwargs against model and
-    optimizer, the checkpoint of --resume, and the splits of a folder of images. An argument that the parser itself rejects ends
-    the process with the parser's own message. A line on stderr says where SGD will hardly move the head, or there is no GPU.
+    optimizer, words of which train.py takes any, files that are to be read, and the splits of a folder of images. An argument
+    that the parser itself rejects ends the process with the parser's own message. A line on stderr says where SGD will hardly
+    move the head, where the command line replaces options of the file, or where there is no GPU.
 
     Args:
         script: timm's train.py.
@@ -60,9 +70,9 @@ def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
         What to add to argv: `--device cpu` if no device is named and there is no GPU (train.py's own default is cuda).
 
     Raises:
-        ValueError: an unknown model, a value of the wrong type, an unknown key (with its place and the nearest valid ones), a
-            truncated file of --resume.
-        OSError: a missing config file or checkpoint.
+        ValueError: an unknown model, a value of the wrong type or out of range, an unknown key (with its place and the nearest
+            valid ones), a truncated file of --resume, a GPU that is not there.
+        OSError: a missing file.
 
     >>> from timm_3g.training import find_script
     >>> script = find_script('train.py')  # doctest: +SKIP
@@ -84,18 +94,15 @@ def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
                 raise ValueError(f'{where}: {part} must map names to values; got {given!r}.')
             if given:
                 _check_keys(part, given, where, valid(args.model if part == 'model_kwargs' else args.opt, given))
-    root = args.data_dir or args.data
-    if root and not args.dataset:
-        require_data(root)
-    if root and args.val_split and not args.dataset:
-        require_split(root, args.train_split)
-        require_split(root, args.val_split)
-    if args.resume:
-        if not Path(args.resume).is_file():
-            raise FileNotFoundError(
-                f'--resume {args.resume}: there is no such file. A run keeps last.pth.tar and checkpoint-N.pth.tar.'
+        replaced = content.get(part, {}).keys() - getattr(args, part).keys()
+        if replaced and is_first_process():
+            print(
+                f'{_spelled(part)} replaces all of {part} in {config}: {", ".join(sorted(replaced))} no longer counts.',
+                file=sys.stderr,
             )
-        open_weights(args.resume).verify()
+    _check_values(args)
+    _check_data(args)
+    _check_files(args)
     slow = slow_sgd(args, number_of_processes())
     if slow and is_first_process():
         print(slow, file=sys.stderr)
@@ -105,11 +112,56 @@ def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
     return []
 
 
+def _spelled(option: str) -> str:
+    return f'--{option.replace("_", "-")}'
+
+
+def _check_values(args: Any) -> None:
+    """Raise ValueError for words and numbers that train.py takes for something else, or stumbles over after an epoch."""
+    for option, words in WORDS.items():
+        if getattr(args, option) not in words:
+            said = ', '.join(word or "''" for word in words)
+            raise ValueError(f'{_spelled(option)} must be one of {said}; got {getattr(args, option)!r}.')
+    if not args.lr_base_size > 0:
+        raise ValueError(f'--lr-base-size must be positive; got {args.lr_base_size}.')
+    if str(args.device).startswith('cuda') and not torch.cuda.is_available():
+        raise ValueError(f'--device {args.device}: there is no GPU that PyTorch can use. Leave it out to train on the CPU.')
+
+
+def _check_data(args: Any) -> None:
+    """Raise an error for a folder or splits that are not there, where timm would take other images."""
+    root = args.data_dir or args.data
+    if not reads_folder(args.dataset or '') or not root:
+        return
+    require_data(root)
+    if args.val_split or args.train_split != 'train' or has_splits(root):
+        require_split(root, args.train_split)
+    if args.val_split:
+        require_split(root, args.val_split)
+
+
+def _check_files(args: Any) -> None:
+    """Raise an error for a file that train.py is to read, and cannot."""
+    if args.resume:
+        if not Path(args.resume).is_file():
+            raise FileNotFoundError(
+                f'--resume {args.resume}: there is no such file. A run keeps last.pth.tar and checkpoint-N.pth.tar.'
+            )
+        open_weights(args.resume).verify()
+    for option in ('initial_checkpoint', 'pretrained_path'):
+        file = getattr(args, option)
+        if file and not Path(file).is_file():
+            raise FileNotFoundError(f'{_spelled(option)} {file}: there is no such file.')
+    if args.class_map:
+        read_class_map(args.class_map, args.data_dir or args.data or '')
+
+
 def check_config(file: str | Path, valid: Iterable[str]) -> dict[str, Any]:
     """The content of a YAML file for train.py, whose keys are all in `valid`.
 
     Raises:
-        ValueError: not YAML, not a mapping, an unknown key.
+        OSError: it cannot be read.
+        ValueError: not YAML, a key that stands twice, not a mapping, an unknown key.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile('w', suffix='.yaml') as file:
@@ -118,11 +170,7 @@ def check_config(file: str | Path, valid: Iterable[str]) -> dict[str, Any]:
     ...     check_config(file.name, ['lr', 'epochs'])
     {'lr': 0.1}
     """
-    with open(file) as stream:
-        try:
-            content = yaml.safe_load(stream)
-        except yaml.YAMLError as error:
-            raise ValueError(f'{file} is no YAML: {" ".join(str(error).split())}') from error
+    content = read_yaml(file)
     if not isinstance(content, dict):
         raise ValueError(f'{file} must map option names to values; it holds {type(content).__name__}.')
     _check_keys('', content, str(file), set(valid) - {'help', 'config'})
