@@ -152,7 +152,13 @@ def _name_extra(verb: str, error: ModuleNotFoundError) -> int:
     extra = EXTRAS.get((error.name or '').split('.')[0])
     if not extra:
         raise error
-    print(f"timm-3g {verb}: {error}. This needs an extra: pip install 'timm_3g[{extra}]'", file=sys.stderr)
+    from timm_3g.utils.home import HOME  # imports torch
+
+    print(
+        f"timm-3g {verb}: {error}. This needs an extra: pip install 'timm_3g[{extra}] @ git+{HOME}', "
+        f"or pip install -e '.[{extra}]' in a clone.",
+        file=sys.stderr,
+    )
     return 1
 
 

@@ -76,7 +76,7 @@ def test_missing_extras_are_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
     monkeypatch.delitem(sys.modules, 'timm_3g.training.plot', raising=False)
     assert main(['demo', '--epochs', '1']) == 1
-    assert "This needs an extra: pip install 'timm_3g[demo]'" in capsys.readouterr().err
+    assert "This needs an extra: pip install 'timm_3g[demo] @ git+https://" in capsys.readouterr().err
 
 
 def test_missing_extras_of_scripts_are_named(tmp_path, monkeypatch, capsys):
@@ -86,7 +86,7 @@ def test_missing_extras_of_scripts_are_named(tmp_path, monkeypatch, capsys):
         (tmp_path / f'{name}_user.py').write_text(f'import {name}\n')
     assert main(['run', '--timm-scripts', str(tmp_path), 'pandas_user.py']) == 1
     err = capsys.readouterr().err
-    assert "This needs an extra: pip install 'timm_3g[inference]'" in err and err.count('\n') == 1
+    assert "This needs an extra: pip install 'timm_3g[inference] @ git+https://" in err and err.count('\n') == 1
     with pytest.raises(ModuleNotFoundError, match='other'):
         main(['run', '--timm-scripts', str(tmp_path), 'other_user.py'])
 
@@ -132,6 +132,25 @@ def test_curves(tmp_path, capsys):
     assert 'is no summary of train.py' in capsys.readouterr().err
     assert main(['curves', str(tmp_path / 'a'), str(tmp_path / 'a')]) == 1
     assert 'must have different names; got a, a' in capsys.readouterr().err
+    run = tmp_path / 'a'
+    assert main(['curves', str(run), '--output', str(run / 'summary.csv')]) == 1
+    assert 'A picture must have a name that ends in .png; got' in capsys.readouterr().err
+    (tmp_path / 'link').symlink_to(run)
+    assert main(['curves', str(run), str(tmp_path / 'link'), '--output', str(tmp_path / 'd.png')]) == 0
+    assert '\nlink: ' in capsys.readouterr().out
+
+
+def test_curves_of_a_run_without_validation_and_of_two_runs_in_one_folder(tmp_path, capsys):
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'a' / 'summary.csv').write_text('epoch,train_loss,lr\n0,2.0,0.1\n1,1.5,0.1\n')
+    assert main(['curves', str(tmp_path / 'a'), '--output', str(tmp_path / 'a.png')]) == 0
+    assert 'a: 2 epochs, no accuracy is a number' in capsys.readouterr().out
+    header = 'epoch,train_loss,eval_loss,eval_top1\n'
+    first, second = '0,2,2,30\n1,2,2,40\n2,2,2,50\n', '0,2,2,20\n1,2,2,25\n'
+    (tmp_path / 'a' / 'summary.csv').write_text(header + first + header + second)
+    assert read_summary(tmp_path / 'a').column('eval_top1') == [20.0, 25.0]
+    (tmp_path / 'a' / 'summary.csv').write_text(header + first + header + '2,2,2,55\n')  # resumed
+    assert read_summary(tmp_path / 'a').column('eval_top1') == [30.0, 40.0, 55.0]
 
 
 def test_version_and_misspelt_words(capsys):

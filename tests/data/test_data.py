@@ -130,6 +130,8 @@ def test_install_twice_is_once(installed):
 def test_a_scale_in_fractions_is_refused(installed):
     with pytest.raises(ValueError, match=r'takes scale in pixels of the shorter side, e.g. --scale 256 512; got \(0.08, 1.0\)'):
         create_transform(24, is_training=True, train_crop_mode='shorter-side', scale=(0.08, 1.0))
+    with pytest.raises(ValueError, match=r'takes scale from the size of the crop on; got \[28, 40\] for a crop of'):
+        create_transform((3, 24, 32), is_training=True, train_crop_mode='shorter-side', scale=[28, 40])
 
 
 def test_ten_crops_are_corners_centre_and_their_mirrors():

@@ -13,12 +13,14 @@ import scipy.stats
 import torch
 from activations_by_hand import CSV, DIM, LAYERS, by_hand, column, read, tiny
 from common import SMALL, image_folder
+from matplotlib.figure import Figure
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from tqdm import tqdm
 
 from timm_3g.__main__ import main
 from timm_3g.figure1 import figure1 as run_figure1
+from timm_3g.utils.files import save_figure
 
 QUICK = ['--groups', '2', '--dim', '3', '--device', 'cpu', '-j', '0']
 DRAW_ONE = ['--channels', 1]  # drawing takes time
@@ -45,7 +47,7 @@ def saved(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _no_rendering(monkeypatch):
     """Pictures are drawn, but not rendered, which takes a second each. Those of `whole` are."""
-    monkeypatch.setattr(sys.modules['timm_3g.figure1.figure1'], 'save_figure', lambda figure, file: file.touch())
+    monkeypatch.setattr(sys.modules['timm_3g.figure1.figure1'], 'save_figure', lambda _, file: save_figure(Figure(), file))
 
 
 def figure1(arguments, images, output, *options):
@@ -339,3 +341,24 @@ def test_a_model_gives_the_rows_that_the_command_line_writes(whole, images, tmp_
 def test_no_part_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r'parts must name at least one of densities'):
         run_figure1(f'{SMALL}.cifar10', tmp_path, tmp_path / 'out', parts=())
+
+
+def test_nothing_of_another_origin_is_overwritten(tmp_path):
+    Image.new('RGB', (32, 32), 'red').save(tmp_path / 'spectra.png')
+    for name in ('spectra.png', 'images.csv'):
+        before = (tmp_path / name).read_bytes() if name.endswith('png') else b'my labels'
+        (tmp_path / name).write_bytes(before)
+        part = 'spectra' if name.endswith('png') else 'densities'
+        with pytest.raises(FileExistsError, match=f'{name} exists, and figure1 did not write it'):
+            run_figure1(f'{SMALL}.cifar10', tmp_path, tmp_path, parts=[part], workers=0, device='cpu')
+        assert (tmp_path / name).read_bytes() == before
+
+
+def test_its_own_files_are_replaced(tmp_path):
+    (tmp_path / 'in').mkdir()
+    for name in ('a', 'b'):
+        pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / 'in' / f'{name}.png')
+    for _ in range(2):
+        run_figure1(f'{SMALL}.cifar10', tmp_path / 'in', tmp_path / 'out', parts=['spectra'], workers=0, device='cpu')
+    assert sorted(file.name for file in (tmp_path / 'out').iterdir()) == ['spectra.csv', 'spectra.png']

@@ -300,7 +300,7 @@ def test_without_gradio_the_command_names_the_extra(monkeypatch, capsys):
     from timm_3g_cli import _name_extra
 
     assert _name_extra('page', ModuleNotFoundError("No module named 'gradio'", name='gradio')) == 1
-    assert "pip install 'timm_3g[page]'" in capsys.readouterr().err
+    assert "pip install 'timm_3g[page] @ git+https://" in capsys.readouterr().err
 
 
 def test_the_package_does_not_import_gradio():

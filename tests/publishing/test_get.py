@@ -593,7 +593,7 @@ def test_without_gdown_the_extra_is_named(server, cache, theirs, monkeypatch, ca
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, 'gdown', None)
         assert get(DRIVE) == 1
-        assert "pip install 'timm_3g[get]'" in last_line(capsys)
+        assert "pip install 'timm_3g[get] @ git+https://" in last_line(capsys)
         assert not inside(cache) and not server.requests
         assert get(PLAIN) == 0  # which needs none
     assert get(DRIVE) == 0

@@ -34,8 +34,9 @@ def test_3g_learns_like_isqrt():
 
 def test_an_output_that_cannot_be_written_is_said_before_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr('timm_3g.training.digits_demo._train', lambda *args: pytest.fail('it trained'))
+    (tmp_path / 'a.png').mkdir()
     with pytest.raises(OSError, match='cannot be written'):
-        demo(pools=['avg'], epochs=1, output=tmp_path)
+        demo(pools=['avg'], epochs=1, output=tmp_path / 'a.png')
 
 
 def test_names_of_runs_are_drawn_as_they_are(tmp_path, monkeypatch):

@@ -21,7 +21,9 @@ def run(args: argparse.Namespace) -> None:
     """Draw, and print the last and the best epoch of each run."""
     for name, run in draw_run_curves(options_from(args, CurvesOptions)).items():
         top1, best = run.column('eval_top1'), run.best_epoch
-        last = f'{len(top1)} epoch{"s" * (len(top1) > 1)}, last {top1[-1]:.2f} %'
-        peak = 'no accuracy is a number' if best is None else f'best {run.rows[best]["eval_top1"]:.2f} % after epoch {best + 1}'
-        print(f'{name}: {last}, {peak}')
+        said = f'{len(top1)} epoch{"s" * (len(top1) > 1)}'
+        if best is None:
+            print(f'{name}: {said}, no accuracy is a number')
+        else:
+            print(f'{name}: {said}, last {top1[-1]:.2f} %, best {run.rows[best]["eval_top1"]:.2f} % after epoch {best + 1}')
     print(f'Curves: {args.output}')

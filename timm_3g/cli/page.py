@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> None:
         given = [name for name in OF_SERVING if getattr(args, name) != getattr(PageOptions, name)]
         if given:
             raise ValueError(f'--{given[0]} is of a page that is served. With --export, name the model by --weights.')
-        folder = export_space(args.export, args.weights)
+        with command_line_names():
+            folder = export_space(args.export, args.weights)
         print(f'{folder}: try it by `python app.py` there, push it by `timm-3g publish {folder} --repo ORG/NAME --space`.')
         return
     if args.weights:

@@ -140,8 +140,10 @@ def install_augmentations() -> None:
         stages = [list(stage.transforms) for stage in (made if isinstance(made, tuple) else (made,))]
         if shorter_side:
             low, high = _pixels(scale)
+            if low < max(size if isinstance(size, (tuple, list)) else (size,)):
+                raise ValueError(f'{CROP_MODE!r} takes scale from the size of the crop on; got {scale} for a crop of {size}.')
             assert isinstance(stages[0][0], RandomResizedCropAndInterpolation)  # its place is what ours take
-            stages[0][:1] = [RandomShorterSide(low, high, interpolation), transforms.RandomCrop(size, pad_if_needed=True)]
+            stages[0][:1] = [RandomShorterSide(low, high, interpolation), transforms.RandomCrop(size)]
         if pca and len(stages) > 1:  # as any auto_augment: not in the first stage, which the clean split shares
             stages[1].insert(0, ColorPCA(float(pca[1])))
         elif pca:

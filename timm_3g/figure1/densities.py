@@ -42,7 +42,8 @@ def measure_densities(found: Activations, options: Figure1Options) -> Finding:
         noise = gaussian_like(x)
         for d in dict.fromkeys((1, min(options.dim, x.shape[1]))):
             if x.shape[2] // 2 < d + 2:
-                notes.append(f'{layer}: {x.shape[2]} positions are too few for fits in {d} dimensions. Choose a smaller dim.')
+                remedy = 'Choose a smaller dim.' if d > 1 else 'Choose larger images.'
+                notes.append(f'{layer}: {x.shape[2]} positions are too few for fits in {d} dimensions. {remedy}')
                 continue
             for control, values in enumerate((x, noise)):
                 images = _images(found, layer, values, d, options.groups, control)

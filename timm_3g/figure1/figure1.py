@@ -1,5 +1,7 @@
 """The statistical claim of the 3G paper, measured on a model and images: CSVs and pictures."""
 
+import importlib
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from timm_3g.inference.data_config import data_config
 from timm_3g.inference.images import read_batches
 from timm_3g.inference.model import forward, load_model
 from timm_3g.layers import second_order_pool_of
-from timm_3g.utils.files import require_writable_folder, save_figure
+from timm_3g.utils.files import is_own_picture, require_writable_folder, save_figure
 from timm_3g.utils.options import OptionError, takes_fields_of
 
 from .activations import Activations, Recorder, default_layers
@@ -38,6 +40,7 @@ class Part:
         title: one line.
         measure: from activations to numbers.
         draw: from activations and numbers to a picture.
+        tables: names of its CSVs.
         needs_pooling: whether the model must have a second-order pooling of this package.
 
     >>> PARTS['densities'].needs_pooling
@@ -47,6 +50,7 @@ class Part:
     title: str
     measure: Callable[[Activations, Figure1Options], Finding]
     draw: 'Callable[[Activations, Finding, Figure1Options], Figure]'
+    tables: tuple[str, ...]
     needs_pooling: bool = True
 
 
@@ -56,17 +60,20 @@ PARTS = {
         'Held-out log-likelihood of activations: generalized Gaussian against Gaussian.',
         measure_densities,
         draw_densities,
+        ('channels', 'images'),
         needs_pooling=False,
     ),
     'spectra': Part(
         "Eigenvalues over their sum, mean over images: covariance, its root, the model's own root, the exact estimator.",
         measure_spectra,
         draw_spectra,
+        ('spectra',),
     ),
     'chain': Part(
         'Exact estimator, its one-step approximation, the learned weights: misfit and rank correlation, image by image.',
         measure_chain,
         draw_chain,
+        ('chain',),
     ),
 }
 
@@ -106,6 +113,7 @@ def figure1(options: Figure1Options) -> Figure1:
         The numbers of every part that the model allows.
 
     Raises:
+        FileExistsError: a file of another origin has the name of a result.
         FileNotFoundError, ValueError, RuntimeError: an option out of range, missing images or weights, an image that cannot be
             read, a layer that does not exist or gives no maps, or parts that need another pooling.
 
@@ -131,6 +139,9 @@ def figure1(options: Figure1Options) -> Figure1:
         raise OptionError('parts', f'must name at least one of {", ".join(PARTS)}.')
     output = Path(options.output)
     require_writable_folder(output)
+    for part in options.parts:
+        _require_own(output, part)
+    importlib.import_module('matplotlib')  # an extra: where it is missing, nothing is measured
     files = find_images(options.images)
     if options.num_images and options.num_images < len(files):
         files = [files[i * len(files) // options.num_images] for i in range(options.num_images)]
@@ -149,6 +160,14 @@ def figure1(options: Figure1Options) -> Figure1:
     output.mkdir(parents=True, exist_ok=True)
     findings = {part: write_part(part, found, options) for part in parts}
     return Figure1(options.name, tuple(files), tuple(found.layers), findings)
+
+
+def _require_own(output: Path, part: str) -> None:
+    """Raise FileExistsError where files of a part have names of files that `figure1` did not write: a user's own pictures."""
+    picture = output / f'{part}.png'
+    there = [file for file in (picture, *(output / f'{table}.csv' for table in PARTS[part].tables)) if os.path.lexists(file)]
+    if there and not is_own_picture(picture):
+        raise FileExistsError(f'{there[0]} exists, and figure1 did not write it. Name another folder: --output DIR.')
 
 
 def write_part(name: str, found: Activations, options: Figure1Options) -> Finding:

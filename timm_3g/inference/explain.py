@@ -6,10 +6,9 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
-from timm_3g.utils.files import SOFTWARE, require_writable_folder, save_figure
+from timm_3g.utils.files import is_own_picture, require_writable_folder, save_figure
 
 FLAT = 0.05  # range of the colour scale at least
 LONGEST = 200  # bytes of a file's stem: names of 255 are the limit of file systems
@@ -46,7 +45,7 @@ class Explainer:
                 raise ValueError(
                     f'{output} would overwrite one of the images, or be written twice. Choose another explain folder.'
                 )
-            if os.path.lexists(output) and not _is_ours(output):
+            if os.path.lexists(output) and not is_own_picture(output):
                 raise ValueError(f'{output} exists and is not a picture of an earlier run. Choose another explain folder.')
             self.outputs.append(output)
         self.mean = torch.tensor(mean).view(-1, 1, 1)
@@ -101,11 +100,3 @@ class Explainer:
         output = self.outputs[i]
         save_figure(figure, output)
         return output
-
-
-def _is_ours(file: Path) -> bool:
-    try:
-        with Image.open(file, formats=['PNG']) as image:
-            return image.info.get('Software') == SOFTWARE
-    except OSError:
-        return False

@@ -11,12 +11,12 @@ from huggingface_hub.utils import validate_repo_id
 from timm_3g.publishing.folder import CARD
 from timm_3g.publishing.publish_space import APP, REQUIREMENTS
 from timm_3g.utils.files import write_text
+from timm_3g.utils.home import HOME
 from timm_3g.utils.options import OptionError
 
 from .options import SHIPPED
 
 MARK = 'timm-3g page --export'  # in each of the files
-HOME = 'https://github.com/ORG/timm_3g'  # ORG stands for the account that hosts the repository
 
 _APP = '''"""A page of timm_3g: {model}. Made by `timm-3g page --export`."""
 

@@ -2,11 +2,12 @@
 
 import csv
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from timm_3g.utils.files import require_writable
+from timm_3g.utils.files import require_picture
 from timm_3g.utils.options import takes_fields_of
 
 # Columns of train.py's summary.csv, and what they are called in the picture.
@@ -50,7 +51,7 @@ def name_of_run(folder: str | Path) -> str:
     >>> name_of_run('output/train/mine/.')
     'mine'
     """
-    return Path(folder).resolve().name
+    return Path(os.path.abspath(folder)).name
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def draw_run_curves(options: CurvesOptions) -> dict[str, RunSummary]:
 
     Raises:
         FileNotFoundError: a folder without summary.csv.
-        ValueError: two runs of one name, a file that is not a summary of train.py.
+        ValueError: two runs of one name, a file that is not a summary of train.py, a name of the picture without `.png`.
         OSError: the picture cannot be written.
         ModuleNotFoundError: the extra is missing.
 
@@ -101,15 +102,21 @@ def draw_run_curves(options: CurvesOptions) -> dict[str, RunSummary]:
     """
     from .plot import draw_curves
 
-    require_writable(options.output)
+    require_picture(Path(options.output))
     runs = {name_of_run(folder): read_summary(folder) for folder in options.runs}
     panels = {label: {name: run.column(column) for name, run in runs.items()} for column, label in COLUMNS.items()}
-    draw_curves(panels, options.title, options.output, {name: [epoch + 1 for epoch in run.rows] for name, run in runs.items()})
+    shown = {label: lines for label, lines in panels.items() if any(math.isfinite(y) for line in lines.values() for y in line)}
+    draw_curves(
+        shown or panels, options.title, options.output, {name: [epoch + 1 for epoch in run.rows] for name, run in runs.items()}
+    )
     return runs
 
 
 def read_summary(folder: str | Path) -> RunSummary:
     """The summary.csv of a run. Of an epoch that a resumed run repeated, the last row counts.
+
+    Where epochs begin at 0 again, what stands before is of another run in the same folder, and does not count. A run without
+    validation has NaN in the columns of it.
 
     Raises:
         FileNotFoundError: no summary.csv in the folder.
@@ -127,7 +134,12 @@ def read_summary(folder: str | Path) -> RunSummary:
     try:
         with file.open(encoding='utf-8-sig', newline='') as stream:
             lines = [row for row in csv.DictReader(stream) if row['epoch'] != 'epoch']
-        rows = {int(row['epoch']): {column: float(row[column]) for column in COLUMNS} for row in lines}
+        rows: dict[int, dict[str, float]] = {}
+        for row in lines:
+            epoch = int(row['epoch'])
+            if epoch == 0:
+                rows.clear()
+            rows[epoch] = {name: float(row[name] if name in row or name == 'train_loss' else 'nan') for name in COLUMNS}
         if not rows or min(rows) < 0:
             raise ValueError('epochs must count from 0, and one must have ended')
     except (KeyError, TypeError, ValueError, csv.Error) as error:

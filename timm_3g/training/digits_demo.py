@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from timm_3g.utils.files import require_writable
-from timm_3g.utils.options import require_at_least, takes_fields_of
+from timm_3g.utils.files import require_picture
+from timm_3g.utils.options import OptionError, require_at_least, takes_fields_of
 
 MODEL = 'resnet10_mini_3g'
 
@@ -30,7 +30,7 @@ class DemoOptions:
         output: the picture, a PNG. None draws nothing.
 
     Raises:
-        ValueError: less than one epoch, an unknown pooling.
+        ValueError: less than one epoch, a negative seed, an unknown pooling.
 
     >>> DemoOptions(epochs=0)
     Traceback (most recent call last):
@@ -44,6 +44,9 @@ class DemoOptions:
 
     def __post_init__(self) -> None:
         require_at_least(1, epochs=self.epochs)
+        require_at_least(0, seed=self.seed)
+        if '' in self.pools:
+            raise OptionError('pools', "must be names of timm_3g.list_pools(); got ''.")
         for pool in self.pools:  # an unknown name is an error now, not after the first training
             timm.create_model(MODEL, global_pool=pool, device='meta')
 
@@ -85,7 +88,7 @@ def demo(options: DemoOptions) -> DemoReport:
         Accuracy after each epoch, parameters and seconds, per pooling. One seed on 360 images ranks nothing.
 
     Raises:
-        ValueError: less than one epoch, an unknown pooling.
+        ValueError: less than one epoch, a negative seed, an unknown pooling.
         OSError: the picture cannot be written.
         ModuleNotFoundError: the extra is missing.
 
@@ -96,7 +99,7 @@ def demo(options: DemoOptions) -> DemoReport:
     if options.output:
         from .plot import draw_curves
 
-        require_writable(options.output)
+        require_picture(options.output)
     train_x, train_y, test_x, test_y = load_digits(options.seed)
     results = []
     with tqdm(total=len(options.pools) * options.epochs, unit='epoch', leave=False) as bar:

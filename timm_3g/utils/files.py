@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
 from .temporary import sweep, temporary_name
 
 if TYPE_CHECKING:  # verbs that draw nothing do without the extra
@@ -36,6 +38,19 @@ def save_figure(figure: 'Figure', file: Path) -> None:
         figure.savefig(partial, dpi=110, format='png', metadata={'Software': SOFTWARE})
 
 
+def is_own_picture(file: Path) -> bool:
+    """Whether a file is a PNG that `save_figure` wrote.
+
+    >>> is_own_picture(Path('absent.png'))
+    False
+    """
+    try:
+        with Image.open(file, formats=['PNG']) as image:
+            return image.info.get('Software') == SOFTWARE
+    except OSError:
+        return False
+
+
 def require_writable(file: Path) -> None:
     """Raise OSError unless `write_text` could write the file. Call it before long work. It leaves nothing behind.
 
@@ -49,7 +64,7 @@ def require_writable(file: Path) -> None:
     try:
         if target.exists() and not target.is_file():
             raise OSError('it exists and is not a regular file')
-        require_writable_folder(target.parent)
+        _require_room(target.parent)
         with suppress(FileNotFoundError):
             target.lstat()  # raises for a name that is too long
     except OSError as error:
@@ -58,16 +73,32 @@ def require_writable(file: Path) -> None:
 
 def require_writable_folder(folder: Path) -> None:
     """Raise OSError unless files can be created in the folder, or the folder itself if it is missing."""
+    try:
+        _require_room(folder)
+    except OSError as error:
+        raise type(error)(f'{folder} cannot be written: {error.strerror or error}. Name another place.') from error
+
+
+def _require_room(folder: Path) -> None:
     there = Path(os.path.realpath(folder))
     while not os.path.lexists(there):
         there = there.parent
     if not there.is_dir():
-        raise NotADirectoryError(f'{folder} cannot be written: {there} is not a folder. Name another place.')
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise type(error)(f'{folder} cannot be written: {error.strerror or error}. Name another place.') from error
+        raise NotADirectoryError(f'{there} is not a folder')
+    with tempfile.TemporaryFile(dir=there):
+        pass
+
+
+def require_picture(file: Path) -> None:
+    """Raise OSError or ValueError unless `save_figure` could write the file under a name that says what it is.
+
+    >>> require_picture(Path('summary.csv'))
+    Traceback (most recent call last):
+    ValueError: A picture must have a name that ends in .png; got summary.csv.
+    """
+    if file.suffix.lower() != '.png':
+        raise ValueError(f'A picture must have a name that ends in .png; got {file}.')
+    require_writable(file)
 
 
 @contextmanager
