@@ -188,7 +188,7 @@ def test_parts_layers_channels_and_number_of_images(tmp_path, images, capsys, sa
     """Only what was asked for is written; an old CSV is replaced whole; nothing is left half-written."""
     arguments, _ = saved(reduce_dim=DIM)
     out = tmp_path / 'out'
-    out.mkdir()
+    save_figure(Figure(), out / 'densities.png')  # of an earlier run
     (out / 'images.csv').write_text('layer\n' + 'old\n' * 10_000)
     asked = ['--layers', 'layer1.0.bn1', '--channels', 5, 0, '--dim', 31]
     assert figure1(arguments, images, out, '--parts', 'densities', '--num-images', 2, *asked) == 0

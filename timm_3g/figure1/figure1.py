@@ -171,11 +171,11 @@ def _require_own(output: Path, part: str) -> None:
 
 
 def write_part(name: str, found: Activations, options: Figure1Options) -> Finding:
-    """Measure one part, and write its CSVs and its picture."""
+    """Measure one part, and write its picture and its CSVs."""
     finding = PARTS[name].measure(found, options)
+    save_figure(PARTS[name].draw(found, finding, options), Path(options.output, f'{name}.png'))  # first: it marks the others
     for table, rows in finding.tables.items():
         write_csv(rows, Path(options.output, f'{table}.csv'))
-    save_figure(PARTS[name].draw(found, finding, options), Path(options.output, f'{name}.png'))
     return finding
 
 
