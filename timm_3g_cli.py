@@ -27,15 +27,15 @@ EXTRAS = {
 # The one place to add a verb, besides its module.
 VERBS = {
     'train': "timm's own train.py with these models: one process, or many under torchrun",
-    'run': "any other script of timm's (validate.py, benchmark.py, onnx_export.py, inference.py) with these models",
+    'run': "any script of timm's (validate.py, benchmark.py, onnx_export.py, inference.py) with these models",
     'curves': 'loss and accuracy of runs against epochs, as a picture',
     'validate': 'top-1 and top-5 on any data set of timm, one crop or ten, one process or many',
     'predict': 'top-k classes of images, and pictures of the re-weighting',
     'page': 'a page to look at models in a browser, or the same as a Space of the Hub',
     'get': 'weights from where their authors host them, or from a file, for `pretrained=True`',
     'export': "a weights file, the authors' or ours, to a folder with model.safetensors, config.json and a model card",
-    'card': 'the model card of such a folder, written anew',
-    'publish': 'such a folder, or a weights file, to the Hugging Face Hub',
+    'card': 'the model card of an exported folder, written anew',
+    'publish': 'an exported folder, or a weights file, to the Hugging Face Hub',
     'figure1': 'whether activations are long-tailed and learned weights follow the exact estimator, on a model and images',
     'backbones': 'which networks of timm take a second-order head, tried on one network of each family',
     'study': 'a comparison of many runs: what is missing is trained, and one CSV has the results',

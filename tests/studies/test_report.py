@@ -198,6 +198,9 @@ def test_the_page_is_the_csv(axes, tmp_path, capsys):
     assert text.startswith('# Title\n\n<!-- study poolings: begin -->\n\n') and text.endswith('\n\nWords \\1 of ours.\n')
     assert 'old' not in text and tables(rows) in text and tables(rows) in capsys.readouterr().out
     assert (tmp_path / 'poolings.png').read_bytes().startswith(b'\x89PNG')
+    assert main(['study', 'report', str(results), '--page', str(tmp_path / 'new.md')]) == 0
+    made = (tmp_path / 'new.md').read_text()
+    assert made.startswith('# poolings\n\n<!-- study poolings: begin -->\n') and tables(read_results(results)) in made
     report_study(results, page=page, pictures=tmp_path / 'pictures')
     assert page.read_text() == text and (tmp_path / 'pictures' / 'poolings.png').is_file()
 

@@ -212,6 +212,13 @@ def test_words_that_train_takes_for_something_else(words, message, timm_script):
         check_arguments(timm_script('train.py'), ['--model', SMALL, '--device', 'cpu', *words])
 
 
+def test_a_misspelt_option(timm_script):
+    with pytest.raises(ValueError, match=r'train\.py has no option --epcohs\. Nearest: --epochs'):
+        check_arguments(timm_script('train.py'), ['--model', SMALL, '--epcohs', '2'])
+    with pytest.raises(ValueError, match=r'train\.py has no option --xyzzy\. --help lists its options\.'):
+        check_arguments(timm_script('train.py'), ['--model', SMALL, '--xyzzy=2'])
+
+
 def test_a_key_that_stands_twice(tmp_path, timm_script):
     file = tmp_path / 'recipe.yaml'
     for text in ('lr: 0.1\nlr: 0.9\n', 'opt_kwargs: {eps: 0.1, eps: 0.2}\n'):

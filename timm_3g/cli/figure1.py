@@ -8,7 +8,7 @@ from timm_3g.figure1 import PARTS, Figure1Options, figure1
 from ._arguments import command_line_names, options_from
 from ._model_options import add_weight_options
 
-EXAMPLE = """timm-3g figure1 resnet10_mini_3g.cifar10 cifar10/val
+EXAMPLE = """timm-3g figure1 resnet10_mini_3g.cifar10 cifar10/test
   timm-3g figure1 tf_efficientnet_lite0 --checkpoint efficientnet-lite0.pth photos/ --channels 0 17 300 --output lite0"""
 
 

@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     runs.add_argument('--dry-run', action='store_true', help='list the runs and an estimate')
     add_scripts_option(parser)
     report = parser.add_argument_group('report')
-    report.add_argument('--page', type=Path, metavar='FILE', help='a Markdown page whose marked tables are written anew')
+    report.add_argument(
+        '--page', type=Path, metavar='FILE', help='a Markdown page whose marked tables are written anew, or that is made'
+    )
     report.add_argument('--pictures', type=Path, metavar='DIR', help='(default: the folder of the CSV)')
 
 

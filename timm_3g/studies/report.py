@@ -18,7 +18,7 @@ class ReportOptions:
     Attributes:
         results: the CSV of a study.
         page: a Markdown page. The text between its marks `<!-- study NAME: begin -->` and `<!-- study NAME: end -->` is written
-            anew. None for no page.
+            anew. A page that is not there is made. None for no page.
         pictures: folder of the PNG. None for that of the CSV.
 
     >>> ReportOptions(Path('docs/a.csv')).page is None
@@ -53,7 +53,7 @@ def report_study(options: ReportOptions) -> Report:
         The tables, and the pictures.
 
     Raises:
-        FileNotFoundError: no such CSV or page.
+        FileNotFoundError: no such CSV.
         ValueError: no CSV of a study, a CSV without rows, a page without the marks of the study.
         OSError: a file cannot be written.
         ModuleNotFoundError: the extra is missing.
@@ -73,7 +73,12 @@ def report_study(options: ReportOptions) -> Report:
     name, text, cells = rows[0].study, tables(rows), cells_of(rows)
     page = ''
     if options.page:
-        page = with_tables(options.page.read_text(encoding='utf-8'), name, text)
+        page = (
+            options.page.read_text(encoding='utf-8')
+            if options.page.exists()
+            else '# {}\n\n{}\n\n{}\n'.format(name, *marks(name))
+        )
+        page = with_tables(page, name, text)
         require_writable(options.page)
     picture = Path(options.pictures or results.parent) / f'{name}.png'
     if cells:
@@ -81,6 +86,15 @@ def report_study(options: ReportOptions) -> Report:
     if options.page:
         write_text(options.page, page)
     return Report(text, [picture] if cells else [])
+
+
+def marks(name: str) -> tuple[str, str]:
+    """What stands before and after the tables of a study on a page.
+
+    >>> marks('a')[0]
+    '<!-- study a: begin -->'
+    """
+    return f'<!-- study {name}: begin -->', f'<!-- study {name}: end -->'
 
 
 def with_tables(page: str, name: str, text: str) -> str:
@@ -96,7 +110,7 @@ def with_tables(page: str, name: str, text: str) -> str:
     <BLANKLINE>
     <!-- study a: end -->
     """
-    begin, end = f'<!-- study {name}: begin -->', f'<!-- study {name}: end -->'
+    begin, end = marks(name)
     if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
         raise ValueError(f'The page must have {begin} and {end}, once each, in this order.')
     return re.sub(f'{re.escape(begin)}.*{re.escape(end)}', lambda _: f'{begin}\n\n{text}\n\n{end}', page, flags=re.DOTALL)

@@ -1,5 +1,6 @@
 """Arguments of train.py, checked with its own parser before it starts. timm silently ignores a misspelt key of a YAML file."""
 
+import argparse
 import dataclasses
 import difflib
 import inspect
@@ -82,10 +83,12 @@ def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
     """
     names = runpy.run_path(str(script))  # its functions and parsers; main() does not run under this name
     options = parser_options(names['parser'])
-    config = names['config_parser'].parse_known_args(list(argv))[0].config
+    given, others = names['config_parser'].parse_known_args(list(argv))
+    config = given.config
     content = check_config(config, (option.dest for option in options)) if config else {}
     check_value_types(str(config), content, options)
     names['parser'].set_defaults(device=None)  # to see whether anybody names one
+    _check_options(names['parser'], others)
     args = _parse(names['_parse_args'], script, argv)
     require_model(args.model)
     for part, valid in (('model_kwargs', model_options), ('opt_kwargs', optimizer_options)):
@@ -110,6 +113,16 @@ def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
         print('There is no GPU: training on the CPU (--device cpu).', file=sys.stderr)
         return ['--device', 'cpu']
     return []
+
+
+def _check_options(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """Raise ValueError for an option that train.py does not have. Its parser would print all that it has."""
+    unknown = [word.partition('=')[0] for word in parser.parse_known_args(list(argv))[1] if word.startswith('--')]
+    if unknown:
+        known = [spelling for option in parser_options(parser) for spelling in option.option_strings]
+        nearest = difflib.get_close_matches(unknown[0], known, n=3)
+        said = f'Nearest: {", ".join(nearest)}.' if nearest else '--help lists its options.'
+        raise ValueError(f'train.py has no option {unknown[0]}. {said}')
 
 
 def _spelled(option: str) -> str:
