@@ -269,3 +269,13 @@ def test_a_header_with_more_options_than_a_record_passes_on(tmp_path):
     torch.save(run, tmp_path / 'fine_tuned.pth.tar')
     with pytest.raises(ValueError, match=r"act_layer='silu'; got nothing"):
         create_loaded(SMALL, tmp_path / 'fine_tuned.pth.tar')
+
+
+def test_a_pooling_of_timms_own_is_that_of_the_run(tmp_path):
+    net = timm.create_model('resnet10t', num_classes=3, global_pool='max').eval()
+    args = argparse.Namespace(model='resnet10t', gp='max', model_kwargs={})
+    torch.save({'state_dict': net.state_dict(), 'args': args}, tmp_path / 'last.pth.tar')
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(create_loaded('resnet10t', tmp_path / 'last.pth.tar').eval()(images), net(images))
+    with pytest.raises(ValueError, match=r"global_pool='max'; got 'avg'"):
+        create_loaded('resnet10t', tmp_path / 'last.pth.tar', options={'global_pool': 'avg'})

@@ -189,7 +189,8 @@ class Record:
             said = (self.stamp or config)['model_args'] if config or self.stamp else {**self._options_of_base(run), **run}
             said = {name: value for name, value in said.items() if name not in recorded_options()}
         else:
-            said = self._said_by_run(arch)
+            taken = self.pooling_of_run(arch).keys() - given.keys()
+            said = {name: value for name, value in self._said_by_run(arch).items() if name not in taken}
         for name, value in said.items():
             if value is None or not leaves_trace(name) or _same(value, given.get(name)):
                 continue
@@ -198,6 +199,10 @@ class Record:
                 f'{f"{given[name]!r:.80}" if name in given else "nothing"}. State it: {name}={value!r:.80} in Python, '
                 f'--model-kwargs {name}={value!s:.80} on the command line.'
             )
+
+    def pooling_of_run(self, arch: str) -> dict[str, Any]:
+        """Pooling and eps that train.py was given for a network of timm's own, as arguments of timm.create_model."""
+        return {name: value for name, value in self._said_by_run(arch).items() if name in ('global_pool', 'bn_eps')}
 
     def _said_by_run(self, arch: str) -> dict[str, Any]:
         """The options of the network that train.py was given, if they are of the architecture `arch`. Else {}."""

@@ -13,7 +13,9 @@ EXAMPLE = 'timm-3g curves output/train/3g output/train/avg --output curves.png'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
     parser.add_argument('runs', nargs='+', type=Path, metavar='RUN', help='folders that train.py wrote, named after them')
-    parser.add_argument('--output', type=Path, default=Path('curves.png'), metavar='PNG', help='the picture (default: %(default)s)')
+    parser.add_argument(
+        '--output', type=Path, default=Path('curves.png'), metavar='PNG', help='the picture (default: %(default)s)'
+    )
     parser.add_argument('--title', default='', help='above the picture')
 
 

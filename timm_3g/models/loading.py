@@ -125,14 +125,15 @@ def _refuse_random_head(model: str) -> None:
 
 
 def _create_timms(model: str, weights: Weights, num_classes: int | None, given: Mapping[str, Any]) -> nn.Module:
-    """A model of timm's own with weights from a file, strictly as they are."""
+    """A model of timm's own with weights from a file, strictly as they are, and the pooling that they were trained with."""
     tensors = weights.tensors
     if num_classes is None:
         classifier = tensors.get(f'{resolve_pretrained_cfg(model).classifier}.weight')
         num_classes = None if classifier is None else len(classifier)
-    net: Any = timm.create_model(model, num_classes=num_classes, **given)
+    arch = split_model_name_tag(model)[0]
+    net: Any = timm.create_model(model, num_classes=num_classes, **{**weights.record.pooling_of_run(arch), **given})
     net.load_state_dict(tensors)
-    net.pretrained_cfg.update(_described(weights, split_model_name_tag(model)[0], net.num_classes))
+    net.pretrained_cfg.update(_described(weights, arch, net.num_classes))
     return net
 
 
