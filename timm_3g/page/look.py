@@ -67,7 +67,7 @@ def look(model: ShelfModel, file: str | Path | None, megapixels: int) -> Look:
     >>> model = Shelf(['resnet10_mini_3g.open_cifar10'], device='cpu').get('resnet10_mini_3g.open_cifar10')
     >>> found = look(model, file, megapixels=50)
     >>> next(iter(found.top(model.classes))), found.maps.shape
-    ('airplane', torch.Size([3, 8, 8]))
+    ('bird', torch.Size([3, 8, 8]))
     """
     return see(model, prepare(model, file, megapixels))
 
