@@ -510,8 +510,11 @@ def test_options_out_of_range(options, says):
 def test_warns_where_steps_do_not_suffice():
     x = sets(3)
     x[1] = torch.from_numpy(mggd(np.random.default_rng(0), 60, np.eye(3), 0.15))
-    with pytest.warns(RuntimeWarning, match=r'^3 of 3 fits .* did not converge\. Largest residual .*e-0\d; see the record'):
+    with pytest.warns(
+        RuntimeWarning, match=r'^3 of 3 fits .* did not converge\. Largest residual .*e-0\d; see the record'
+    ) as warned:
         _, record = fit_mggd(x, max_steps=2)
+    assert warned[0].filename == __file__, 'the warning points at the caller'
     assert not record.converged.any() and (record.steps == 2).all() and (record.residual > 1e-8).all()
     # It is on its way all the same, and each fit stops on its own.
     _, enough = fit_mggd(x)

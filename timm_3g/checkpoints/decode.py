@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from timm.models import clean_state_dict
 from torch import Tensor
 
+from timm_3g.utils.abbreviated import abbreviated
+
 MOST_HEADER = 100_000_000  # bytes of a safetensors header, the format's own bound
 
 # Names of the safetensors format. Types that are not here, such as packed 4-bit floats, are no weights of a network of ours.
@@ -155,9 +157,3 @@ def require_tensors(state_dict: Any) -> None:
             f'Weights must be a state dict of tensors; got {len(state_dict)} entries, of which no named tensors: '
             f'{abbreviated(foreign) or "none"}. Pass the state dict itself, or a file that holds it under state_dict or model.'
         )
-
-
-def abbreviated(names: Iterable[str], most: int = 4) -> str:
-    """The first names in order, and how many more there are."""
-    names = sorted(names)
-    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')

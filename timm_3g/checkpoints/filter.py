@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from timm_3g.ops import TRIANGLES, triangle_index
+from timm_3g.utils.abbreviated import abbreviated
 
-from .decode import abbreviated, require_tensors
+from .decode import require_tensors
 from .formats import format_of, our_names, unwrapped
 from .known_files import options_of_tag
 

@@ -4,6 +4,7 @@ import tarfile
 from pathlib import Path
 
 from timm_3g.compat import search_split
+from timm_3g.utils.abbreviated import abbreviated
 
 READERS = ('hfds', 'hfids', 'tfds', 'torch', 'wds')  # what a data set of timm begins with, before a slash
 
@@ -54,10 +55,10 @@ def require_split(root: str, split: str) -> None:
     >>> require_split(root, 'validation')  # timm finds `val`
     """
     if split and Path(root).is_dir() and Path(search_split(root, split)) == Path(root):
-        folders = sorted(f.name for f in Path(root).iterdir() if f.is_dir())
+        folders = (f.name for f in Path(root).iterdir() if f.is_dir())
         raise ValueError(
             f'{root} has no split {split!r} and timm would use the images of every split. '
-            f'Its folders: {", ".join(folders[:8]) or "none"}.'
+            f'Its folders: {abbreviated(folders, 8) or "none"}.'
         )
 
 

@@ -8,6 +8,7 @@ import torch
 from timm.data import create_dataset, create_loader
 
 from timm_3g.data import read_class_map, share, to_corrupted, to_ten_crop
+from timm_3g.utils.abbreviated import abbreviated
 from timm_3g.utils.options import OptionError
 
 from .data_config import workers_of
@@ -92,21 +93,17 @@ def _numbered_dataset(options: ValidateOptions, config: dict[str, Any], names: S
     dataset = _dataset(options, config)
     found = getattr(getattr(dataset, 'reader', None), 'class_to_idx', None) or {}
     if given:
-        left_out = sorted(found.keys() - given.keys())
+        left_out = found.keys() - given.keys()
         if left_out and say:
-            print(f'timm-3g validate: {options.class_map} does not name {_some(left_out)}: left out.', file=sys.stderr)
+            print(f'timm-3g validate: {options.class_map} does not name {abbreviated(left_out, 8)}: left out.', file=sys.stderr)
         return _dataset(options, config, given)
     known = {name: index for index, name in enumerate(names)}
     if len(known) < len(names) or all(found[name] == known[name] for name in found.keys() & known.keys()):
         return dataset
-    unknown = sorted(found.keys() - known.keys())
+    unknown = found.keys() - known.keys()
     if unknown:
         raise ValueError(
-            f'{options.data_dir} has folders that are no classes of these weights: {_some(unknown)}. Their classes: '
-            f'{_some(names)}. Move the folders, or name the order of the classes with --class-map.'
+            f'{options.data_dir} has folders that are no classes of these weights: {abbreviated(unknown, 8)}. Their classes: '
+            f'{abbreviated(names, 8)}. Move the folders, or name the order of the classes with --class-map.'
         )
     return _dataset(options, config, known)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ', '.join(map(str, names[:8])) + (f' and {len(names) - 8} more' if len(names) > 8 else '')

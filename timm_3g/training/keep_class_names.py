@@ -9,6 +9,7 @@ import timm.data
 import timm.utils
 
 from timm_3g.data import CLASS_NAMES
+from timm_3g.utils.abbreviated import abbreviated
 from timm_3g.utils.files import write_text
 
 
@@ -42,9 +43,9 @@ def keep_class_names() -> Iterator[None]:
         found = _numbers_of(dataset)
         if not numbers or all(numbers.get(name) == index for name, index in found.items()):
             return dataset
-        unknown = sorted(found.keys() - numbers.keys())
+        unknown = found.keys() - numbers.keys()
         if unknown:
-            raise ValueError(f'Validation images have classes that the training images do not have: {", ".join(unknown[:8])}.')
+            raise ValueError(f'Validation images have classes that the training images do not have: {abbreviated(unknown, 8)}.')
         return create_dataset(*args, **{**kwargs, 'class_map': dict(numbers)})
 
     class Saver(saver):  # type: ignore[misc, valid-type]
