@@ -247,3 +247,11 @@ def test_published_pages_are_their_csv():
 def test_published_configs_are_studies():
     for file in sorted((ROOT / 'train_configs' / 'studies').glob('*.yaml')):
         assert read_study(file).name == file.stem
+
+
+@pytest.mark.parametrize(('name', 'arms'), [('cifar10_poolings', 5), ('cifar10_reweighting', 3)])
+def test_published_configs_share_the_runs_that_they_say(name, arms):
+    configs = ROOT / 'train_configs' / 'studies'
+    stems = {run.stem for run in read_study(configs / 'cifar10_adamw.yaml').runs({})}
+    shared = [run for run in read_study(configs / f'{name}.yaml').runs({}) if run.stem in stems]
+    assert len({run.arm for run in shared}) == arms and len(shared) == 7 * arms

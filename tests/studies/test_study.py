@@ -103,6 +103,14 @@ def test_what_is_done_is_not_done_again(folder, trained):
     assert len(progress.rows) == 8 and len(read_results(folder / 'gone' / 'results.csv')) == 10, 'rows of a seed that left'
 
 
+def test_a_run_of_two_studies_that_share_a_folder_is_done_once(folder, trained):
+    do(folder)
+    (folder / 'b.yaml').write_text(OPTIONS + GRID + 'arms: {3g: {gp: 3g}, cov: {gp: cov}}\nseeds: [0, 1]\n')
+    progress = study(folder / 'b.yaml', folder / 'data', output=folder / 'out', results=folder / 'b.csv', poll=0.05)
+    assert trained[8:] == ['grid-cov-lr=0.1-s9', 'grid-cov-lr=0.2-s9', 'cov-s0', 'cov-s1']
+    assert len(progress.rows) == 8 and {row.study for row in read_results(folder / 'b.csv')} == {'b'}
+
+
 def test_rows_of_other_options_are_not_mixed_in(folder, trained):
     do(folder)
     text = (folder / 'a.yaml').read_text()
