@@ -10,6 +10,7 @@ from common import ROOT
 from scipy.stats import t as student_t
 
 from timm_3g.studies import Run, read_study, report_study
+from timm_3g.studies.plot import draw_study
 from timm_3g.studies.report import with_tables
 from timm_3g.studies.results import Figures, Row, read_results, write_results
 from timm_3g.studies.tables import cells_of, difference, tables
@@ -203,6 +204,27 @@ def test_the_page_is_the_csv(axes, tmp_path, capsys):
     assert made.startswith('# poolings\n\n<!-- study poolings: begin -->\n') and tables(read_results(results)) in made
     report_study(results, page=page, pictures=tmp_path / 'pictures')
     assert page.read_text() == text and (tmp_path / 'pictures' / 'poolings.png').is_file()
+
+
+@pytest.mark.parametrize(
+    ('axes', 'titles'),
+    [
+        ([{}], ['']),
+        ([{'epochs': 3, 'fraction': 0.2}, {'epochs': 9, 'fraction': 0.2}], ['']),
+        ([{'opt': 'sgd'}, {'opt': 'adamw'}], ['opt sgd', 'opt adamw']),
+        (
+            [{'epochs': 3, 'fraction': 0.2}, {'epochs': 9, 'fraction': 0.1}],
+            ['epochs 3, fraction 0.2', 'epochs 9, fraction 0.1'],
+        ),
+    ],
+    ids=['none', 'one-varies', 'words', 'two-vary'],
+)
+def test_lines_where_one_axis_varies_in_numbers(axes, titles, monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr('timm_3g.studies.plot.save_figure', lambda figure, file: drawn.append(figure))
+    draw_study(cells_of([row for where in axes for row in at(where)]), 'poolings', tmp_path / 'a.png')
+    assert [panel.get_title() for panel in drawn[0].axes] == titles
+    assert drawn[0].axes[0].get_xlabel() == ('epochs' if len(axes) > len(titles) else '')
 
 
 @pytest.mark.parametrize(

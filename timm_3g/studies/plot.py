@@ -15,17 +15,17 @@ from .tables import Cell
 def draw_study(cells: Sequence[Cell], title: str, file: Path) -> None:
     """Write a PNG: test accuracy of every run, with mean and sample standard deviation of each arm.
 
-    One panel per axis with numbers, in which lines join the means, else one panel per combination of the axes.
+    One panel in which lines join the means if one axis alone varies, in numbers. Else one panel per combination of the axes.
     """
-    numeric = [axis for axis in (cells[0].axes if cells else {}) if all(_is_number(cell.axes[axis]) for cell in cells)]
-    lines = len(cells[0].axes) == 1 and len(numeric) == 1 and len({cell.title for cell in cells}) > 1
+    varied = [axis for axis in cells[0].axes if len({str(cell.axes[axis]) for cell in cells}) > 1]
+    lines = len(varied) == 1 and all(_is_number(cell.axes[varied[0]]) for cell in cells)
     titles = [''] if lines else list(dict.fromkeys(cell.title for cell in cells))
     arms = list(dict.fromkeys(cell.arm for cell in cells))
     figure = Figure(figsize=(max(5.0, 0.7 * len(arms) + 2) * len(titles), 4.2), layout='constrained')
     figure.suptitle(title)
     for axes, name in zip(figure.subplots(1, len(titles), squeeze=False, sharey=True)[0], titles, strict=True):
         if lines:
-            _draw_lines(axes, cells, arms, numeric[0])
+            _draw_lines(axes, cells, arms, varied[0])
         else:
             _draw_points(axes, [cell for cell in cells if cell.title == name], name)
     figure.axes[0].set_ylabel('test accuracy, top-1, %')
