@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http.server
 import os
+import re
 import shutil
 import signal
 import socketserver
@@ -314,6 +315,28 @@ def test_validation_images_have_the_indices_of_the_training_images(tmp_path):
         (tmp_path / 'val' / 'class1').rename(tmp_path / 'val' / 'zebra')
         with pytest.raises(ValueError, match='classes that the training images do not have: zebra'):
             timm.data.create_dataset('', root=str(tmp_path), split='val', is_training=False, class_map='')
+
+
+@pytest.mark.parametrize(
+    ('classes', 'said'),
+    [
+        (3, ''),
+        (10, 'The network has 10 outputs for 3 classes. --num-classes 3 leaves out the others.\n'),
+        (2, 'The training images have 3 classes, the network has 2 outputs. Give --num-classes 3.'),
+    ],
+)
+@pytest.mark.parametrize('rank', ['0', '1'])
+def test_classes_and_outputs(classes, said, rank, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('RANK', rank)
+    image_folder(tmp_path, {'train': 1})
+    before = timm.models.create_model
+    with keep_class_names():
+        timm.models.create_model(SMALL, num_classes=classes)
+        timm.models.create_model(SMALL, num_classes=1)  # a teacher
+        with pytest.raises(ValueError, match=re.escape(said)) if classes < 3 else contextlib.nullcontext():
+            timm.data.create_dataset('', root=str(tmp_path), split='train', is_training=True, class_map='')
+    assert timm.models.create_model is before
+    assert capsys.readouterr().err == (said if classes > 3 and rank == '0' else '')
 
 
 def test_splits_that_are_not_there(data, timm_script):
