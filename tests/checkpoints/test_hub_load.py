@@ -451,6 +451,14 @@ def test_a_header_that_is_not_ours(folder, header):
         by_registry(file=str(stamped))
 
 
+@pytest.mark.parametrize('other', ['file', 'url', 'hf_hub_filename', 'state_dict'])
+def test_a_name_and_an_overlay_that_name_two_weights(published, exported, model, other):
+    overlay = {other: model.state_dict() if other == 'state_dict' else 'other.safetensors'}
+    for name in (f'local-dir:{exported}', f'hf-hub:{REPO}'):
+        with pytest.raises(ValueError, match=f'pretrained_cfg_overlay has {other}, which names other weights than'):
+            load(name, pretrained_cfg_overlay=overlay)
+
+
 def test_a_state_dict_of_the_caller_is_taken_as_it_is(folder, model, logits):
     assert torch.equal(run(by_registry(state_dict=model.state_dict())), logits)
     with pytest.raises(ValueError, match='pretrained_cfg_overlay has keys that timm does not know: fille'):

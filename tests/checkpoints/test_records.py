@@ -18,11 +18,13 @@ from timm_3g.__main__ import main
 from timm_3g.checkpoints import known_files as _known_files
 from timm_3g.checkpoints import open_weights
 from timm_3g.checkpoints import shipped as _shipped
+from timm_3g.checkpoints.description import description
 from timm_3g.checkpoints.function import function_of
 from timm_3g.models import checkpoint_filter_fn
 from timm_3g.models.loading import create_loaded
 from timm_3g.ops import triangle_index
 from timm_3g.publishing import export
+from timm_3g.publishing.run_facts import base_of
 
 SHIPPED = _shipped.FOLDER / f'{SMALL}.cifar10'
 
@@ -50,6 +52,50 @@ def test_absurd_options_are_refused(tmp_path, options, said):
     save_file(load_file(SHIPPED / 'model.safetensors'), tmp_path / 'a.safetensors', metadata={'timm_3g': json.dumps(record)})
     with pytest.raises(ValueError, match=said):
         open_weights(tmp_path / 'a.safetensors').record.function(SMALL)
+
+
+def test_a_config_beside_other_weights(tmp_path):
+    """Beside weights that people keep in an exported folder, config.json is of the folder's own."""
+    folder = Path(shutil.copytree(SHIPPED, tmp_path / 'folder'))
+    record = open_weights(trained(folder / 'last.pth.tar', model_kwargs={'num_iters': 3})).record
+    assert record.function(SMALL)['num_iters'] == 3 and record.key == SMALL
+    assert not {'tag', 'license', 'label_names'} & description(record, SMALL).keys()
+    torch.save(load_file(SHIPPED / 'model.safetensors'), folder / 'mine.pth')
+    plain = open_weights(folder / 'mine.pth').record
+    assert plain.function(SMALL)['num_iters'] == 5 and plain.key == SMALL
+    described = description(plain, SMALL)
+    assert not {'tag', 'license'} & described.keys() and described['input_size'] == (3, 32, 32)
+    assert open_weights(folder / 'model.safetensors').record.key == SHIPPED.name
+
+
+@pytest.mark.parametrize('source', ['local-dir', 'Local-Dir'])
+def test_the_folder_that_a_run_began_with(tmp_path, source):
+    folder = Path(shutil.copytree(SHIPPED, tmp_path / '12:30'))
+    record = open_weights(trained(tmp_path / 'a.pth', model=f'{source}:{folder}')).record
+    assert record.key == SMALL and record.function(SMALL)['num_iters'] == 5
+    assert (
+        base_of({**record.training, 'pretrained': True}) == ''
+        and base_of({'pretrained': True, 'model': f'{source}:a/b'}) == 'b'
+    )
+
+
+def test_a_run_with_other_channels_and_no_size(tmp_path):
+    state = load_file(SHIPPED / 'model.safetensors')
+    grey = {**state, 'conv1.weight': state['conv1.weight'].sum(1, keepdim=True)}
+    args = argparse.Namespace(model=SMALL, in_chans=1)
+    torch.save({'state_dict': grey, 'args': args}, tmp_path / 'grey.pth')
+    made = export(tmp_path / 'grey.pth', f'{SMALL}.grey', output=tmp_path / 'out')
+    assert made.config['pretrained_cfg']['input_size'] == [1, 32, 32]
+
+
+def test_a_run_whose_pixels_are_no_numbers(tmp_path):
+    with pytest.raises(ValueError, match='has mean=tensor'):
+        description(open_weights(trained(tmp_path / 'a.pth', mean=torch.ones(3))).record, SMALL)
+
+
+def test_eps_that_no_float_can_hold(tmp_path):
+    with pytest.raises(ValueError, match='eps must be a finite float'):
+        open_weights(trained(tmp_path / 'a.pth', model_kwargs={'eps': 10**400})).record.function(SMALL)
 
 
 def test_the_tag_that_a_run_began_with_is_not_that_of_its_result(tmp_path):

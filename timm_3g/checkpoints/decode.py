@@ -140,10 +140,13 @@ def unreadable(file: Path, error: Exception) -> ValueError:
             f"torch.save(torch.load({str(file)!r}, weights_only=False)['state_dict'], 'weights.pth'); of a pickled model, "
             f"take .state_dict() in place of ['state_dict']. Fetch it again if you do not."
         )
-    reason = (str(error).splitlines() or [''])[0]
+    # torch recommends weights_only=False there, which runs the code of the file.
+    by_torch = isinstance(error, pickle.UnpicklingError) and 'weights_only' in str(error)
+    reason = 'it is no plain pickle.' if by_torch else f'{type(error).__name__}: {(str(error).splitlines() or [""])[0]}'
     return ValueError(
-        f'{str(file)!r} cannot be read as weights: {type(error).__name__}: {reason} '
-        f'It is truncated, or not a state dict of tensors in PyTorch or safetensors format. Fetch it again.'
+        f'{str(file)!r} cannot be read as weights: {reason} '
+        f'It is truncated, or not a state dict of tensors in PyTorch format, or in safetensors format under a name that ends '
+        f'in .safetensors. Fetch it again.'
     )
 
 

@@ -1,9 +1,12 @@
 """What is recorded beside a weights file, or in it, about its images and labels: fields of timm's pretrained_cfg."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from timm.models import resolve_pretrained_cfg
+
+from timm_3g.utils.numbers import is_finite
 
 from .function import is_ours
 from .integrity import CONFIG, WEIGHTS, read_config
@@ -44,10 +47,14 @@ def description(record: Record, arch: str) -> dict[str, Any]:
     args = record.training_of(arch)
     cfg = record.base.get('pretrained_cfg') if args else None
     began_with = cfg if isinstance(cfg, Mapping) else {}  # timm trains at its size
-    given = {name: args.get(name) or began_with.get(name) for name in PREPROCESSING}
-    if args.get('img_size') and not args.get('input_size'):
-        given['input_size'] = (args.get('in_chans') or 3, args['img_size'], args['img_size'])
-    return _checked_description({name: _plain(value) for name, value in given.items() if value}, file)
+    stated = {name: value for name, value in args.items() if not _is_empty(value)}
+    given = {name: _plain(stated.get(name, began_with.get(name))) for name in PREPROCESSING}
+    if 'input_size' not in stated and stated.keys() & {'img_size', 'in_chans'}:
+        before = given['input_size'] if _is_size(given['input_size']) else None
+        size = before or resolve_pretrained_cfg(arch).input_size
+        sides = (stated['img_size'],) * 2 if 'img_size' in stated else size[1:]
+        given['input_size'] = (stated.get('in_chans', 3), *sides)
+    return _checked_description({name: value for name, value in given.items() if not _is_empty(value)}, file)
 
 
 def check_config(folder: Path) -> None:
@@ -103,7 +110,7 @@ def _checked_description(fields: dict[str, Any], file: str | Path) -> dict[str, 
         'mean': 'mean' in fields and not _numbers(fields['mean']),
         'std': 'std' in fields and not _numbers(fields['std']),
         'interpolation': fields.get('interpolation', 'bilinear') not in INTERPOLATIONS,
-        'label_names': not isinstance(fields.get('label_names', ()), tuple),
+        'label_names': not _is_texts(fields.get('label_names', ())),
         'label_descriptions': not isinstance(descriptions, Mapping | None),
     }
     for name in (name for name, is_wrong in wrong.items() if is_wrong):
@@ -114,13 +121,22 @@ def _checked_description(fields: dict[str, Any], file: str | Path) -> dict[str, 
 
 
 def _is_size(value: Any) -> bool:
-    """Whether a value is three positive numbers, or None."""
-    return value is None or (len(_numbers(value)) == 3 and min(_numbers(value)) > 0)
+    """Whether a value is three positive integers, or None."""
+    return value is None or (isinstance(value, tuple) and len(value) == 3 and all(type(v) is int and v > 0 for v in value))
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(name, str) for name in value)
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether train.py was given nothing: None, '', 0 or an empty list. A tensor is something, which timm cannot use."""
+    return value is None or (isinstance(value, str | int | float | list | tuple) and not value)
 
 
 def _numbers(values: Any) -> tuple[float, ...]:
     """The values if they are all finite numbers; else ()."""
-    fine = isinstance(values, tuple) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
+    fine = isinstance(values, tuple) and all(is_finite(v) for v in values)
     return values if fine else ()
 
 

@@ -138,15 +138,15 @@ def checkpoint_filter_fn(
     classifier = f'{cfg.get("classifier")}.'
     matrix = weights.get(f'{classifier}weight')
     rows = declared if matrix is None or not matrix.ndim else matrix.shape[0]
-    undeclared = rows != declared and declared >= 0 and num_classes > 0 and not features_only
+    undeclared = rows != declared and declared >= 0 and (num_classes > 0 or not adapting) and not features_only
     if undeclared or not adapting:
         _refuse_plain(weights, model)
     if undeclared:
         _match_names(weights, model, adapting=True)  # of another network, no declaration would help
         raise ValueError(
             f'{classifier}weight has {rows} rows, but these weights are declared to have num_classes={declared}; loading them '
-            f'so would leave a random classifier. Declare it: pretrained_cfg_overlay=dict(file=..., num_classes={rows}); on '
-            f'the command line, leave --num-classes out.'
+            f'so would leave a random classifier, or none. Declare it: pretrained_cfg_overlay=dict(file=..., '
+            f'num_classes={rows}); on the command line, leave --num-classes out.'
         )
 
     pool: Any = model.global_pool

@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
 from timm_3g.compat import HTTP_ERROR
 
 from .integrity import CONFIG, WEIGHTS, read_config
+from .source_name import split_source
 
 # The one setting: whose repositories OWNER/<arch>.<tag> hold these weights. Nobody has published them yet, so it is empty, and
 # `pretrained=True` asks no network. People who host their own set the variable before they import timm_3g.
@@ -106,7 +107,7 @@ def config_of_base(model: Any) -> dict[str, Any]:
     >>> config_of_base('resnet50_3g.orig_in1k')
     {}
     """
-    source, _, name = model.rpartition(':') if isinstance(model, str) else ('', '', '')
+    source, name = split_source(model)
     if source == 'local-dir':
         return read_config(Path(name, WEIGHTS))
     if source != 'hf-hub':

@@ -88,8 +88,8 @@ def stated_sha256(record: 'Record') -> str:
     stated = record.config[SHA256]
     if not isinstance(stated, str) or not _BLOB.fullmatch(stated):
         raise ValueError(
-            f'{SHA256} in {CONFIG} beside {str(record.file)!r} must be 64 hex digits; got {stated!r:.80}. Fetch or export both '
-            f'again.'
+            f'{SHA256} in {CONFIG} beside {str(record.file)!r} must be 64 hex digits in lower case; got {stated!r:.80}. '
+            f'Fetch or export both again.'
         )
     return stated
 

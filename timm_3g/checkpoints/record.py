@@ -14,6 +14,7 @@ from timm_3g.layers.create_pool import pool_options
 from .function import MOST_CLASSES, checked_options, function_of, is_ours, leaves_trace, recorded_options
 from .integrity import CONFIG, SHA256, WEIGHTS
 from .known_files import KnownFile, known_file
+from .source_name import split_source
 
 STAMP = 'timm_3g'  # key of the safetensors header under which `stamp` is kept
 
@@ -68,17 +69,17 @@ class Record:
 
     @property
     def config_is_ours(self) -> bool:
-        """Whether this package wrote config.json for these weights."""
-        return SHA256 in self.config and not self.is_carried_along
+        """Whether this package wrote config.json for these weights, and not for others in the same folder."""
+        return self.file.name == WEIGHTS and SHA256 in self.config and not self.is_carried_along
 
     @cached_property
     def key(self) -> str:
-        """<arch> or <arch>.<tag> of the weights, by the header, config.json, train.py or the file's name. '' if none says it.
+        """<arch> or <arch>.<tag> of the weights, by the header, train.py, config.json or the file's name. '' if none says it.
 
         Raises:
             ValueError: a header or config.json that is invalid.
         """
-        recorded = self.stamp.get('architecture') or self.config.get('architecture') or self._trained_architecture()
+        recorded = self.stamp.get('architecture') or self._trained_architecture() or self.config.get('architecture')
         if recorded is None:
             return self.known_file.key if self.known_file else ''
         if not isinstance(recorded, str):
@@ -97,7 +98,7 @@ class Record:
         model = self.training.get('model')
         if not isinstance(model, str):
             return model
-        source, _, name = model.rpartition(':')
+        source, name = split_source(model)
         if not source:
             return split_model_name_tag(model)[0]
         named = split_model_name_tag(Path(name.split('@')[0]).name)[0]
@@ -128,7 +129,7 @@ class Record:
     def function(self, arch: str) -> dict[str, Any]:
         """The function that the weights are of: global_pool, reduce_dim and the pooling's options. {} where nothing says it.
 
-        From the header that `timm-3g export` wrote, from config.json, or from the arguments of timm's train.py. The last two
+        From the header that `timm-3g export` wrote, from the arguments of timm's train.py, or from config.json. The last two
         count if they name the architecture `arch`.
 
         Raises:
@@ -152,7 +153,7 @@ class Record:
         Raises:
             ValueError: their config.json is not on this machine, or invalid.
         """
-        source, _, name = str(self.training.get('model')).rpartition(':')
+        source, name = split_source(self.training.get('model'))
         if not source:
             return {}
         if not isinstance(self.base.get('pretrained_cfg'), Mapping | None):
@@ -212,13 +213,13 @@ class Record:
         return {name: value for name, value in options.items() if value is not None}
 
     def config_of(self, arch: str) -> dict[str, Any]:
-        """config.json if it is of the architecture `arch`. Else {}.
+        """config.json if it is of the architecture `arch`. Else {}, and for a checkpoint of train.py, which has its own record.
 
         Raises:
             ValueError: it is not timm's.
         """
         try:
-            if not self.config or self.config['architecture'] != arch:
+            if not self.config or self.config['architecture'] != arch or self._trained_architecture() == arch:
                 return {}
             cfg = self.config.get('pretrained_cfg')
             if not isinstance(cfg, Mapping | None):

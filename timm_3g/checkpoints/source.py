@@ -26,8 +26,8 @@ ELSEWHERE = ('state_dict', 'url', 'hf_hub_filename', 'custom_load')  # what woul
 def find_weights(arch: str, kwargs: Mapping[str, Any]) -> Weights | None:
     """Settle which file holds the weights that a model is asked for, fetch it from the Hub if it is there, and open it.
 
-    In this order: what the caller names (state_dict, file, url, `local-dir:`, `hf-hub:`), what ships with the package, what
-    `timm-3g get` has fetched, what the owner of `hub.py` has published.
+    In this order: what the caller names (`local-dir:` or `hf-hub:`, else state_dict, file or url), what ships with the package,
+    what `timm-3g get` has fetched, what the owner of `hub.py` has published.
 
     Args:
         arch: name of the architecture.
@@ -67,7 +67,13 @@ def _resolve(arch: str, kwargs: Mapping[str, Any]) -> PretrainedCfg:
         if elsewhere:
             raise ValueError(
                 f'pretrained_cfg of config.json has {", ".join(elsewhere)}, which names other weights than those beside it. '
-                f'Remove it from config.json; a caller may pass it as pretrained_cfg_overlay.'
+                f'Remove it from config.json.'
+            )
+        other = [key for key in ('file', *ELSEWHERE) if isinstance(overlay, dict) and overlay.get(key)]
+        if other:
+            raise ValueError(
+                f'pretrained_cfg_overlay has {", ".join(other)}, which names other weights than {given["source"]}: does. timm '
+                f'would not load them. Leave out one of the two: {arch} is the name of the architecture alone.'
             )
     return resolve_pretrained_cfg(arch, given, overlay)
 

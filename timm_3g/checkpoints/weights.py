@@ -102,7 +102,7 @@ def open_weights(file: str | Path, use_ema: bool = True, config: Mapping[str, An
     file = Path(file)
     require_file(file)
     config = read_config(file) if config is None else config
-    return (_open_safetensors if file.suffix == SAFETENSORS else _open_pickle)(file, config, use_ema)
+    return (_open_safetensors if file.suffix.lower() == SAFETENSORS else _open_pickle)(file, config, use_ema)
 
 
 def _open_pickle(file: Path, config: Mapping[str, Any], use_ema: bool) -> Weights:

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,10 +117,10 @@ def checked_option(name: str, value: PlainData, default: PlainData) -> PlainData
     Raises:
         TypeError: the option has another type or is not finite.
     """
-    if type(default) is float and type(value) is int:
+    if type(default) is float and type(value) is int and abs(value) <= sys.float_info.max:
         value = float(value)
     if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
-        raise TypeError(f'{name} must be a finite {type(default).__name__}, as its default {default!r}; got {value!r}.')
+        raise TypeError(f'{name} must be a finite {type(default).__name__}, as its default {default!r}; got {value!r:.80}.')
     return value
 
 

@@ -284,5 +284,8 @@ def class_names(model: Any, class_map: str = '') -> list[str]:
             return [info.index_to_description(i) for i in range(number)]
         return [str(i) for i in range(number)]
     if len(names) != number:
-        raise ValueError(f'The model has {number} classes, {class_map or "its config"} names {len(names)}.')
+        raise ValueError(
+            f'The model has {number} classes, {class_map or "its config"} names {len(names)}. Give all names, in the '
+            f'order of the index, in a file: --class-map FILE.'
+        )
     return names

@@ -9,6 +9,8 @@ from timm.models import resolve_pretrained_cfg, split_model_name_tag
 
 from timm_3g.checkpoints import is_ours, is_tag
 from timm_3g.checkpoints.function import defaults_of
+from timm_3g.checkpoints.source_name import split_source
+from timm_3g.utils.numbers import is_finite
 
 from .card_facts import REQUIRED
 
@@ -23,13 +25,13 @@ def facts_of_run(config: Mapping[str, Any], training: Mapping[str, Any]) -> dict
 
     Args:
         config: the content of config.json.
-        training: what train.py recorded (see `read_training`), or {}.
+        training: what train.py recorded (see `Record`), or {}.
     """
     cfg = config['pretrained_cfg']
     where = training.get('data_dir') or training.get('data')
     data = training.get('dataset') or (Path(where).name if isinstance(where, str) else None)
     metrics = []
-    if training.get('metric') is not None and training.get('eval_metric', 'top1') == 'top1':
+    if is_finite(training.get('metric')) and training.get('eval_metric', 'top1') == 'top1':
         said = f"timm's train.py, after {_epochs(training)} of the run, not verified"
         split = training.get('val_split') or 'validation'
         metrics = [{'dataset': data or 'unknown', 'split': split, 'top1': training['metric'], 'measured_by': said}]
@@ -61,7 +63,7 @@ def base_of(training: Mapping[str, Any]) -> str:
         return named if _ID.fullmatch(named) else ''
     if not training.get('pretrained') or not isinstance(model, str):
         return ''
-    source, _, rest = model.rpartition(':')
+    source, rest = split_source(model)
     if source:
         name = rest.split('@')[0] if source == 'hf-hub' else Path(rest).name
     else:
