@@ -30,3 +30,19 @@ def test_why_there_is_a_loader_of_our_own():
 def test_the_hash_of_git():
     """As `git hash-object` gives it."""
     assert git_hash(b'Hello, World!') == 'b45ef6fec89518d314f546fd6c3025367b721684'
+
+
+@pytest.mark.parametrize(
+    ('yaml', 'said'),
+    [
+        ('license: mit\nlicense: apache-2.0', "the key 'license' stands twice"),
+        ('a: &x [*x]', 'more than 100,000 values'),
+        ('a: ' + '[' * 3000, 'nested too deeply'),
+        ('a: 2001-99-99', 'month must be in 1..12'),
+        ('a: [', 'expected the node content'),
+    ],
+    ids=['twice', 'endless', 'deep', 'date', 'open'],
+)
+def test_front_matter_that_cannot_be_used(yaml, said):
+    with pytest.raises(ValueError, match=f'front matter is not valid YAML: .*{said}'):
+        split_front_matter(f'---\n{yaml}\n---\nText.\n')

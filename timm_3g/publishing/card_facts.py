@@ -1,12 +1,13 @@
 """The facts that the front matter of a source or of a card may state, and their types."""
 
 import datetime
-import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from types import NoneType
 from typing import Any
+
+from timm_3g.utils.numbers import is_finite
 
 # The facts that a source must state, and all that it may state. Everything else is prose.
 REQUIRED = ('license', 'datasets', 'metrics', 'recipe', 'sha256', 'hardware', 'hours', 'seeds', 'known_faults')
@@ -36,13 +37,13 @@ def check_facts(facts: Mapping[str, Any], prose: str, source: str) -> None:
     for name, fact in facts.items():
         if name in LISTS:
             if not isinstance(fact, list | None):
-                raise ValueError(f'{source}: {name} must be a list or null; got {fact!r}.')
+                raise ValueError(f'{source}: {name} must be a list or null; got {fact!r:.80}.')
             if name != 'metrics' and not all(isinstance(item, _PLAIN) for item in fact or []):
-                raise ValueError(f'{source}: {name} must be a list of text or numbers; got {fact!r}.')
+                raise ValueError(f'{source}: {name} must be a list of text or numbers; got {fact!r:.80}.')
         elif name == 'license' and not isinstance(fact, str):
             raise ValueError(f"{source}: license must be an identifier of the Hub, or 'unknown'; got {fact!r}.")
         elif not isinstance(fact, (*_PLAIN, NoneType)):
-            raise ValueError(f'{source}: {name} must be text, a number or null; got {fact!r}.')
+            raise ValueError(f'{source}: {name} must be text, a number or null; got {fact!r:.80}.')
     for metric in facts['metrics'] or []:
         _check_metric(metric, source)
     for text in (*_texts(facts), prose):
@@ -62,9 +63,10 @@ def _check_metric(metric: Any, source: str) -> None:
     numbers = [metric[k] for k in ('top1', 'top5') if metric.get(k) is not None] if isinstance(metric, dict) else ['']
     named = isinstance(metric, dict) and {'dataset', 'top1', 'measured_by'} <= metric.keys() <= set(METRIC)
     plain = named and all(isinstance(value, (*_PLAIN, NoneType)) for value in metric.values())
-    if not plain or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers) or metric['top1'] is None:
+    if not plain or not all(is_finite(n) for n in numbers) or metric['top1'] is None:
         raise ValueError(
-            f'{source}: a metric has dataset, top1 (a number), measured_by, and may have {", ".join(METRIC)}; got {metric}.'
+            f'{source}: a metric has dataset, top1 (a number), measured_by, and may have {", ".join(METRIC)}; got '
+            f'{metric!r:.200}.'
         )
 
 

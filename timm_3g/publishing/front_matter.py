@@ -11,8 +11,10 @@ from typing import Any
 
 import yaml
 
+from timm_3g.utils.yaml_file import Loader, parse_yaml
 
-class _Loader(yaml.SafeLoader):
+
+class _Loader(Loader):
     """YAML in which only true and false are booleans, so that `no` is Norwegian."""
 
 
@@ -52,9 +54,9 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     if not match:
         return {}, text
     try:
-        fields = yaml.load(match[1], _Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f'The front matter is not valid YAML: {error}') from error
+        fields = parse_yaml(match[1], _Loader)
+    except ValueError as error:
+        raise ValueError(f'The front matter is not valid YAML: {error}.') from error
     if not isinstance(fields, dict | None):
         raise ValueError(f'The front matter must map names to values; got {type(fields).__name__}.')
     return fields or {}, match[2] or ''

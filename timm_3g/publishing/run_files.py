@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from timm_3g.utils.yaml_file import parse_yaml
+
 ARGUMENTS = 'args.yaml'
 RUN_FILES = (ARGUMENTS, 'summary.csv')
 
@@ -46,8 +48,8 @@ def read_run_file(file: Path) -> bytes:
     content = file.read_bytes()
     try:
         text = content.decode()
-        given = yaml.safe_load(text) if file.name == ARGUMENTS else None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        given = parse_yaml(text) if file.name == ARGUMENTS else None
+    except ValueError as error:
         raise ValueError(f'{file} cannot be read: {error}. Replace it with what train.py wrote, or remove it.') from error
     if file.name != ARGUMENTS:
         header, *rows = text.splitlines(keepends=True) or ['']

@@ -140,6 +140,10 @@ def _version_of(answer: Any) -> str:
 
 
 def _announced(answer: Any, start: int) -> int | None:
+    if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
+        whole = answer.headers['Content-Range'].rpartition('/')[2]
+        if whole.isascii() and whole.isdigit():
+            return int(whole)  # a server may send less than was asked for
     length = answer.headers['Content-Length']
     if length is None:
         return None

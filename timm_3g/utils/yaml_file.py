@@ -1,4 +1,4 @@
-"""YAML files of a user."""
+"""YAML of users and of strangers."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -6,11 +6,14 @@ from typing import Any
 
 import yaml
 
+MOST_VALUES = 100_000  # with aliases counted as often as they stand: a few lines of them can stand for more than fits in memory
 
-class _Loader(yaml.SafeLoader):
+
+class Loader(yaml.SafeLoader):
     """PyYAML's, but a key that stands twice is an error: PyYAML takes the last one without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """The mapping of a node."""
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != '<<']
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice is not None:
@@ -18,12 +21,41 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def parse_yaml(text: str | bytes, loader: type[Loader] = Loader) -> Any:
+    """The content of YAML.
+
+    Raises:
+        ValueError: it is no YAML, has a key twice, or stands for more than `MOST_VALUES` values.
+
+    >>> parse_yaml('lr: 0.1')
+    {'lr': 0.1}
+    >>> parse_yaml('a: &x [*x]')
+    Traceback (most recent call last):
+    ValueError: it has more than 100,000 values, with aliases counted as often as they stand
+    """
+    try:
+        content = yaml.load(text, loader)
+    except RecursionError as error:
+        raise ValueError('it is nested too deeply') from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes in no encoding, a day that is none
+        raise ValueError(' '.join(str(error).split())) from error
+    left, todo = MOST_VALUES, [content]
+    while todo:
+        value = todo.pop()
+        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+        left -= len(parts)
+        if left < 0:
+            raise ValueError(f'it has more than {MOST_VALUES:,} values, with aliases counted as often as they stand')
+        todo.extend(parts)
+    return content
+
+
 def read_yaml(file: str | Path) -> Any:
     """The content of a YAML file.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no YAML, or has a key twice.
+        ValueError: see `parse_yaml`.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp(), 'a.yaml')
@@ -37,7 +69,6 @@ def read_yaml(file: str | Path) -> Any:
     if not Path(file).is_file():
         raise FileNotFoundError(f'{file} is {"no file" if Path(file).exists() else "not there"}. Name a YAML file.')
     try:
-        with open(file, 'rb') as stream:  # YAML knows its encodings
-            return yaml.load(stream, _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f'{file} is no YAML that can be used: {" ".join(str(error).split())}') from error
+        return parse_yaml(Path(file).read_bytes())  # YAML knows its encodings
+    except ValueError as error:
+        raise ValueError(f'{file} is no YAML that can be used: {error}') from error
