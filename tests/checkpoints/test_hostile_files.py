@@ -226,6 +226,17 @@ def test_a_card_behind_a_link(folder, tmp_path, capsys):
     assert 'which is not a card of timm_3g' in refused(capsys, folder, verb='card') and other.read_text() == 'secret'
 
 
+@pytest.mark.parametrize('name', ['app.py', 'requirements.txt', 'README.md'])
+def test_a_link_out_of_the_folder_of_a_space_is_not_pushed(tmp_path, capsys, name):
+    space = tmp_path / 'space'
+    space.mkdir()
+    for file in ('app.py', 'requirements.txt', 'README.md'):
+        (space / file).write_text('---\nsdk: gradio\n---\n')
+    (space / name).rename(tmp_path / 'elsewhere')
+    (space / name).symlink_to(tmp_path / 'elsewhere')
+    assert f'{name} is a link to' in refused(capsys, space, '--space')
+
+
 def test_a_card_of_other_weights_is_not_pushed(folder, capsys):
     readme = folder / 'README.md'
     sha256 = json.loads((folder / 'config.json').read_text())['sha256']
@@ -253,6 +264,11 @@ def test_a_config_that_is_none(folder, capsys, config):
         ({'crop_pct': float('inf')}, 'Infinity is not a number in JSON'),
         ({'std': [0.0, 1.0, 1.0]}, 'std must be finite and positive'),
         ({'std': [1.0, -1.0, 1.0]}, 'std must be finite and positive'),
+        ({'mean': [10**400, 0, 0]}, 'has mean='),
+        ({'input_size': [3, 32.0, 32.0]}, 'has input_size='),
+        ({'tag': 'x\n<!-- timm_3g: end -->'}, 'architecture and tag must be letters'),
+        ({'tag': "x', pretrained=True); import os #"}, 'architecture and tag must be letters'),
+        ({'tag': 5}, 'architecture and tag must be letters'),
     ],
 )
 def test_a_config_with_numbers_that_are_none(folder, capsys, change, message):
@@ -260,6 +276,23 @@ def test_a_config_with_numbers_that_are_none(folder, capsys, change, message):
     config['pretrained_cfg'] |= change
     (folder / 'config.json').write_text(json.dumps(config))
     assert message in refused(capsys, folder)
+
+
+def test_a_licence_that_the_folder_contradicts(folder, capsys):
+    before = (folder / 'README.md').read_bytes()
+    for verb in ('card', 'publish'):
+        assert 'says license: apache-2.0, and --license says mit' in refused(capsys, folder, '--license', 'mit', verb=verb)
+    (folder / 'README.md').unlink()
+    said = refused(capsys, folder, '--license', 'mit', verb='card')
+    assert 'config.json and the training run says license: apache-2.0' in said
+    (folder / 'README.md').write_bytes(before)
+    assert main(['card', str(folder), '--license', 'apache-2.0']) == 0
+
+
+def test_names_that_a_terminal_would_obey(folder, capsys):
+    (folder / 'a\x1b]0;b').write_text('x')
+    assert main(['publish', str(folder), '--repo', f'acme/{SMALL}.x', '--dry-run']) == 0
+    assert 'Not pushed: a\\x1b]0;b\n' in capsys.readouterr().out
 
 
 def test_a_config_that_says_something_twice(folder, capsys):
@@ -327,6 +360,7 @@ def test_a_card_that_is_no_file(folder, tmp_path, capsys):
         ({'license': ['mit']}, '', 'license must be'),
         ({'metrics': [1]}, '', 'a metric has'),
         ({'metrics': [{'dataset': 'x', 'top1': float('nan'), 'measured_by': 'us'}]}, '', 'a metric has'),
+        ({'metrics': [{'dataset': 'x', 'top1': 10**400, 'measured_by': 'us'}]}, '', 'a metric has'),
         ({'metrics': [{'dataset': {}, 'top1': 1, 'measured_by': 'us'}]}, '', 'a metric has'),
         ({'datasets': [{'a': 1}]}, '', 'datasets must be a list of text'),
         ({'hours': {}}, '', 'hours must be text'),
@@ -439,6 +473,20 @@ def test_a_part_of_no_version_is_thrown_away(server, tmp_path):
     assert server.asked == [(None, None)] and (tmp_path / 'a.pth').read_bytes() == b'b' * 1000
 
 
+def test_a_server_that_sends_less_than_was_asked_for(server, tmp_path):
+    whole = bytes(range(250)) * 4
+    (tmp_path / 'a.part').write_bytes(whole[:300])
+    (tmp_path / 'a.version').write_text('"one"')
+
+    def answer(h):
+        start = int(h.headers['Range'].removeprefix('bytes=').removesuffix('-'))
+        send(h, whole[start : start + 100], 206, Content_Range=f'bytes {start}-{start + 99}/1000', ETag='"one"')
+
+    server.answer = answer
+    download(f'{server.url}/a', tmp_path / 'a.pth')
+    assert (tmp_path / 'a.pth').read_bytes() == whole and len(server.asked) == 7
+
+
 def test_too_long_a_length_without_ranges_is_given_up(server, tmp_path):
     server.answer = lambda h: send(h, b'a' * 1000, length=1001)
     with pytest.raises(OSError, match=r'1,000 of 1,001 bytes arrived'):
@@ -540,7 +588,8 @@ def test_text_by_hand_has_no_control_characters(folder, capsys, text):
     readme.write_text(f'{readme.read_text()}\nMy notes {text}\n')
     before = readme.read_bytes()
     assert 'contains the control character' in refused(capsys, folder)
-    assert 'contains the control character' in refused(capsys, folder, verb='card') and readme.read_bytes() == before
+    said = refused(capsys, folder, verb='card')
+    assert 'contains the control character' in said and '--replace-text' not in said and readme.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -548,6 +597,8 @@ def test_text_by_hand_has_no_control_characters(folder, capsys, text):
     [
         ({'pretrained_cfg': None}, ''),
         ({'label_names': 5}, 'has label_names=5'),
+        ({'label_names': [['cat']] * 10}, 'has label_names='),
+        ({'label_names': list(range(10))}, 'has label_names='),
         ({'num_classes': '10'}, "num_classes must be an integer; got '10'"),
         ({'pretrained_cfg': {'num_classes': '10'}}, "num_classes must be an integer; got '10'"),
     ],

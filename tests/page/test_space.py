@@ -97,7 +97,11 @@ def test_what_is_no_space(hub, tmp_path, capsys):
     folder = export_space(tmp_path / 'space')
     for change, message in (
         (['--repo', 'acme'], '--repo must be ORG/NAME'),
-        (['--repo', 'acme/x', '--num-classes', '3'], '--num-classes is of weights, and a Space has none'),
+        (['--repo', 'acme/a b'], '--repo must be ORG/NAME'),
+        (['--repo', 'acme/x', '--create-pr', '--tag', 'v1'], '--create-pr opens a pull request against main'),
+        (['--repo', 'acme/x', '--num-classes', '0'], '--num-classes is of weights, and a Space has none'),
+        (['--repo', 'acme/x', '--no-ema'], '--no-ema is of weights, and a Space has none'),
+        (['--repo', 'acme/x', '--img-size', '5'], '--img-size is of weights, and a Space has none'),
     ):
         assert main(['publish', str(folder), '--space', *change]) == 1
         assert message in capsys.readouterr().err

@@ -118,11 +118,26 @@ def test_dry_run_asks_no_network(hub, folder, capsys):
 
 
 @pytest.mark.parametrize(
-    'option', [['--model', SMALL], ['--num-classes', '4'], ['--no-ema'], ['--class-map', 'x'], ['--with-run']]
+    'option',
+    [
+        ['--model', SMALL],
+        ['--num-classes', '0'],
+        ['--model-kwargs', 'num_iters=5'],
+        ['--no-ema'],
+        ['--class-map', 'x'],
+        ['--with-run'],
+        ['--img-size', '64'],
+        ['--mean', '0'],
+        ['--std', '1'],
+        ['--interpolation', 'bicubic'],
+        ['--crop-pct', '0.5'],
+    ],
+    ids=lambda option: option[0],
 )
 def test_options_of_files_are_refused_for_folders(hub, folder, option, capsys):
     assert publish(folder, *option) == 1
-    assert 'is exported already' in capsys.readouterr().err and not hub.requests
+    said = capsys.readouterr().err
+    assert 'is exported already' in said and option[0] in said and not hub.requests
 
 
 def test_a_folder_without_a_card_gets_one_and_stays_as_it_is(hub, folder):

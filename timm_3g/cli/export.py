@@ -1,6 +1,7 @@
 """`timm-3g export`: convert a weights file to a folder that timm's `local-dir:` and the Hub read."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from timm_3g.publishing import ExportOptions, export
@@ -33,7 +34,9 @@ def add_weights_file_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--no-ema', dest='use_ema', action='store_false', help='the plain weights of a checkpoint that has EMA weights, too'
     )
-    parser.add_argument('--img-size', type=int, metavar='N', help='side of the images, if no record states it')
+    parser.add_argument(
+        '--img-size', type=int, metavar='N', help='side of the images (default: as recorded; the next four, too)'
+    )
     parser.add_argument('--mean', type=float, nargs='+', metavar='N', help='mean of their pixels')
     parser.add_argument('--std', type=float, nargs='+', metavar='N', help='standard deviation of their pixels')
     parser.add_argument('--interpolation', metavar='NAME', help='how images are resized, e.g. bicubic')
@@ -50,5 +53,5 @@ def run(args: argparse.Namespace) -> None:
         folder = export(options)
     path = folder.path
     print(f'{path}/ written: {", ".join(sorted(file.name for file in path.iterdir()))}; read back, logits equal.')
-    print(f"import timm, timm_3g; timm.create_model('local-dir:{path}', pretrained=True)")
-    print(f'timm-3g publish {path} --repo ORG/{folder.name}')
+    print(f'import timm, timm_3g; timm.create_model({f"local-dir:{path}"!r}, pretrained=True)')
+    print(f'timm-3g publish {shlex.quote(str(path))} --repo ORG/{folder.name}')

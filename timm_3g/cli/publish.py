@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from timm_3g.publishing import Published, PublishOptions, PublishSpaceOptions, publish, publish_space
+from timm_3g.utils.terminal import printable
 
 from ._arguments import command_line_names, options_from
 from .export import add_weights_file_options
@@ -46,10 +47,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _publish_space(args: argparse.Namespace) -> None:
-    of_files = ('model', 'num_classes', 'model_kwargs', 'class_map', 'card', 'license', 'replace_text', 'with_run')
-    given = [name for name in of_files if getattr(args, name)]
+    given = [*options_from(args, PublishOptions).of_weights(), *(['replace_text'] if args.replace_text else [])]
     if given:
-        raise ValueError(f'--{given[0].replace("_", "-")} is of weights, and a Space has none. Leave it out.')
+        named = {'use_ema': 'no_ema'}.get(given[0], given[0]).replace('_', '-')
+        raise ValueError(f'--{named} is of weights, and a Space has none. Leave it out.')
     options = options_from(args, PublishSpaceOptions)
     with command_line_names():
         pushed = publish_space(options)
@@ -76,6 +77,6 @@ def _pushed(published: Published) -> Iterator[str]:
 
 def _cautions(published: Published) -> Iterator[str]:
     for name in published.not_pushed:
-        yield f'Not pushed: {name}'
+        yield f'Not pushed: {printable(name)}'
     if published.license == 'unknown':
         yield 'The card states no licence. Make sure that you may publish these weights.'

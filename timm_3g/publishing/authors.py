@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from huggingface_hub import constants
+from huggingface_hub.errors import OfflineModeIsEnabled
 from torch.hub import HASH_REGEX
 
 from timm_3g.checkpoints import NETWORK_ERRORS, arriving_file, explain, sha256_of
@@ -78,6 +80,8 @@ def _from_drive(url: str, output: Path) -> None:
     """From Google Drive by gdown, because large files come after an HTML page. Resumes what an earlier call left."""
     import gdown  # an extra
 
+    if constants.HF_HUB_OFFLINE:
+        raise OfflineModeIsEnabled(f'{url} is not requested.')
     (file_id,) = parse_qs(urlsplit(url).query)['id']
     how: dict[str, Any] = {'id': file_id, 'output': str(output), 'resume': True, 'use_cookies': False, 'timeout': 60}
     try:

@@ -94,7 +94,7 @@ def make_card(
 
     Args:
         folder, source, license, repo: see `write_card`. A source may state the license 'unknown', or the same.
-        training: what train.py recorded (see `read_training`).
+        training: what train.py recorded (see `Record`).
         base_model: the model that the weights were fine-tuned from, if the source does not state it. Then the card in hub/ of
             a key in timm's registry does not apply.
         net: the model in the folder, on the meta device. None to build it.
@@ -112,8 +112,8 @@ def make_card(
     said = source or (f'{readme} itself' if inside else 'config.json and the training run')
     print(f'timm-3g: facts of the card from {said}', file=sys.stderr)
     facts, prose = read_source(source) if source else inside or (facts_of_run(folder.config, training or {}), '')
-    if license and source and facts['license'] not in ('unknown', license):
-        raise ValueError(f'{source} says license: {facts["license"]}, and --license says {license}. Correct one of them.')
+    if license and facts['license'] not in ('unknown', license):
+        raise ValueError(f'{said} says license: {facts["license"]}, and --license says {license}. Correct one of them.')
     facts['license'] = license or facts['license']
     if base_model:
         facts.setdefault('base_model', base_model)

@@ -32,7 +32,7 @@ class WeightsOptions:
         class_map: a file of class names in the order of their index, or one of timm's other forms. '' for the recorded names.
         card: a file of facts and prose for README.md (see `write_card`).
         license: license of the weights, an identifier of the Hub.
-        img_size: side of the images in pixels, if no record states it. The next four are like it.
+        img_size: side of the images in pixels, in place of what is recorded. The next four are like it.
         mean: mean of the pixels, one number or one per channel.
         std: standard deviation of the pixels, one number or one per channel.
         interpolation: how images are resized, e.g. 'bicubic'.
@@ -65,6 +65,11 @@ class WeightsOptions:
     def weights_options(self) -> dict[str, Any]:
         """These options by name, without those of a subclass."""
         return {option.name: getattr(self, option.name) for option in fields(WeightsOptions)}
+
+    def stated(self) -> list[str]:
+        """Names of these options that have another value than by default."""
+        default = WeightsOptions()
+        return [name for name, value in self.weights_options().items() if value != getattr(default, name)]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,17 +90,17 @@ def opened(folder: ExportFolder | str | Path) -> ExportFolder:
     return folder if isinstance(folder, ExportFolder) else open_folder(folder)
 
 
-def require_own_files(path: Path) -> None:
+def require_own_files(path: Path, names: Iterable[str] = (*FILES, *RUN_FILES)) -> None:
     """Raise ValueError if a file to be published is a link to something outside the folder, or not a regular file."""
     inside = Path(os.path.realpath(path))
-    for name in (*FILES, *RUN_FILES):
+    for name in names:
         file = path / name
         if inside not in Path(os.path.realpath(file)).parents:
             raise ValueError(
                 f'{file} is a link to {os.path.realpath(file)}, outside the folder, and is not read. Replace it with a copy.'
             )
         if os.path.lexists(file) and not file.is_file():
-            raise ValueError(f'{file} must be a regular file. Export the folder again.')
+            raise ValueError(f'{file} must be a regular file. Write the folder again.')
 
 
 def _card_in(path: Path) -> str:
@@ -131,6 +131,9 @@ def _parsed(content: bytes, file: Path) -> dict[str, Any]:
             raise ValueError(f'it must be a JSON object, not {type(config).__name__}')
         if not isinstance(config.get('architecture'), str) or not isinstance(config.get('pretrained_cfg'), dict):
             raise ValueError('it must contain architecture and pretrained_cfg')
+        for name in (config['architecture'], config['pretrained_cfg'].get('tag') or ''):  # they stand in code on the card
+            if not isinstance(name, str) or not re.fullmatch(r'[\w.-]*', name):
+                raise ValueError(f'architecture and tag must be letters, digits, _, - and dots; got {name!r:.80}')
     except (ValueError, RecursionError) as error:
         raise ValueError(f'{file} is damaged: {error}. Fetch or export the folder again.') from error
     return config

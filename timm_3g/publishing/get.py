@@ -96,6 +96,8 @@ def get(options: GetOptions) -> Fetched:
         check_name_digits(file)
     require_writable_folder(Path(os.path.realpath(folder)).parent)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f'{folder} must be a folder; it is another file. Move it away.')
     with locked(folder):
         if folder.exists() and any(folder.iterdir()) and not file:
             try:

@@ -49,12 +49,13 @@ def merge(existing: str, rendered: str, text: str | None = None) -> str:
     return join_front_matter(fields, f'{block[0]}\n' + (f'\n{kept}\n' if kept else ''))
 
 
-def hand_written(readme: str, name: str = 'the card') -> str:
+def hand_written(readme: str, name: str = 'the card', remedy: str = 'Repair it by hand.') -> str:
     """The text outside the marks. Without marks, everything after the front matter.
 
     Args:
         readme: the text of the card.
         name: what error messages call the card.
+        remedy: what error messages recommend.
 
     Raises:
         ValueError: the marks do not form one pair, so that nobody can tell whose text is whose. Or control characters.
@@ -65,16 +66,13 @@ def hand_written(readme: str, name: str = 'the card') -> str:
     _, body = split_front_matter(readme)
     control = control_character(body)
     if control:
-        raise ValueError(
-            f'{name} contains the control character {control!r}. Cards must not contain any. Delete it, or discard the text on '
-            f'the Hub: --replace-text.'
-        )
+        raise ValueError(f'{name} contains the control character {control!r}. Cards must not contain any. {remedy}')
     marks = len(_MARK.findall(body))
     block = _BLOCK.search(body)
     if marks not in (0, 2) or (marks and not block):
         raise ValueError(
             f'The marks of {name} ({BEGIN} and {END}) must appear once each, in this order, or not at all; found {marks}. '
-            f'Repair them by hand, or discard the text on the Hub: --replace-text.'
+            f'{remedy}'
         )
     parts = (body[: block.start()], body[block.end() :]) if block else (body,)
     return '\n\n'.join(filter(None, (part.strip() for part in parts)))

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import timm
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from timm.models import split_model_name_tag
 
 from timm_3g.checkpoints import WEIGHTS
-from timm_3g.utils.options import OptionError, takes_fields_of
+from timm_3g.utils.options import takes_fields_of
 from timm_3g.utils.temporary import start_of, sweep
 
 from .card import make_card, require_current
@@ -21,7 +19,7 @@ from .export import ExportOptions, WeightsOptions, export_file
 from .folder import CARD, FILES, ExportFolder
 from .front_matter import split_front_matter
 from .marks import hand_written, readdress
-from .push import Pushed, PushOptions, push
+from .push import Pushed, PushOptions, check_push, push
 from .run_files import RUN_FILES
 
 
@@ -45,6 +43,10 @@ class PublishOptions(WeightsOptions, PushOptions):
     model: str | None = field(default=None, kw_only=True)
     num_classes: int | None = field(default=None, kw_only=True)
     dry_run: bool = field(default=False, kw_only=True)
+
+    def of_weights(self) -> list[str]:
+        """Names of the options of weights that are stated."""
+        return [*(name for name in ('model', 'num_classes') if getattr(self, name) is not None), *self.stated()]
 
 
 @dataclass(frozen=True)
@@ -153,29 +155,14 @@ def check_request(options: PublishOptions) -> str:
     source = Path(options.source)
     if not source.exists():
         raise FileNotFoundError(f'{source} does not exist.')
-    owner, _, name = options.repo.partition('/')
-    try:
-        validate_repo_id(options.repo)
-    except HFValidationError as error:
-        raise OptionError('repo', f'must be ORG/NAME.TAG; got {options.repo!r}: {error}') from error
-    if not owner or not name:
-        raise OptionError('repo', f'must be ORG/NAME.TAG, e.g. ORG/resnet50_3g.birds; got {options.repo!r}.')
-    of_files = (
-        options.model,
-        options.num_classes,
-        options.model_kwargs,
-        not options.use_ema,
-        options.class_map,
-        options.with_run,
-    )
-    if source.is_dir() and any(of_files):
+    check_push(options.repo, 'ORG/NAME.TAG', options)
+    of_files = set(options.of_weights()) - {'card', 'license'}
+    if source.is_dir() and of_files:
         raise ValueError(
-            f'{source} is exported already. For files only: --model, --num-classes, --model-kwargs, --no-ema, --class-map and '
-            '--with-run.'
+            f'{source} is exported already; got {", ".join(sorted(of_files))}. For files only: --model, --num-classes, '
+            '--model-kwargs, --no-ema, --class-map, --with-run, --img-size, --mean, --std, --interpolation and --crop-pct.'
         )
-    if options.create_pr and (options.tag or options.revision):
-        raise ValueError('--create-pr opens a pull request against main. It goes with neither --tag nor --revision.')
-    return name
+    return options.repo.partition('/')[2]
 
 
 def _require_name(key: str, name: str) -> None:

@@ -7,11 +7,11 @@ from huggingface_hub import CommitOperationAdd
 
 from timm_3g import __version__
 from timm_3g.utils.files import require_file
-from timm_3g.utils.options import OptionError, takes_fields_of
+from timm_3g.utils.options import takes_fields_of
 
-from .folder import CARD
+from .folder import CARD, require_own_files
 from .front_matter import read_text, split_front_matter
-from .push import Pushed, PushOptions, push_files
+from .push import Pushed, PushOptions, check_push, push_files
 
 APP, REQUIREMENTS = 'app.py', 'requirements.txt'
 FILES = (APP, REQUIREMENTS, CARD)
@@ -47,7 +47,8 @@ def publish_space(options: PublishSpaceOptions) -> Pushed:
 
     Raises:
         FileNotFoundError: no such folder, or a file is missing.
-        ValueError: a README without `sdk: gradio`, a repository that is no ORG/NAME, or see `push`.
+        ValueError: a file that is a link out of the folder, a README without `sdk: gradio`, a repository that is no ORG/NAME,
+            or see `push`.
         OSError: the Hub refuses, or cannot be reached.
 
     >>> publish_space('absent', 'me/timm_3g')
@@ -57,8 +58,8 @@ def publish_space(options: PublishSpaceOptions) -> Pushed:
     folder = Path(options.source)
     for name in FILES:
         require_file(folder / name)
-    if options.repo.count('/') != 1 or not all(options.repo.split('/')):
-        raise OptionError('repo', f'must be ORG/NAME; got {options.repo!r}.')
+    require_own_files(folder, FILES)
+    check_push(options.repo, 'ORG/NAME', options)
     front = split_front_matter(read_text(folder / CARD))[0]
     if front.get('sdk') != 'gradio':
         raise ValueError(

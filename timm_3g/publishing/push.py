@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from huggingface_hub.utils.sha import git_hash
 
 from timm_3g import __version__
@@ -39,6 +41,29 @@ class PushOptions:
     tag: str | None = None
     message: str | None = None
     replace_text: bool = False
+
+
+def check_push(repo: str, form: str, options: PushOptions) -> None:
+    """Raise ValueError for a repository or options that the Hub would refuse.
+
+    Args:
+        repo: where to.
+        form: of its name, e.g. 'ORG/NAME.TAG'.
+        options: how.
+
+    >>> check_push('me/a b', 'ORG/NAME', PushOptions())
+    Traceback (most recent call last):
+    timm_3g.utils.options.OptionError: repo must be ORG/NAME; got 'me/a b': ...
+    """
+    owner, _, name = repo.partition('/')
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise OptionError('repo', f'must be {form}; got {repo!r}: {error}') from error
+    if not owner or not name:
+        raise OptionError('repo', f'must be {form}; got {repo!r}.')
+    if options.create_pr and (options.tag or options.revision):
+        raise ValueError('--create-pr opens a pull request against main. It goes with neither --tag nor --revision.')
 
 
 @dataclass(frozen=True)
@@ -166,7 +191,10 @@ def _with_their_text(card: str, repo: str, before: Any, options: PushOptions, so
     if CARD not in [file.rfilename for file in before.siblings]:
         return card
     theirs = read_text(Path(hf_hub_download(repo, CARD, revision=before.sha)))
-    licences = [split_front_matter(text)[0].get('license', 'unknown') for text in (theirs, card)]
+    try:
+        licences = [split_front_matter(text)[0].get('license') or 'unknown' for text in (theirs, card)]
+    except ValueError as error:
+        raise ValueError(f'The card of {repo}: {error} Nothing was pushed. Repair it on the Hub.') from error
     if licences[0] != 'unknown' and licences[1] == 'unknown':
         raise ValueError(
             f'The card of {repo} says license: {licences[0]}, and the card of {source} states none. Nothing was pushed. '
@@ -175,7 +203,7 @@ def _with_their_text(card: str, repo: str, before: Any, options: PushOptions, so
     here = hand_written(card, f'the card of {source}')
     if options.replace_text:
         return merge(theirs, card, here)
-    on_hub = hand_written(theirs, f'the card of {repo}')
+    on_hub = hand_written(theirs, f'the card of {repo}', 'Repair it on the Hub, or discard its text: --replace-text.')
     if here not in on_hub and on_hub not in here:
         raise ValueError(
             f'Both {source} and the card of {repo} have text outside the marks, and it differs. Nothing was pushed. '

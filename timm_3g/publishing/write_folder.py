@@ -37,6 +37,8 @@ def new_folder(output: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
+        if os.path.lexists(output):
+            raise FileExistsError(f'{output} has appeared meanwhile, and is kept. Name another --output.')
         os.rename(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
