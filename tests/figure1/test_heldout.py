@@ -114,3 +114,10 @@ def test_folds_without_samples_are_not_fitted():
     """One image with one position: half of it is nothing."""
     found = compare(torch.zeros(3, 0, 1), torch.zeros(3, 0, 1))
     assert not bool(found.fitted.any()) and bool(found.gaussian.isnan().all())
+
+
+def test_losses_without_bound_are_losses():
+    """Quantiles between two infinities are nan, which is no gain."""
+    row = {'sets': 1, 'fitted': 1, 'no_maximum': 0, 'won': 0, 'shape': 0.1}
+    said = _figure1_densities._summary([{**row, 'gain': gain} for gain in (-np.inf, -np.inf, -3.6e30, np.nan)])
+    assert said[4:7] == ['<-1000'] * 3

@@ -290,6 +290,8 @@ def test_unrolled_steps_end_at_the_fixed_point(beta, lam, weights):
 def test_unrolled_steps_refuse_shapes_that_need_more(beta):
     with pytest.raises(ValueError, match=r'TorchScript and tracing need beta from 0\.2 to 1'):
         unrolled_covariance(samples(2), beta, 2.0, False)
+    with pytest.raises(ValueError, match=r'need lam of at least 0\.5 with pascal'):
+        unrolled_covariance(samples(2), 0.2, 0.1, True)
 
 
 # Few samples

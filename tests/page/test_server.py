@@ -149,3 +149,28 @@ def test_what_counts_as_an_upload_and_its_size(tmp_path):
 
     assert post('/gradio_api/upload', 100) == 'passed' == post('/gradio_api/queue/join', 5000)
     assert post('/gradio_api/upload', 101) == post('/gradio_api/upload', None) == 507
+
+
+def test_uploads_that_arrive_together_share_the_limit(tmp_path):
+    import anyio
+
+    from timm_3g.page.quota import UploadQuota
+
+    passed, answers = [], []
+
+    async def app(scope, receive, send):
+        await anyio.sleep(0.05)
+        passed.append(scope)
+
+    async def send(message):
+        answers.append(message.get('status'))
+
+    async def together(quota):
+        scope = {'type': 'http', 'method': 'POST', 'path': '/upload', 'headers': [(b'content-length', b'100')]}
+        async with anyio.create_task_group() as group:
+            for _ in range(5):
+                group.start_soon(quota, scope, None, send)
+
+    quota = UploadQuota(app, tmp_path, 250)
+    anyio.run(together, quota)
+    assert len(passed) == 2 and answers.count(507) == 3 and quota.arriving == 0

@@ -68,7 +68,7 @@ def _summary(rows: list[Row]) -> list[str]:
     sets, fitted = sum(row['sets'] for row in rows), sum(row['fitted'] for row in rows)
     gains = torch.tensor([row['gain'] for row in rows], dtype=torch.float64)
     shapes = torch.tensor([row['shape'] for row in rows], dtype=torch.float64)
-    gains, shapes = gains[~gains.isnan()], shapes[~shapes.isnan()]
+    gains, shapes = gains[~gains.isnan()].clamp(min=-1e300), shapes[~shapes.isnan()]  # between two infinities lies nan
     if not len(gains):
         return [f'0 of {sets}', *['-'] * 8]
     low, middle, high = (_nats(float(gains.quantile(q))) for q in (0.05, 0.5, 0.95))

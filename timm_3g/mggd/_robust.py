@@ -130,13 +130,13 @@ def unrolled_covariance(samples: Tensor, beta: float, lam: float, pascal: bool) 
     Args:
         samples: (B, N, d), minus their location, finite.
         beta: shape, 0.2 to 1. In this range 100 steps reach 1e-6.
-        lam, pascal: see `robust_covariance`.
+        lam, pascal: see `robust_covariance`. With pascal, lam is at least 0.5.
 
     Returns:
         (B, d, d), in the dtype of the samples.
 
     Raises:
-        ValueError: beta is outside 0.2 to 1. Such shapes need steps that adapt to the data.
+        ValueError: beta is outside 0.2 to 1, or lam below 0.5 with pascal. Those need steps that adapt to the data.
 
     >>> samples = torch.randn(1, 50, 2, dtype=torch.float64)
     >>> options = {'beta': 0.5, 'lam': 1.1, 'pascal': False}
@@ -145,6 +145,10 @@ def unrolled_covariance(samples: Tensor, beta: float, lam: float, pascal: bool) 
     """
     if beta < 0.2 or beta > 1:
         raise ValueError('TorchScript and tracing need beta from 0.2 to 1: other shapes need steps that adapt to the data.')
+    if pascal and lam < 0.5:
+        raise ValueError(
+            'TorchScript and tracing need lam of at least 0.5 with pascal: less needs steps that adapt to the data.'
+        )
     scatter = shrink(weighted_covariance(samples, torch.ones_like(samples[..., 0])), lam)[0]
     for _ in range(100):
         scatter = robust_step(samples, scatter, beta, lam, pascal)

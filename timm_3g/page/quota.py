@@ -15,16 +15,23 @@ class UploadQuota:
 
     def __init__(self, app: Any, folder: Path, most: int) -> None:
         self.app, self.folder, self.most = app, folder, most
+        self.arriving = 0  # stated bytes of uploads that have begun
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request."""
         if scope['type'] == 'http' and scope['method'] == 'POST' and scope['path'].rstrip('/').endswith('/upload'):
             stated = dict(scope['headers']).get(b'content-length', b'')
-            if not stated.isdigit() or int(stated) + used(self.folder) > self.most:
+            if not stated.isdigit() or int(stated) + self.arriving + used(self.folder) > self.most:
                 headers = [(b'content-type', b'text/plain; charset=utf-8')]
                 await send({'type': 'http.response.start', 'status': 507, 'headers': headers})
                 await send({'type': 'http.response.body', 'body': b'There is no room for more files. Come back later.'})
                 return
+            self.arriving += int(stated)
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                self.arriving -= int(stated)
+            return
         await self.app(scope, receive, send)
 
 
