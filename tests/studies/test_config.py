@@ -1,5 +1,7 @@
 """What a study's YAML stands for: its runs, the choice from the grid, and what is refused."""
 
+from datetime import date
+
 import pytest
 import yaml
 
@@ -82,6 +84,14 @@ def test_options_are_chosen_on_held_out_images_for_each_arm():
         ({'recipe': {**RECIPE, 'fraction': 0.5}}, 'fraction can only be an axis'),
         ({'axes': {'lr': [1]}, 'grid': {'lr': [1]}, 'grid_seeds': [9]}, 'lr is an axis and in the grid'),
         ({'recipe': {'model': 'resnet18_3g'}}, 'The recipe must say epochs'),
+        ({'recipe': {**RECIPE, 'epochs': 'two'}}, "must say epochs, an integer of at least 1; got 'two'"),
+        ({'recipe': {**RECIPE, 'epochs': 0}}, 'must say epochs, an integer of at least 1; got 0'),
+        ({'recipe': {**RECIPE, 'model': ''}}, "must say model, as text; got ''"),
+        ({'recipe': {**RECIPE, 1: 2}}, 'The recipe: names of options must be text; got 1'),
+        ({'arms': {'avg': {'note': date(2020, 1, 1)}}}, r'arm avg: note must be text, .*got datetime\.date\(2020'),
+        ({'name': 3}, 'name: a name must be letters, .*got 3'),
+        ({'test_split': 5}, "test_split must be the name of a split, or '' for none; got 5"),
+        ({'axes': {'aa': ['rand-m9', 'rand_m9']}}, 'Two runs would have the name avg-aa=rand_m9-s0'),
         ({'corruptions': 'jpeg-q20'}, "corruptions must be a list; got 'jpeg-q20'"),
         ({'corruptions': ['jpeg-q20'] * 2}, 'corruptions must list different values'),
         ({'corruptions': ['jpeg-q20', 'jpeg-q20.0']}, 'corruptions must list different values'),
@@ -115,6 +125,7 @@ def test_a_file(tmp_path):
         ('arms: {a: }', 'must have seeds'),
         ('arms: [a]\nseeds: [0]', r"arms must map names to values; got \['a'\]"),
         ('arms: {a: }\nseeds: [0]\noptions: 3', 'options must map names to values; got 3'),
+        ('arms: {a: }\nseeds: [0]\nrecipe: 3', 'recipe must name a YAML file; got 3'),
         ('- a', 'must map names to values; it holds list'),
         ('a: [', 'is no YAML'),
         ('arms: {a: }\nseeds: [0]', r'bad\.yaml: The recipe must say model'),

@@ -73,10 +73,23 @@ def test_rows_survive_the_csv_exactly(tmp_path):
     ('damage', 'message'),
     [
         (lambda text: text.replace('train_loss', 'loss'), 'its columns must be study, run, phase, arm'),
-        (lambda text: text.replace(',80.0,', ',eighty,'), 'could not convert'),
+        (lambda text: text.replace(',80.0,', ',eighty,', 1), "line 2: val_top1 must be a number; got 'eighty'"),
+        (lambda text: text.replace(',80.0,', ',800,', 1), "line 2: val_top1 must be in percent, from 0 to 100; got '800'"),
+        (lambda text: text.replace(',81.0,', ',nan,', 1), "line 3: test_top1 must be in percent, from 0 to 100; got 'nan'"),
+        (lambda text: text.replace(',{},', ',null,', 1), "line 2: axes must map names to values; got 'null'"),
+        (
+            lambda text: text.replace('"{""lr"": 0.1}",1,', '"{""lr"": 0.1}",7,', 1),
+            "line 3: seed must be that of its options, 1; got '7'",
+        ),
+        (
+            lambda text: text.replace('poolings,', '../../poolings,', 1),
+            r"line 2: study and arm must be names.*'\.\./\.\./poolings'",
+        ),
+        (lambda text: text + ''.join(text.splitlines(keepends=True)[1:2]), 'lines 2 and 11 are both of avg-s0'),
+        (lambda text: text[:-50], 'line 10'),
         (lambda text: text.replace('""epochs"": 3', '""epochs"": 4', 1), 'the options of avg-s0 are not those of its sha256'),
         (lambda text: text.replace('{""lr"": 0.1}', '{'), 'is no CSV of a study'),
-        (lambda text: text + 'poolings,more\n', 'is no CSV of a study'),
+        (lambda text: text + 'poolings,more\n', 'line 11: it must have 32 values'),
     ],
 )
 def test_a_damaged_csv_is_refused(damage, message, tmp_path):
@@ -100,6 +113,45 @@ def test_the_paired_test_is_students():
     assert found.seeds == 2 and found.mean == pytest.approx(2.25)
     assert math.isnan(difference(cells['isqrt'].test, cells['avg'].test).p)
     assert difference(replace(cells['3g'], rows=[]).test, cells['avg'].test) is None
+    # equal differences: two images of 430 in every seed, in four decimals
+    two = [{seed: round(100 * (n + seed) / 430, 4) for seed in range(3)} for n in (380, 378)]
+    assert math.isnan(difference(*two).p) and difference(*two).mean == pytest.approx(100 * 2 / 430, abs=1e-4)
+
+
+def test_a_csv_that_a_spreadsheet_saved(tmp_path):
+    write_results(tmp_path / 'results.csv', ROWS)
+    text = (tmp_path / 'results.csv').read_text()
+    (tmp_path / 'results.csv').write_text(text, encoding='utf-8-sig')
+    assert read_results(tmp_path / 'results.csv') == ROWS
+
+
+def test_rows_of_two_states_of_a_study_are_not_averaged(tmp_path):
+    other = a_row('avg', 7, 50.0, lr=0.2)
+    with pytest.raises(ValueError, match='avg-s7 has other axes or options than avg-s0'):
+        tables([*ROWS, other])
+    with pytest.raises(ValueError, match='avg-s0 has other axes or options than avg-s0'):
+        tables([*at({'epochs': 3}), *ROWS])
+    write_results(tmp_path / 'results.csv', [*ROWS, other])
+    with pytest.raises(ValueError, match=r'results\.csv: avg-s7 has other axes or options'):
+        report_study(tmp_path / 'results.csv')
+
+
+def test_all_arms_are_compared_with_the_first_or_with_none():
+    rows = [*at({'epochs': 3}), *(row for row in at({'epochs': 9}) if row.run.arm != 'avg')]
+    text = tables(rows)
+    assert text.count('minus avg') == 2 and 'minus 3g' not in text
+    assert '| 3g | 3 | 80.00 ± 0.00 | 83.50 ± 2.18 |  |  | 1,234,567 | 12 | 800 |' in text.partition('**epochs 9**')[2]
+
+
+def test_a_picture_of_another_origin_is_kept(tmp_path):
+    write_results(tmp_path / 'results.csv', ROWS)
+    (tmp_path / 'poolings.png').write_bytes(b'mine')
+    with pytest.raises(FileExistsError, match='timm_3g did not draw it'):
+        report_study(tmp_path / 'results.csv', page=tmp_path / 'page.md')
+    assert (tmp_path / 'poolings.png').read_bytes() == b'mine' and not (tmp_path / 'page.md').exists()
+    (tmp_path / 'poolings.png').unlink()
+    for _ in range(2):  # the second over the first
+        assert report_study(str(tmp_path / 'results.csv'), page=str(tmp_path / 'page.md')).pictures
 
 
 def test_the_table_says_what_was_measured():

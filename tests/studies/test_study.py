@@ -130,6 +130,23 @@ def test_a_larger_grid_that_changes_the_choice_is_not_mixed_with_the_old(folder,
         do(folder)
 
 
+def test_a_file_of_another_kind_is_not_written_over(folder, trained):
+    (folder / 'notes.txt').write_text('one line\n')
+    with pytest.raises(ValueError, match='its columns must be study'):
+        do(folder, results=folder / 'notes.txt')
+    assert (folder / 'notes.txt').read_text() == 'one line\n' and not trained
+    (folder / 'empty.csv').touch()
+    assert len(do(folder, results=folder / 'empty.csv').rows) == 8
+
+
+def test_a_study_without_a_test_split(folder, trained):
+    text = (folder / 'a.yaml').read_text()
+    (folder / 'a.yaml').write_text(text.replace('test_split: test', 'test_split:'))
+    assert do(folder).rows == read_results(folder / 'out' / 'results.csv')
+    do(folder)
+    assert len(trained) == 8
+
+
 def test_a_dry_run_leaves_nothing(folder, trained):
     progress = do(folder, dry_run=True)
     assert not trained and not (folder / 'out').exists()
@@ -311,6 +328,18 @@ def test_a_share_of_the_images(tmp_path):
     assert take_fraction(tmp_path, 'train', 1.0, tmp_path / 'shares') == tmp_path
     assert take_fraction(tmp_path, 'train', 0.25, tmp_path / 'shares') == shares[1]
     assert {f.name for f in (tmp_path / 'shares').iterdir()} == {share.name for share in shares}
+
+
+def test_a_share_of_other_images_is_another(tmp_path):
+    image_folder(tmp_path, {'train': 4}, classes=2)
+    before = take_fraction(tmp_path, 'train', 0.5, tmp_path / 'shares')
+    assert take_fraction(tmp_path, 'train', 0.5000001, tmp_path / 'shares') != before
+    (tmp_path / 'holdout' / 'class0').mkdir(parents=True)
+    image = next(file for file in (tmp_path / 'train' / 'class0').iterdir())
+    image.rename(tmp_path / 'holdout' / 'class0' / image.name)
+    again = take_fraction(tmp_path, 'train', 0.5, tmp_path / 'shares')
+    assert again != before and (again / 'holdout').is_dir()
+    assert all(file.exists() for file in (again / 'train').rglob('*'))
 
 
 def test_a_share_where_the_split_is_a_link(tmp_path):

@@ -12,9 +12,7 @@ from typing import Any
 from timm_3g.data import Corrupt
 from timm_3g.utils.yaml_file import read_yaml
 
-from .run import FINAL, FRACTION, GRID, Run, as_json
-
-_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.+-]*')
+from .run import FINAL, FRACTION, GRID, NAME, Run, as_json
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Study:
     def __post_init__(self) -> None:
         for kind, names in (('name', [self.name]), ('arms', self.arms), ('axes', self.axes), ('grid', self.grid)):
             for name in names:
-                if not _NAME.fullmatch(str(name)):
+                if not isinstance(name, str) or not NAME.fullmatch(name):
                     raise ValueError(f'{kind}: a name must be letters, digits and _ . + -; got {name!r:.80}.')
         if not self.arms:
             raise ValueError('arms must name at least one arm.')
@@ -85,10 +83,40 @@ class Study:
             raise ValueError(f'corruptions must list different values; got {list(self.corruptions)!r:.80}.')
         if self.corruptions and not self.test_split:
             raise ValueError('corruptions are of the test images: name a test_split, or leave them out.')
+        if not isinstance(self.test_split, str):
+            raise ValueError(f"test_split must be the name of a split, or '' for none; got {self.test_split!r:.80}.")
+        self._require_plain_options()
         self._require_distinct_keys()
-        for key in ('model', 'epochs', 'train_split', 'val_split'):
-            if any(key not in run.options for run in self.runs({})):
-                raise ValueError(f'The recipe must say {key}.')
+        self._require_runs()
+
+    def _require_plain_options(self) -> None:
+        """Raise ValueError for options that are no names and plain values, which a file of train.py and JSON can hold."""
+        for where, options in (('The recipe', self.recipe), *((f'The arm {name}', given) for name, given in self.arms.items())):
+            for key, value in options.items():
+                if not isinstance(key, str):
+                    raise ValueError(f'{where}: names of options must be text; got {key!r:.80}.')
+                try:
+                    as_json(value)
+                except TypeError as error:
+                    raise ValueError(
+                        f'{where}: {key} must be text, a number, a list or a mapping; got {value!r:.80}.'
+                    ) from error
+
+    def _require_runs(self) -> None:
+        """Raise ValueError unless every run says what it must, and has a name of its own."""
+        names: set[str] = set()
+        for run in self.runs({}):
+            epochs = run.options.get('epochs')
+            if type(epochs) is not int or epochs < 1:
+                raise ValueError(f'The recipe must say epochs, an integer of at least 1; got {epochs!r:.80}.')
+            for key in ('model', 'train_split', 'val_split'):
+                if not isinstance(run.options.get(key), str) or not run.options[key]:
+                    raise ValueError(f'The recipe must say {key}, as text; got {run.options.get(key)!r:.80}.')
+            if run.name in names:
+                raise ValueError(
+                    f'Two runs would have the name {run.name}. Name values of axes and grid that files tell apart.'
+                )
+            names.add(run.name)
 
     def _require_distinct_keys(self) -> None:
         """An option stands in one place, so that no arm escapes what the study varies."""
@@ -186,6 +214,10 @@ def read_study(file: str | Path) -> Study:
         if not isinstance(content.get(key, {}), Mapping):
             raise ValueError(f'{file}: {key} must map names to values; got {content[key]!r:.80}.')
     recipe, options = content.pop('recipe', None), content.pop('options', {})
+    if not isinstance(recipe, str | None):
+        raise ValueError(f'{file}: recipe must name a YAML file; got {recipe!r:.80}.')
+    if content.get('test_split', '') is None:  # a key without a value
+        content['test_split'] = ''
     shared = _mapping(file.parent / recipe) if recipe else {}
     arms = {str(arm): {} if given is None else given for arm, given in content.pop('arms').items()}
     try:

@@ -1,10 +1,11 @@
 """Tables and picture of a study from its CSV, on a page where they cannot disagree with it."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from timm_3g.utils.files import require_writable, write_text
+from timm_3g.utils.files import is_own_picture, require_writable, write_text
 from timm_3g.utils.options import takes_fields_of
 
 from .results import read_results
@@ -54,8 +55,8 @@ def report_study(options: ReportOptions) -> Report:
 
     Raises:
         FileNotFoundError: no such CSV.
-        ValueError: no CSV of a study, a CSV without rows, a page without the marks of the study.
-        OSError: a file cannot be written.
+        ValueError: no CSV of a study, a CSV without rows or with rows of two states of the study, a page without its marks.
+        OSError: a file cannot be written, or a picture of another origin is in its place.
         ModuleNotFoundError: the extra is missing.
 
     >>> report_study(Path('missing.csv'))
@@ -70,21 +71,23 @@ def report_study(options: ReportOptions) -> Report:
     rows = read_results(results)
     if not rows:
         raise ValueError(f'{results} has no rows. Run the study first.')
-    name, text, cells = rows[0].study, tables(rows), cells_of(rows)
+    try:
+        name, text, cells = rows[0].study, tables(rows), cells_of(rows)
+    except ValueError as error:
+        raise ValueError(f'{results}: {error}') from error
     page = ''
-    if options.page:
-        page = (
-            options.page.read_text(encoding='utf-8')
-            if options.page.exists()
-            else '# {}\n\n{}\n\n{}\n'.format(name, *marks(name))
-        )
+    file = Path(options.page) if options.page else None
+    if file:
+        page = file.read_text(encoding='utf-8') if file.exists() else '# {}\n\n{}\n\n{}\n'.format(name, *marks(name))
         page = with_tables(page, name, text)
-        require_writable(options.page)
+        require_writable(file)
     picture = Path(options.pictures or results.parent) / f'{name}.png'
+    if os.path.lexists(picture) and not is_own_picture(picture):
+        raise FileExistsError(f'{picture} is there, and timm_3g did not draw it. Move it, or name another folder for pictures.')
     if cells:
         draw_study(cells, name, picture)
-    if options.page:
-        write_text(options.page, page)
+    if file:
+        write_text(file, page)
     return Report(text, [picture] if cells else [])
 
 

@@ -3,14 +3,14 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from timm_3g.utils.files import write_text
 
-from .run import Run, as_json
+from .run import FINAL, GRID, NAME, Run, as_json
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class Row:
 _JSON = ('axes', 'choice', 'options')
 _TYPES: dict[str, Any] = {one.name: one.type for one in fields(Figures)}
 COLUMNS = ['study', 'run', 'phase', 'arm', 'axes', 'choice', 'seed', 'epochs', 'test_split', *_TYPES, 'options']
+_PERCENT = ('val_top1', 'val_top5', 'test_top1', 'test_top5')
 _COLUMNS_BEFORE = [name for name in COLUMNS if name != 'corrupted']  # of versions that corrupted no images
 
 
@@ -98,7 +99,7 @@ def read_results(file: Path) -> list[Row]:
     """The rows of a CSV. [] if there is no such file.
 
     Raises:
-        ValueError: other columns, a value that is none of its column, or no CSV.
+        ValueError: other columns, a value that is none of its column, a run that stands twice, or no CSV.
 
     >>> read_results(Path('missing.csv'))
     []
@@ -106,12 +107,27 @@ def read_results(file: Path) -> list[Row]:
     if not file.exists():
         return []
     try:
-        lines = list(csv.DictReader(io.StringIO(file.read_text(encoding='utf-8'))))
-        if lines and list(lines[0]) not in (COLUMNS, _COLUMNS_BEFORE):
-            raise ValueError(f'its columns must be {", ".join(COLUMNS[:4])}, ...; got {", ".join(map(str, lines[0]))}')
-        return [_row(line) for line in lines]
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        text = file.read_text(encoding='utf-8-sig')
+        return list(_rows(text)) if text.strip() else []
+    except (ValueError, csv.Error) as error:
         raise ValueError(f'{file} is no CSV of a study: {error}. Move it, or name another file.') from error
+
+
+def _rows(text: str) -> Iterator[Row]:
+    reader = csv.DictReader(io.StringIO(text))
+    if reader.fieldnames not in (COLUMNS, _COLUMNS_BEFORE):
+        raise ValueError(f'its columns must be {", ".join(COLUMNS[:4])}, ...; got {", ".join(reader.fieldnames or ())!r:.80}')
+    seen: dict[tuple[str, ...], int] = {}
+    for line in reader:
+        number = reader.line_num
+        try:
+            row = _row(line)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f'line {number}: {error}') from error
+        before = seen.setdefault(row.run.label, number)
+        if before != number:
+            raise ValueError(f'lines {before} and {number} are both of {row.run.name}')
+        yield row
 
 
 def write_results(file: Path, rows: Iterable[Row]) -> None:
@@ -131,13 +147,30 @@ def _cell(value: Any) -> Any:
 
 
 def _row(line: Mapping[str, str]) -> Row:
+    if None in line or None in line.values():
+        raise ValueError(f'it must have {len(line)} values')
     figures: dict[str, Any] = {name: _value(name, line.get(name, '')) for name in _TYPES}
-    axes, choice, options = (json.loads(line[name]) for name in _JSON)
-    where = (line['run'], line['phase'], line['arm'], axes, choice, int(line['seed']), options, line['test_split'])
+    axes, choice, options = (_mapping(name, line[name]) for name in _JSON)
+    study, phase, arm = line['study'], line['phase'], line['arm']
+    if not NAME.fullmatch(study) or not NAME.fullmatch(arm) or phase not in (GRID, FINAL):
+        raise ValueError(
+            f'study and arm must be names, and phase {GRID} or {FINAL}; got {study!r:.80}, {arm!r:.80}, {phase!r:.80}'
+        )
+    if line['seed'] != str(options.get('seed')):
+        raise ValueError(f'seed must be that of its options, {options.get("seed")!r:.80}; got {line["seed"]!r:.80}')
+    where = (line['run'], phase, arm, axes, choice, int(line['seed']), options, line['test_split'])
     run = Run(*where, corruptions=tuple(figures['corrupted']))
     if run.sha256 != figures['sha256']:
         raise ValueError(f'the options of {run.name} are not those of its sha256')
-    return Row(line['study'], run, Figures(**figures))
+    return Row(study, run, Figures(**figures))
+
+
+def _mapping(name: str, text: str) -> dict[str, Any]:
+    """The JSON of axes, choice or options."""
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError(f'{name} must map names to values; got {text!r:.80}')
+    return found
 
 
 def _value(name: str, text: str) -> Any:
@@ -149,7 +182,13 @@ def _value(name: str, text: str) -> Any:
         return None
     if kind is str:
         return text
-    return bool(int(text)) if kind is bool else float(text) if kind in (float, float | None) else int(text)
+    try:
+        value = bool(int(text)) if kind is bool else float(text) if kind in (float, float | None) else int(text)
+    except ValueError as error:
+        raise ValueError(f'{name} must be a number; got {text!r:.80}') from error
+    if name in _PERCENT and not 0 <= value <= 100:
+        raise ValueError(f'{name} must be in percent, from 0 to 100; got {text!r:.80}')
+    return value
 
 
 def _accuracies(text: str) -> dict[str, float]:

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 FRACTION = 'fraction'  # the one axis that is not an option of train.py: the share of the training images
+NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.+-]*')  # of a study, an arm or an axis: it becomes that of a file
 GRID = 'grid'
 FINAL = 'final'
 

@@ -39,13 +39,16 @@ def take_fraction(root: str | Path, split: str, fraction: float, folder: Path) -
         return Path(root)
     found = Path(search_split(str(root), split))
     source = found.resolve()
-    copy = folder / f'fraction={fraction:g}-{hashlib.sha256(str(source).encode()).hexdigest()[:8]}'
+    images = sorted(map(Path, timm.data.create_dataset('', root=str(source)).filenames(absolute=True)))  # what timm reads
+    others = sorted(f for f in Path(root).iterdir() if f.is_dir() and f.resolve() not in (source, folder.resolve()))
+    listed = '\n'.join(map(str, (*images, *others)))  # a copy of other images has another name
+    copy = folder / f'fraction={fraction!r}-{hashlib.sha256(listed.encode()).hexdigest()[:8]}'
     if copy.exists():
         return copy
     sweep(folder, copy.name)
     partial = folder / temporary_name(copy.name)
-    files: dict[Path, list[Path]] = {}  # by class, without what timm does not read
-    for file in sorted(map(Path, timm.data.create_dataset('', root=str(source)).filenames(absolute=True))):
+    files: dict[Path, list[Path]] = {}  # by class
+    for file in images:
         files.setdefault(file.parent, []).append(file)
     for label, of_class in files.items():
         random.Random(label.name).shuffle(of_class)
@@ -53,7 +56,7 @@ def take_fraction(root: str | Path, split: str, fraction: float, folder: Path) -
             link = partial / found.name / file.relative_to(source)
             link.parent.mkdir(parents=True, exist_ok=True)
             os.symlink(file, link)
-    for other in sorted(f for f in Path(root).iterdir() if f.is_dir() and f.resolve() != source):
+    for other in others:
         os.symlink(other.resolve(), partial / other.name)
     try:
         partial.rename(copy)

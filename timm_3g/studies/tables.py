@@ -43,12 +43,33 @@ class Cell:
 
 
 def cells_of(rows: Sequence[Row]) -> list[Cell]:
-    """The cells, in the order of the rows."""
+    """The cells, in the order of the rows.
+
+    Raises:
+        ValueError: rows of two states of a study: with other axes, or runs of one cell that differ in more than the seed.
+    """
     found: dict[tuple[str, str], Cell] = {}
     for row in rows:
         if row.run.phase == FINAL:
             found.setdefault((as_json(row.run.axes), row.run.arm), Cell(row.run.arm, dict(row.run.axes), [])).rows.append(row)
-    return list(found.values())
+    cells = list(found.values())
+    for cell in cells:
+        for row in cell.rows:
+            if cell.axes.keys() != cells[0].axes.keys() or _recipe(row) != _recipe(cell.rows[0]):
+                other = cells[0].rows[0] if cell.axes.keys() != cells[0].axes.keys() else cell.rows[0]
+                raise ValueError(
+                    f'{row.run.name} has other axes or options than {other.run.name}, and cannot be compared with it: the '
+                    f'study was changed between them. Remove the rows of one of its states.'
+                )
+    return cells
+
+
+def _recipe(row: Row) -> str:
+    """What the runs of one cell share."""
+    return as_json([{**row.run.options, 'seed': None}, row.run.test_split])
+
+
+ROUNDING = 2e-4  # points. Accuracies have four decimals, so that equal differences are not equal to the last digit
 
 
 @dataclass(frozen=True)
@@ -59,7 +80,7 @@ class Difference:
         seeds: how many.
         mean: in points.
         error: standard error of the mean. nan with one seed.
-        p: of the two-sided paired t-test. nan with one seed, or if all differences are equal.
+        p: of the two-sided paired t-test. nan with one seed, or if all differences are equal (within ROUNDING).
     """
 
     seeds: int
@@ -78,7 +99,7 @@ def difference(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Diffe
     ours, theirs = [arm[seed] for seed in seeds], [baseline[seed] for seed in seeds]
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     error = stdev(differences) / math.sqrt(len(seeds)) if len(seeds) > 1 else math.nan
-    p = float(ttest_rel(ours, theirs).pvalue) if error > 0 else math.nan
+    p = float(ttest_rel(ours, theirs).pvalue) if max(differences) - min(differences) > ROUNDING else math.nan
     return Difference(len(seeds), mean(differences), error, p)
 
 
@@ -93,7 +114,8 @@ def tables(rows: Sequence[Row]) -> str:
     comparisons = 0
     for title in dict.fromkeys(cell.title for cell in cells):
         group = [cell for cell in cells if cell.title == title]
-        for heading, made in ((title, _accuracy(group)), ('On corrupted test images', _robustness(group))):
+        first = cells[0].arm
+        for heading, made in ((title, _accuracy(group, first)), ('On corrupted test images', _robustness(group, first))):
             if made.lines:
                 parts.append('\n'.join([f'**{heading}**', ''] * bool(heading) + made.lines))
                 comparisons += made.comparisons
@@ -117,12 +139,17 @@ class _Table:
     comparisons: int = 0
 
 
-def _accuracy(group: Sequence[Cell]) -> _Table:
+def _compare(group: Sequence[Cell], first: str, accuracies: Sequence[Mapping[int, float]]) -> list[Difference | None]:
+    """Each arm's accuracies minus those of the arm `first`. None for itself, and where it has no run."""
+    baseline = next((found for cell, found in zip(group, accuracies, strict=True) if cell.arm == first), {})
+    return [difference(found, baseline) if cell.arm != first else None for cell, found in zip(group, accuracies, strict=True)]
+
+
+def _accuracy(group: Sequence[Cell], first: str) -> _Table:
     """Accuracy and cost of every arm at one combination of the axes."""
-    baseline = group[0]
-    header = ['runs', 'held-out top-1, %', 'test top-1, %', f'minus {baseline.arm}', 'p', 'parameters', 's per epoch', 'MiB']
+    header = ['runs', 'held-out top-1, %', 'test top-1, %', f'minus {first}', 'p', 'parameters', 's per epoch', 'MiB']
     lines = [_line('arm', *header), _line('---', *['---:'] * len(header))]
-    compared = [difference(cell.test, baseline.test) if cell is not baseline else None for cell in group]
+    compared = _compare(group, first, [cell.test for cell in group])
     for cell, found in zip(group, compared, strict=True):
         # A process that had no epoch left to train measured neither time nor memory of training.
         trained = [row.figures for row in cell.rows if row.figures.seconds_per_epoch]
@@ -141,7 +168,7 @@ def _accuracy(group: Sequence[Cell]) -> _Table:
     return _Table(lines, _count(compared))
 
 
-def _robustness(group: Sequence[Cell]) -> _Table:
+def _robustness(group: Sequence[Cell], first: str) -> _Table:
     """Accuracy on corrupted test images. Without lines if no run has any.
 
     Means and differences are over all corruptions of the table. They are empty where runs lack one.
@@ -149,10 +176,10 @@ def _robustness(group: Sequence[Cell]) -> _Table:
     names = list(dict.fromkeys(name for cell in group for name in cell.corruptions))
     if not names:
         return _Table([])
-    header = ['clean', *names, 'mean of the corrupted', f'minus {group[0].arm}', 'p']
+    header = ['clean', *names, 'mean of the corrupted', f'minus {first}', 'p']
     lines = [_line('arm', *header), _line('---', *['---:'] * len(header))]
     means = [cell.corrupted(names) for cell in group]
-    compared = [difference(one, means[0]) if one is not means[0] else None for one in means]
+    compared = _compare(group, first, means)
     for cell, corrupted, found in zip(group, means, compared, strict=True):
         each = [[row.figures.corrupted[name] for row in cell.rows if name in row.figures.corrupted] for name in names]
         values = [list(cell.test.values()), *each, list(corrupted.values())]
@@ -165,7 +192,8 @@ def _compared(found: Difference | None) -> tuple[str, str]:
     if not found:
         return '', ''
     error = '' if math.isnan(found.error) else f' ± {found.error:.2f}'
-    return f'{found.mean:+.2f}{error}', '' if math.isnan(found.p) else f'{found.p:.3f}'
+    p = '' if math.isnan(found.p) else '<0.001' if found.p < 0.0005 else f'{found.p:.3f}'
+    return f'{found.mean:+.2f}{error}', p
 
 
 def _count(compared: Sequence[Difference | None]) -> int:
