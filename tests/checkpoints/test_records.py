@@ -126,7 +126,7 @@ def test_sha256_null_is_refused(tmp_path):
     folder = Path(shutil.copytree(SHIPPED, tmp_path / 'x'))
     config = json.loads((folder / 'config.json').read_text())
     (folder / 'config.json').write_text(json.dumps({**config, 'sha256': None}))
-    with pytest.raises(ValueError, match='must be 64 hex digits; got None'):
+    with pytest.raises(ValueError, match='must be 64 hex digits in lower case; got None'):
         timm.create_model(f'local-dir:{folder}', pretrained=True)
 
 
