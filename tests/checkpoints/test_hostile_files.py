@@ -265,6 +265,7 @@ def test_a_config_that_is_none(folder, capsys, config):
         ({'std': [0.0, 1.0, 1.0]}, 'std must be finite and positive'),
         ({'std': [1.0, -1.0, 1.0]}, 'std must be finite and positive'),
         ({'mean': [10**400, 0, 0]}, 'has mean='),
+        ({'crop_pct': 10**400}, 'crop_pct must be finite and positive'),
         ({'input_size': [3, 32.0, 32.0]}, 'has input_size='),
         ({'tag': 'x\n<!-- timm_3g: end -->'}, 'architecture and tag must be letters'),
         ({'tag': "x', pretrained=True); import os #"}, 'architecture and tag must be letters'),

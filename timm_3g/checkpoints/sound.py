@@ -1,10 +1,12 @@
 """Numbers that no model can use: what would answer with NaN, or with something finite and wrong."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
+
+from timm_3g.utils.abbreviated import abbreviated
+from timm_3g.utils.numbers import is_finite
 
 
 class NotFiniteError(ValueError):
@@ -19,7 +21,6 @@ class NotFiniteError(ValueError):
 
 
 CROP_MODES = ('center', 'squash', 'border')
-_MOST = 4  # names in a message
 
 
 def require_sound(net: nn.Module) -> None:
@@ -34,10 +35,9 @@ def require_sound(net: nn.Module) -> None:
         if not value.isfinite().all() or (name.endswith('running_var') and (value < 0).any())
     ]
     if wrong:
-        more = f' and {len(wrong) - _MOST} more' if len(wrong) > _MOST else ''
         raise NotFiniteError(
-            f'Weights must be finite, and variances not negative; these are not: {", ".join(wrong[:_MOST])}{more}. The file is '
-            f'damaged, or the training run diverged. Take an earlier checkpoint.'
+            f'Weights must be finite, and variances not negative; these are not: {abbreviated(wrong)}. The file is damaged, or '
+            f'the training run diverged. Take an earlier checkpoint.'
         )
 
 
@@ -53,5 +53,5 @@ def require_pixels(cfg: Mapping[str, Any]) -> None:
     for name, positive in (('mean', False), ('std', True), ('crop_pct', True), ('test_crop_pct', True)):
         values = cfg.get(name)
         each = values if isinstance(values, list | tuple) else [] if values is None else [values]
-        if not all(type(value) in (int, float) and math.isfinite(value) and (value > 0 or not positive) for value in each):
+        if not all(is_finite(value) and (value > 0 or not positive) for value in each):
             raise ValueError(f'{name} must be finite{" and positive" if positive else ""}; got {[*each]!r:.80}.')

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from timm_3g.publishing import Fetched, GetOptions, get, known_weights
 from timm_3g.publishing.get import place_of
+from timm_3g.utils.table import aligned
 
 from ._arguments import options_from
 
@@ -43,5 +44,4 @@ def table() -> str:
     rows = [('weights', 'where they are', 'licence', "their authors' file")]
     for key, cfg in known_weights().items():
         rows.append((key, place_of(key), cfg.license or 'unknown', cfg.origin_url or ''))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return '\n'.join('  '.join([*(f'{row[i]:{widths[i]}}' for i in range(3)), row[3]]).rstrip() for row in rows)
+    return '\n'.join(aligned(rows, left=4))
