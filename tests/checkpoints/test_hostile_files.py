@@ -99,6 +99,12 @@ def test_a_folder_sweeps_before_it_is_made(tmp_path, dead):
         pass
 
 
+def test_a_folder_that_appears_meanwhile_is_kept(tmp_path):
+    with pytest.raises(FileExistsError, match='has appeared meanwhile, and is kept'), new_folder(tmp_path / 'out'):
+        (tmp_path / 'out').mkdir()
+    assert os.listdir(tmp_path) == ['out']
+
+
 def test_an_unwritable_place_is_named_before_the_work(tmp_path):
     (tmp_path / 'plain').write_text('x')
     for file in (tmp_path / 'plain' / 'r.csv', tmp_path, tmp_path / ('L' * 300), Path('/dev/null')):

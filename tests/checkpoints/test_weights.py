@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from timm_3g.checkpoints import fetched, open_weights, sha256_of, weights
 from timm_3g.checkpoints.decode import tensors_in
+from timm_3g.models.loading import create_loaded
 
 SHIPPED = Path(timm.get_pretrained_cfg(f'{SMALL}.cifar10').file).parent
 STATE = load_file(SHIPPED / 'model.safetensors')
@@ -256,3 +257,22 @@ def test_damage_anywhere_in_the_header(tmp_path):
             theirs = safetensors.torch.load(bytes(damaged))
             assert ours.keys() == theirs.keys()
             assert all(torch.equal(value.nan_to_num(), theirs[name].nan_to_num()) for name, value in ours.items())
+
+
+def test_the_ending_of_a_name_in_capitals(tmp_path):
+    shutil.copy(SHIPPED / 'model.safetensors', tmp_path / 'M.SAFETENSORS')
+    assert open_weights(tmp_path / 'M.SAFETENSORS').tensors.keys() == load_file(SHIPPED / 'model.safetensors').keys()
+
+
+def test_a_file_under_the_name_of_another_format(tmp_path):
+    shutil.copy(SHIPPED / 'model.safetensors', tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match=r'it is no plain pickle\. .* under a name that ends in \.safetensors') as error:
+        open_weights(tmp_path / 'x.pth')
+    assert 'weights_only' not in str(error.value)
+
+
+def test_features_of_a_file_with_a_classifier():
+    with pytest.raises(
+        ValueError, match=r'fc\.weight has 10 rows, .* declared to have num_classes=0.* leave --num-classes out'
+    ):
+        create_loaded(SMALL, SHIPPED / 'model.safetensors', num_classes=0)

@@ -253,9 +253,10 @@ def test_a_server_that_is_not_there(server, cache, monkeypatch, capsys):
     assert 'cannot be fetched: ConnectError: ' in error and PAGE in error and f'`timm-3g get {PLAIN} --from FILE`' in error
 
 
-def test_offline_mode_is_named(server, cache, monkeypatch, capsys):
+@pytest.mark.parametrize('key', [PLAIN, DRIVE])
+def test_offline_mode_is_named(server, cache, monkeypatch, capsys, key):
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
-    assert get(PLAIN) == 1
+    assert get(key) == 1
     assert 'HF_HUB_OFFLINE is set' in last_line(capsys) and not server.requests
 
 
