@@ -226,7 +226,7 @@ def test_weights_of_a_tag(job, tmp_path, capsys):
             '--input-img-mode must be L or RGB with a corruption',
         ),
         (['--batch-size', '0'], '--batch-size must be at least 1; got 0'),
-        (['--num-classes', '0'], 'These are not weights of this network. Unknown names: fc.bias, fc.weight'),
+        (['--num-classes', '0'], 'fc.weight has 7 rows, but these weights are declared to have num_classes=0'),
         (['--data-dir', ''], 'Name the data: a folder or tar file (data_dir), or a data set of timm (dataset)'),
     ],
 )

@@ -106,12 +106,12 @@ class Study:
         """Raise ValueError unless every run says what it must, and has a name of its own."""
         names: set[str] = set()
         for run in self.runs({}):
-            epochs = run.options.get('epochs')
-            if type(epochs) is not int or epochs < 1:
-                raise ValueError(f'The recipe must say epochs, an integer of at least 1; got {epochs!r:.80}.')
-            for key in ('model', 'train_split', 'val_split'):
-                if not isinstance(run.options.get(key), str) or not run.options[key]:
-                    raise ValueError(f'The recipe must say {key}, as text; got {run.options.get(key)!r:.80}.')
+            for key in ('model', 'epochs', 'train_split', 'val_split'):
+                value = run.options.get(key)
+                is_right = type(value) is int and value > 0 if key == 'epochs' else isinstance(value, str) and value
+                if not is_right:
+                    rule = 'an integer of at least 1' if key == 'epochs' else 'as text'
+                    raise ValueError(f'The recipe must say {key}, {rule}; got {value!r:.80}.')
             if run.name in names:
                 raise ValueError(
                     f'Two runs would have the name {run.name}. Name values of axes and grid that files tell apart.'

@@ -37,6 +37,10 @@ def parse_yaml(text: str | bytes, loader: type[Loader] = Loader) -> Any:
         content = yaml.load(text, loader)
     except RecursionError as error:
         raise ValueError('it is nested too deeply') from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f', in line {mark.line + 1}, column {mark.column + 1}' if mark else ''
+        raise ValueError(f'{error.problem or error.context}{where}') from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes in no encoding, a day that is none
         raise ValueError(' '.join(str(error).split())) from error
     left, todo = MOST_VALUES, [content]
@@ -64,7 +68,7 @@ def read_yaml(file: str | Path) -> Any:
     ...     read_yaml(file)
     ... except ValueError as error:
     ...     print(str(error).removeprefix(f'{file} '))
-    is no YAML that can be used: the key 'lr' stands twice in "...", line 1, column 1
+    is no YAML that can be used: the key 'lr' stands twice, in line 1, column 1
     """
     if not Path(file).is_file():
         raise FileNotFoundError(f'{file} is {"no file" if Path(file).exists() else "not there"}. Name a YAML file.')
