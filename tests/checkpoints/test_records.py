@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from timm_3g.__main__ import main
+from timm_3g.checkpoints import Record, open_weights
 from timm_3g.checkpoints import known_files as _known_files
-from timm_3g.checkpoints import open_weights
 from timm_3g.checkpoints import shipped as _shipped
 from timm_3g.checkpoints.description import description
 from timm_3g.checkpoints.function import function_of
@@ -86,6 +86,15 @@ def test_a_run_with_other_channels_and_no_size(tmp_path):
     torch.save({'state_dict': grey, 'args': args}, tmp_path / 'grey.pth')
     made = export(tmp_path / 'grey.pth', f'{SMALL}.grey', output=tmp_path / 'out')
     assert made.config['pretrained_cfg']['input_size'] == [1, 32, 32]
+
+
+def test_the_size_of_a_run_on_a_backbone():
+    """That of its backbone, and none where timm does not know it."""
+    run = {'model': 'gcp', 'in_chans': 1, 'model_kwargs': {'backbone': 'tf_efficientnet_b3'}}
+    assert description(Record(Path('last.pth.tar'), {}, {}, run), 'gcp') == {'input_size': (1, 300, 300)}
+    run['model_kwargs'] = {'backbone': 'net_of_mine'}
+    assert description(Record(Path('last.pth.tar'), {}, {}, run), 'gcp') == {}
+    assert description(Record(Path('last.pth.tar'), {}, {}, {**run, 'img_size': 64}), 'gcp') == {'input_size': (1, 64, 64)}
 
 
 def test_a_run_whose_pixels_are_no_numbers(tmp_path):

@@ -35,7 +35,7 @@ def test_the_hash_of_git():
 @pytest.mark.parametrize(
     ('yaml', 'said'),
     [
-        ('license: mit\nlicense: apache-2.0', "the key 'license' stands twice"),
+        ('license: mit\nlicense: apache-2.0', "the key 'license' stands twice, in line 3, column 1"),
         ('a: &x [*x]', 'more than 100,000 values'),
         ('a: ' + '[' * 3000, 'nested too deeply'),
         ('a: 2001-99-99', 'month must be in 1..12'),

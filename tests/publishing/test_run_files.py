@@ -83,7 +83,7 @@ def test_a_run_that_is_not_there(checkpoint, tmp_path, missing):
     ('name', 'content', 'message'),
     [
         ('args.yaml', b'[1, 2]', 'must be a mapping of options'),
-        ('args.yaml', b'a: [', 'cannot be read: while parsing'),
+        ('args.yaml', b'a: [', 'cannot be read: expected the node content'),
         ('args.yaml', b'\xff', 'cannot be read: .*utf-8'),
         ('summary.csv', b'\xff', 'cannot be read: .*utf-8'),
     ],

@@ -90,6 +90,7 @@ def test_options_are_chosen_on_held_out_images_for_each_arm():
         ({'recipe': {**RECIPE, 1: 2}}, 'The recipe: names of options must be text; got 1'),
         ({'arms': {'avg': {'note': date(2020, 1, 1)}}}, r'arm avg: note must be text, .*got datetime\.date\(2020'),
         ({'name': 3}, 'name: a name must be letters, .*got 3'),
+        ({'grid': {'lr': [date(2020, 1, 1)]}, 'grid_seeds': [9]}, r'grid: lr must be text, .*got \[datetime\.date\(2020'),
         ({'test_split': 5}, "test_split must be the name of a split, or '' for none; got 5"),
         ({'axes': {'aa': ['rand-m9', 'rand_m9']}}, 'Two runs would have the name avg-aa=rand_m9-s0'),
         ({'corruptions': 'jpeg-q20'}, "corruptions must be a list; got 'jpeg-q20'"),
@@ -111,6 +112,8 @@ def test_a_file(tmp_path):
         'recipe: recipes/short.yaml\noptions: {epochs: 5, model_kwargs: {num_iters: 7}}\n'
         'arms: {avg: , 3g: {gp: 3g}}\nseeds: [3]\n'
     )
+    (tmp_path / '2024.yaml').write_text('name: 2024\n' + (tmp_path / 'many.yaml').read_text())
+    assert read_study(tmp_path / '2024.yaml').name == '2024'
     study = read_study(tmp_path / 'many.yaml')
     assert study.name == 'many' and study.arms == {'avg': {}, '3g': {'gp': '3g'}}
     assert study.recipe == {**RECIPE, 'epochs': 5, 'model_kwargs': {'eps': 1e-6, 'num_iters': 7}}

@@ -136,6 +136,12 @@ def test_rows_of_two_states_of_a_study_are_not_averaged(tmp_path):
         report_study(tmp_path / 'results.csv')
 
 
+def test_rows_of_two_studies_are_not_compared(tmp_path):
+    write_results(tmp_path / 'results.csv', [*ROWS, replace(a_row('cov', 0, 50.0), study='other')])
+    with pytest.raises(ValueError, match=r'results\.csv has rows of poolings and of other\. Give each study a --results'):
+        report_study(tmp_path / 'results.csv')
+
+
 def test_all_arms_are_compared_with_the_first_or_with_none():
     rows = [*at({'epochs': 3}), *(row for row in at({'epochs': 9}) if row.run.arm != 'avg')]
     text = tables(rows)

@@ -1,6 +1,7 @@
 """YAML of strangers: a few lines can stand for more than fits in memory."""
 
 import pytest
+import yaml
 
 from timm_3g.utils.yaml_file import MOST_VALUES, parse_yaml, read_yaml
 
@@ -17,6 +18,35 @@ def test_aliases_count_as_often_as_they_stand():
     with pytest.raises(ValueError, match='more than 100,000 values'):
         parse_yaml(bomb(12))
     assert len(parse_yaml('[' + 'x,' * (MOST_VALUES - 1) + ']')) == MOST_VALUES - 1
+
+
+def test_pairs_count_too():
+    with pytest.raises(ValueError, match='more than 100,000 values'):
+        parse_yaml(f'd: &d [{",".join("1" * 900)}]\ne: !!pairs [{",".join(["x: *d"] * 900)}]')
+
+
+def test_many_keys_are_read_in_linear_time():
+    assert len(parse_yaml(''.join(f'k{i}: 1\n' for i in range(4000)))) == 4000
+
+
+@pytest.mark.parametrize(
+    'text',
+    ['a: &a {p: 1}\nx: {b: &b {<<: *a, p: 2}}\nc: {<<: *b}', "{1: a, '1': b}", 'a: &a {p: 1}\nb: {<<: [*a, *a], p: 2}'],
+    ids=['merged', 'types', 'list'],
+)
+def test_what_stands_once(text):
+    assert parse_yaml(text) == yaml.safe_load(text)
+
+
+@pytest.mark.parametrize('text', ['!!bool x', '!!timestamp x', '!!int ""', ':'.join('1' * 200) + '.0'])
+def test_values_that_are_none_of_their_type(text):
+    with pytest.raises(ValueError, match='it has a value that is none of its type'):
+        parse_yaml(f'a: {text}')
+
+
+def test_both_halves_of_a_message():
+    with pytest.raises(ValueError, match='expected a single document in the stream but found another document, in line 2'):
+        parse_yaml('a: 1\n---\nb: 2\n')
 
 
 def test_a_file_is_named(tmp_path):

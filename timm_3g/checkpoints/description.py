@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from timm.models import resolve_pretrained_cfg
+from timm.models import get_pretrained_cfg
 
 from timm_3g.utils.numbers import is_finite
 
-from .function import is_ours
+from .function import defaults_of, is_ours
 from .integrity import CONFIG, WEIGHTS, read_config
 from .record import Record
 
@@ -51,10 +51,18 @@ def description(record: Record, arch: str) -> dict[str, Any]:
     given = {name: _plain(stated.get(name, began_with.get(name))) for name in PREPROCESSING}
     if 'input_size' not in stated and stated.keys() & {'img_size', 'in_chans'}:
         before = given['input_size'] if _is_size(given['input_size']) else None
-        size = before or resolve_pretrained_cfg(arch).input_size
-        sides = (stated['img_size'],) * 2 if 'img_size' in stated else size[1:]
-        given['input_size'] = (stated.get('in_chans', 3), *sides)
+        size = before or _size_of(arch, args)
+        sides = (stated['img_size'],) * 2 if 'img_size' in stated else size[1:] if size else None
+        given['input_size'] = (stated.get('in_chans', 3), *sides) if sides else None
     return _checked_description({name: value for name, value in given.items() if not _is_empty(value)}, file)
+
+
+def _size_of(arch: str, args: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    """The size of the images of an architecture, or of the backbone that a run gave it. None where timm does not know it."""
+    more = args.get('model_kwargs')
+    backbone = {**defaults_of(arch), **(more if isinstance(more, Mapping) else {})}.get('backbone', arch)
+    cfg = get_pretrained_cfg(backbone) if isinstance(backbone, str) else None
+    return cfg.input_size if cfg else None
 
 
 def check_config(folder: Path) -> None:

@@ -72,8 +72,8 @@ def _resolve(arch: str, kwargs: Mapping[str, Any]) -> PretrainedCfg:
         other = [key for key in ('file', *ELSEWHERE) if isinstance(overlay, dict) and overlay.get(key)]
         if other:
             raise ValueError(
-                f'pretrained_cfg_overlay has {", ".join(other)}, which names other weights than {given["source"]}: does. timm '
-                f'would not load them. Leave out one of the two: {arch} is the name of the architecture alone.'
+                f'pretrained_cfg_overlay has {", ".join(other)}, which names other weights than {given["source"]}: does. Leave '
+                f'it out, or name the architecture alone: create_model({arch!r}, ...).'
             )
     return resolve_pretrained_cfg(arch, given, overlay)
 

@@ -5,7 +5,9 @@ from typing import Any
 
 
 class UploadQuota:
-    """ASGI middleware: an upload is answered with 507 where the folder would hold more than so many bytes.
+    """ASGI middleware: an upload is answered with 507 where the folder might hold more than so many bytes.
+
+    Uploads that have begun count with all that they state, beside what of them is in the folder already.
 
     Args:
         app: what serves.

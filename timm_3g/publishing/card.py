@@ -57,7 +57,7 @@ def write_card(
         folder: what `timm_3g.export` or `timm_3g.get` wrote.
         card: a file of facts and prose. None for hub/<arch>.<tag>.md in the current folder, else the facts in the README.md
             that is there, else what config.json says.
-        license: license of the weights, an identifier of the Hub. It must not contradict the facts.
+        license: license of the weights, an identifier of the Hub. It must not contradict the facts of a file or of README.md.
         repo: ORG/NAME for the snippets. '' for ORG/<arch>.<tag>.
 
     Returns:
@@ -112,7 +112,7 @@ def make_card(
     said = source or (f'{readme} itself' if inside else 'config.json and the training run')
     print(f'timm-3g: facts of the card from {said}', file=sys.stderr)
     facts, prose = read_source(source) if source else inside or (facts_of_run(folder.config, training or {}), '')
-    if license and facts['license'] not in ('unknown', license):
+    if license and (source or inside) and facts['license'] not in ('unknown', license):
         raise ValueError(f'{said} says license: {facts["license"]}, and --license says {license}. Correct one of them.')
     facts['license'] = license or facts['license']
     if base_model:

@@ -54,7 +54,7 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     if not match:
         return {}, text
     try:
-        fields = parse_yaml(match[1], _Loader)
+        fields = parse_yaml(match[1], _Loader, first_line=2)
     except ValueError as error:
         raise ValueError(f'The front matter is not valid YAML: {error}.') from error
     if not isinstance(fields, dict | None):

@@ -58,6 +58,7 @@ class Study:
                     raise ValueError(f'{kind}: a name must be letters, digits and _ . + -; got {name!r:.80}.')
         if not self.arms:
             raise ValueError('arms must name at least one arm.')
+        self._require_plain_options()
         lists = [('seeds', self.seeds), ('grid_seeds', self.grid_seeds), ('corruptions', self.corruptions)]
         for kind, values in (*lists, *self.axes.items(), *self.grid.items()):
             if isinstance(values, str) or not isinstance(values, Sequence):
@@ -85,13 +86,13 @@ class Study:
             raise ValueError('corruptions are of the test images: name a test_split, or leave them out.')
         if not isinstance(self.test_split, str):
             raise ValueError(f"test_split must be the name of a split, or '' for none; got {self.test_split!r:.80}.")
-        self._require_plain_options()
         self._require_distinct_keys()
         self._require_runs()
 
     def _require_plain_options(self) -> None:
         """Raise ValueError for options that are no names and plain values, which a file of train.py and JSON can hold."""
-        for where, options in (('The recipe', self.recipe), *((f'The arm {name}', given) for name, given in self.arms.items())):
+        of_arms = ((f'The arm {name}', given) for name, given in self.arms.items() if isinstance(given, Mapping))
+        for where, options in (('The recipe', self.recipe), *of_arms, ('axes', self.axes), ('grid', self.grid)):
             for key, value in options.items():
                 if not isinstance(key, str):
                     raise ValueError(f'{where}: names of options must be text; got {key!r:.80}.')
@@ -219,9 +220,10 @@ def read_study(file: str | Path) -> Study:
     if content.get('test_split', '') is None:  # a key without a value
         content['test_split'] = ''
     shared = _mapping(file.parent / recipe) if recipe else {}
+    content['name'] = str(content.get('name', file.stem))  # YAML reads 2024 as a number
     arms = {str(arm): {} if given is None else given for arm, given in content.pop('arms').items()}
     try:
-        return Study(**{'name': file.stem, **content, 'recipe': _merged(shared, options), 'arms': arms})
+        return Study(**{**content, 'recipe': _merged(shared, options), 'arms': arms})
     except ValueError as error:
         raise ValueError(f'{file}: {error}') from error
 

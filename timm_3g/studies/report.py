@@ -71,6 +71,11 @@ def report_study(options: ReportOptions) -> Report:
     rows = read_results(results)
     if not rows:
         raise ValueError(f'{results} has no rows. Run the study first.')
+    others = sorted({row.study for row in rows} - {rows[0].study})
+    if others:
+        raise ValueError(
+            f'{results} has rows of {rows[0].study} and of {", ".join(others)}. Give each study a --results of its own.'
+        )
     try:
         name, text, cells = rows[0].study, tables(rows), cells_of(rows)
     except ValueError as error:

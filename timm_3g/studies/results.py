@@ -148,7 +148,7 @@ def _cell(value: Any) -> Any:
 
 def _row(line: Mapping[str, str]) -> Row:
     if None in line or None in line.values():
-        raise ValueError(f'it must have {len(line)} values')
+        raise ValueError(f'it must have {len(line.keys() - {None})} values')
     figures: dict[str, Any] = {name: _value(name, line.get(name, '')) for name in _TYPES}
     axes, choice, options = (_mapping(name, line[name]) for name in _JSON)
     study, phase, arm = line['study'], line['phase'], line['arm']

@@ -1,6 +1,5 @@
 """YAML of users and of strangers."""
 
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,24 @@ MOST_VALUES = 100_000  # with aliases counted as often as they stand: a few line
 class Loader(yaml.SafeLoader):
     """PyYAML's, but a key that stands twice is an error: PyYAML takes the last one without a word."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """The mapping of a node."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != '<<']
-        twice = next((key for key in keys if keys.count(key) > 1), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f'the key {twice!r} stands twice', node.start_mark)
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """The node of a mapping as it is written, before `<<` merges others into it."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != '<<'):
+            if (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f'the key {key.value!r} stands twice', key.start_mark)
+            seen.add((key.tag, key.value))
+        return node
 
 
-def parse_yaml(text: str | bytes, loader: type[Loader] = Loader) -> Any:
+def parse_yaml(text: str | bytes, loader: type[Loader] = Loader, first_line: int = 1) -> Any:
     """The content of YAML.
+
+    Args:
+        text: the YAML.
+        loader: what reads it.
+        first_line: the number of its first line, for messages.
 
     Raises:
         ValueError: it is no YAML, has a key twice, or stands for more than `MOST_VALUES` values.
@@ -39,14 +45,19 @@ def parse_yaml(text: str | bytes, loader: type[Loader] = Loader) -> Any:
         raise ValueError('it is nested too deeply') from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        where = f', in line {mark.line + 1}, column {mark.column + 1}' if mark else ''
-        raise ValueError(f'{error.problem or error.context}{where}') from error
+        where = f', in line {mark.line + first_line}, column {mark.column + 1}' if mark else ''
+        halves = (error.context, error.problem) if str(error.problem).startswith('but ') else (error.problem or error.context,)
+        raise ValueError(f'{" ".join(map(str, halves))}{where}') from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes in no encoding, a day that is none
         raise ValueError(' '.join(str(error).split())) from error
+    except (KeyError, AttributeError, IndexError, TypeError, OverflowError) as error:  # PyYAML's own, over a tag
+        raise ValueError(f'it has a value that is none of its type: {error!r}') from error
     left, todo = MOST_VALUES, [content]
     while todo:
         value = todo.pop()
-        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+        parts = (
+            [*value.keys(), *value.values()] if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        )
         left -= len(parts)
         if left < 0:
             raise ValueError(f'it has more than {MOST_VALUES:,} values, with aliases counted as often as they stand')
@@ -68,7 +79,7 @@ def read_yaml(file: str | Path) -> Any:
     ...     read_yaml(file)
     ... except ValueError as error:
     ...     print(str(error).removeprefix(f'{file} '))
-    is no YAML that can be used: the key 'lr' stands twice, in line 1, column 1
+    is no YAML that can be used: the key 'lr' stands twice, in line 2, column 1
     """
     if not Path(file).is_file():
         raise FileNotFoundError(f'{file} is {"no file" if Path(file).exists() else "not there"}. Name a YAML file.')
