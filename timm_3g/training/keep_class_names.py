@@ -51,7 +51,7 @@ def keep_class_names() -> Iterator[None]:
             numbers.update(_numbers_of(dataset))
             names[:] = _names_of(numbers)
             if numbers and outputs:
-                _compare(max(numbers.values()) + 1, outputs[0])
+                _require_outputs(max(numbers.values()) + 1, outputs[0])
             return dataset
         found = _numbers_of(dataset)
         if not numbers or all(numbers.get(name) == index for name, index in found.items()):
@@ -74,7 +74,7 @@ def keep_class_names() -> Iterator[None]:
         timm.models.create_model, timm.data.create_dataset, timm.utils.CheckpointSaver = create_model, create_dataset, saver
 
 
-def _compare(classes: int, outputs: int) -> None:
+def _require_outputs(classes: int, outputs: int) -> None:
     """Raise ValueError if the network has too few outputs for the classes, and say so if it has too many."""
     if classes > outputs:
         raise ValueError(
