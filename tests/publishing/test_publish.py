@@ -109,6 +109,12 @@ def test_three_channels_are_not_taken_for_granted(tmp_path):
     assert torch.equal(timm.create_model(f'local-dir:{folder}', pretrained=True).eval()(x), grey(x))
 
 
+def test_config_and_card_state_one_licence(tmp_path):
+    shipped = timm.get_pretrained_cfg(f'{SMALL}.cifar10').file
+    made = export(shipped, f'{SMALL}.mine', output=tmp_path / 'mine', license='mit')
+    assert made.config['pretrained_cfg']['license'] == 'mit' == split_front_matter(made.card)[0]['license']
+
+
 def test_dry_run_asks_no_network(hub, folder, capsys):
     assert publish(folder, '--dry-run', '--private') == 0
     out = capsys.readouterr().out

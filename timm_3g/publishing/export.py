@@ -196,7 +196,7 @@ def _difference(model: str, net: Any) -> str:
 
 
 def _describe(net: Any, tag: str, options: WeightsOptions) -> None:
-    """Write tag, image preparation and class names into the model's pretrained_cfg.
+    """Write tag, licence, image preparation and class names into the model's pretrained_cfg.
 
     Raises:
         ValueError: the number of means differs from the number of channels, or the class names are invalid.
@@ -204,6 +204,8 @@ def _describe(net: Any, tag: str, options: WeightsOptions) -> None:
     cfg = net.pretrained_cfg
     if tag:
         cfg['tag'] = tag
+    if options.license:  # config.json and the card say the same
+        cfg['license'] = options.license
     channels = cfg['input_size'][0]
     if options.img_size is not None:
         cfg.update(input_size=(channels, options.img_size, options.img_size), test_input_size=None)
