@@ -14,6 +14,7 @@ RECIPE = {
     'val_split': 'holdout',
     'model_kwargs': {'eps': 1e-6},
 }
+GRID = {'grid': {'lr': [0.1, 0.2]}, 'grid_seeds': [9]}
 ARMS = {'avg': {'gp': 'avg'}, '3g': {'gp': '3g', 'model_kwargs': {'num_iters': 3}}}
 
 
@@ -59,6 +60,31 @@ def test_options_are_chosen_on_held_out_images_for_each_arm():
     assert list(runs)[:8] == [run.name for arm in ARMS for run in study.grid_runs(arm, {})]
 
 
+def test_a_grid_at_one_place_chooses_for_all(tmp_path):
+    axes = {'epochs': [6, 2], 'fraction': [0.5, 1.0]}
+    study = a_study(axes=axes, grid_at={'epochs': 2}, **GRID)
+    names = [run.name for run in study.runs({})]
+    cells = [(epochs, fraction) for epochs in (6, 2) for fraction in (0.5, 1.0)]
+    assert names == [
+        *(f'grid-{arm}-epochs=2-fraction={f}-lr={lr}-s9' for f in (0.5, 1.0) for arm in ARMS for lr in (0.1, 0.2)),
+        *(f'{arm}-epochs={epochs}-fraction={f}-s{seed}' for epochs, f in cells for arm in ARMS for seed in (0, 1)),
+    ]
+    held_out = {name: 50.0 + ('lr=0.2' in name) * ('fraction=1.0' in name) for name in names}
+    chosen = {(run.epochs, run.fraction): run.options['lr'] for run in study.runs(held_out) if run.phase == 'final'}
+    assert chosen == {(6, 0.5): 0.1, (6, 1.0): 0.2, (2, 0.5): 0.1, (2, 1.0): 0.2}
+    tried = [run for run in a_study(axes={'epochs': [6]}, grid_at={'epochs': 3}, **GRID).runs({}) if run.phase == 'grid']
+    assert {run.epochs for run in tried} == {3} and len(tried) == 4, 'a place of the grid alone'
+    everywhere = a_study(axes=axes, **GRID)
+    assert sum(run.phase == 'grid' for run in everywhere.runs({})) == 16
+    same = {run.sha256 for run in everywhere.runs({})} & {run.sha256 for run in study.runs({})}
+    assert len(same) == len(names), 'its runs are those of a grid at every place'
+    (tmp_path / 'a.yaml').write_text(
+        'options: {model: a, epochs: 1, train_split: a, val_split: b}\narms: {a: }\nseeds: [0]\n'
+        'axes: {epochs: [6]}\ngrid: {lr: [1]}\ngrid_seeds: [9]\ngrid_at: {epochs: 2}\n'
+    )
+    assert [run.epochs for run in read_study(tmp_path / 'a.yaml').runs({})] == [2, 6]
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
@@ -83,6 +109,17 @@ def test_options_are_chosen_on_held_out_images_for_each_arm():
         ({'arms': {'avg': {'fraction': 0.5}}}, 'fraction can only be an axis'),
         ({'recipe': {**RECIPE, 'fraction': 0.5}}, 'fraction can only be an axis'),
         ({'axes': {'lr': [1]}, 'grid': {'lr': [1]}, 'grid_seeds': [9]}, 'lr is an axis and in the grid'),
+        (
+            {'grid_at': {'lr': 1}, **GRID},
+            r"'lr' must be an axis, and the study needs a grid; got axes \[\], grid over \['lr'\]",
+        ),
+        (
+            {'grid_at': {'epochs': 1}, 'axes': {'epochs': [2]}},
+            r"'epochs' must be an axis, .*got axes \['epochs'\], grid over \[\]",
+        ),
+        ({'grid_at': {'fraction': 2}, 'axes': {'fraction': [1]}, **GRID}, r'fraction must be in \(0, 1\]; got 2'),
+        ({'grid_at': {'epochs': 'a'}, 'axes': {'epochs': [1]}, **GRID}, "must say epochs, an integer of at least 1; got 'a'"),
+        ({'grid_at': {'epochs': date(2020, 1, 1)}, 'axes': {'epochs': [1]}, **GRID}, r'grid_at: epochs must be text'),
         ({'recipe': {'model': 'resnet18_3g'}}, 'The recipe must say epochs'),
         ({'recipe': {**RECIPE, 'epochs': 'two'}}, "must say epochs, an integer of at least 1; got 'two'"),
         ({'recipe': {**RECIPE, 'epochs': 0}}, 'must say epochs, an integer of at least 1; got 0'),
@@ -129,6 +166,7 @@ def test_a_file(tmp_path):
         ('arms: [a]\nseeds: [0]', r"arms must map names to values; got \['a'\]"),
         ('arms: {a: }\nseeds: [0]\noptions: 3', 'options must map names to values; got 3'),
         ('arms: {a: }\nseeds: [0]\nrecipe: 3', 'recipe must name a YAML file; got 3'),
+        ('arms: {a: }\nseeds: [0]\ngrid_at: 3', 'grid_at must map names to values; got 3'),
         ('- a', 'must map names to values; it holds list'),
         ('a: [', 'is no YAML'),
         ('arms: {a: }\nseeds: [0]', r'bad\.yaml: The recipe must say model'),

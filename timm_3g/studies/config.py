@@ -26,14 +26,16 @@ class Study:
         seeds: of the runs that count.
         axes: option -> values: every arm is run at every combination. `fraction` takes a share of the training images.
         grid: option -> values: the points that are tried for every arm at every combination.
+        grid_at: axis -> the value at which the grid is tried, of the axis or another one. The choice serves all values of the
+            axis: with {'epochs': 2}, runs of two epochs choose the rate of longer ones.
         grid_seeds: of the runs that serve to choose a point. None of `seeds`.
         test_split: of the data, evaluated once after each run that counts.
         corruptions: of the test images (`timm_3g.data.Corrupt`), each evaluated once after each run that counts.
 
     Raises:
         ValueError: a name that cannot be that of a file, no arm or seed, a repeated value, a grid without seeds of its own, a
-            fraction outside (0, 1], no such corruption, corruptions without a test_split, a key that two places set, a recipe
-            without model, epochs, train_split or val_split.
+            grid_at without a grid or of no axis, a fraction outside (0, 1], no such corruption, corruptions without a
+            test_split, a key that two places set, a recipe without model, epochs, train_split or val_split.
 
     >>> recipe = {'model': 'resnet10_mini_3g', 'epochs': 2, 'train_split': 'train', 'val_split': 'holdout'}
     >>> study = Study('poolings', recipe, {'avg': {'gp': 'avg'}, '3g': {'gp': '3g'}}, seeds=[0, 1])
@@ -48,6 +50,7 @@ class Study:
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     grid_seeds: Sequence[int] = ()
+    grid_at: Mapping[str, Any] = field(default_factory=dict)
     test_split: str = 'test'
     corruptions: Sequence[str] = ()
 
@@ -77,7 +80,13 @@ class Study:
         for name, options in self.arms.items():
             if not isinstance(options, Mapping):
                 raise ValueError(f'The arm {name} must map options of train.py to values; got {options!r:.80}.')
-        for fraction in self.axes.get(FRACTION, ()):
+        for key in self.grid_at:
+            if key not in self.axes or not self.grid:
+                raise ValueError(
+                    f'grid_at says where on the axes the grid is tried: {key!r:.80} must be an axis, and the study needs a '
+                    f'grid; got axes {list(self.axes)}, grid over {list(self.grid)}.'
+                )
+        for fraction in (*self.axes.get(FRACTION, ()), *([self.grid_at[FRACTION]] if FRACTION in self.grid_at else [])):
             if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction <= 1:
                 raise ValueError(f'{FRACTION} must be in (0, 1]; got {fraction!r:.80}.')
         if len({Corrupt(name) for name in self.corruptions}) < len(self.corruptions):
@@ -92,7 +101,8 @@ class Study:
     def _require_plain_options(self) -> None:
         """Raise ValueError for options that are no names and plain values, which a file of train.py and JSON can hold."""
         of_arms = ((f'The arm {name}', given) for name, given in self.arms.items() if isinstance(given, Mapping))
-        for where, options in (('The recipe', self.recipe), *of_arms, ('axes', self.axes), ('grid', self.grid)):
+        of_study = (('axes', self.axes), ('grid', self.grid), ('grid_at', self.grid_at))
+        for where, options in (('The recipe', self.recipe), *of_arms, *of_study):
             for key, value in options.items():
                 if not isinstance(key, str):
                     raise ValueError(f'{where}: names of options must be text; got {key!r:.80}.')
@@ -138,8 +148,9 @@ class Study:
         return [(arm, point) for point in _product(self.axes) for arm in self.arms]
 
     def grid_runs(self, arm: str, axes: Mapping[str, Any]) -> list[Run]:
-        """The runs from which the options of one cell are chosen. [] without a grid."""
-        return [self._run(GRID, arm, axes, point, seed) for point in _product(self.grid) for seed in self.grid_seeds]
+        """The runs from which the options of one cell are chosen. [] without a grid. With `grid_at`, cells share them."""
+        where = {**axes, **self.grid_at}
+        return [self._run(GRID, arm, where, point, seed) for point in _product(self.grid) for seed in self.grid_seeds]
 
     def final_runs(self, arm: str, axes: Mapping[str, Any], choice: Mapping[str, Any]) -> list[Run]:
         """The runs of one cell that count."""
@@ -151,8 +162,8 @@ class Study:
         Args:
             held_out: name of a run -> accuracy on the held-out images, of the runs that are done.
         """
-        for arm, axes in self.cells:
-            yield from self.grid_runs(arm, axes)
+        of_grid = (run for arm, axes in self.cells for run in self.grid_runs(arm, axes))
+        yield from {run.label: run for run in of_grid}.values()
         for arm, axes in self.cells:
             yield from self.final_runs(arm, axes, self.chosen(arm, axes, held_out) or next(_product(self.grid)))
 
@@ -211,7 +222,7 @@ def read_study(file: str | Path) -> Study:
     for key in ('arms', 'seeds'):
         if key not in content:
             raise ValueError(f'{file} must have {key}.')
-    for key in ('arms', 'axes', 'grid', 'options'):
+    for key in ('arms', 'axes', 'grid', 'grid_at', 'options'):
         if not isinstance(content.get(key, {}), Mapping):
             raise ValueError(f'{file}: {key} must map names to values; got {content[key]!r:.80}.')
     recipe, options = content.pop('recipe', None), content.pop('options', {})

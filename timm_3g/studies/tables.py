@@ -214,17 +214,28 @@ def spread(values: Sequence[float]) -> str:
 
 def _grid(tried: Sequence[Row], cells: Sequence[Cell]) -> str:
     """Every point that was tried for every arm, the chosen one in bold."""
-    chosen = {(as_json(cell.axes), cell.arm): as_json(cell.rows[0].run.choice) for cell in cells}
+    places = {id(cell): _place(cell, tried) for cell in cells}
+    chosen = {(places[id(cell)], cell.arm, as_json(cell.rows[0].run.choice)) for cell in cells}
+    elsewhere = dict.fromkeys(cell.title for cell in cells if places[id(cell)] not in (None, as_json(cell.axes)))
     points: dict[tuple[str, str, str], list[Row]] = {}
     for row in tried:
         points.setdefault((as_json(row.run.axes), row.run.arm, as_json(row.run.choice)), []).append(row)
     lines = ['| arm | tried | held-out top-1, % |', '| --- | --- | ---: |']
-    for (axes, arm, choice), found in points.items():
-        first = found[0]
-        where = ', '.join(f'{key} {value}' for key, value in {**first.run.axes, **first.run.choice}.items())
-        bold = '**' if chosen.get((axes, arm)) == choice else ''
-        lines.append(_line(arm, f'{bold}{where}{bold}', spread([row.figures.val_top1 for row in found])))
-    return 'Options were chosen on the held-out images, the best of these points for each arm:\n\n' + '\n'.join(lines)
+    for point, found in points.items():
+        first = found[0].run
+        where = ', '.join(f'{key} {value}' for key, value in {**first.axes, **first.choice}.items())
+        bold = '**' if point in chosen else ''
+        lines.append(_line(first.arm, f'{bold}{where}{bold}', spread([row.figures.val_top1 for row in found])))
+    more = f', also for {"; ".join(elsewhere)}' if elsewhere else ''
+    return f'Options were chosen on the held-out images, the best of these points for each arm{more}:\n\n' + '\n'.join(lines)
+
+
+def _place(cell: Cell, tried: Sequence[Row]) -> str | None:
+    """Where on the axes the options of a cell were tried: its own place, or with `grid_at` the nearest one."""
+    places = [row.run.axes for row in tried if row.run.arm == cell.arm]
+    if not places:
+        return None
+    return as_json(max(places, key=lambda axes: sum(axes.get(key) == value for key, value in cell.axes.items())))
 
 
 def _source(rows: Sequence[Row]) -> str:
