@@ -6,6 +6,8 @@ import torch
 from common import SMALL
 from torch.nn import functional as F
 
+from timm_3g.benchmarks import benchmark
+from timm_3g.training.curves import draw_run_curves
 from timm_3g.training.digits_demo import demo, load_digits
 from timm_3g.training.plot import draw_curves
 
@@ -37,6 +39,16 @@ def test_an_output_that_cannot_be_written_is_said_before_the_training(tmp_path, 
     (tmp_path / 'a.png').mkdir()
     with pytest.raises(OSError, match='cannot be written'):
         demo(pools=['avg'], epochs=1, output=tmp_path / 'a.png')
+
+
+def test_outputs_may_be_text(tmp_path):
+    demo(pools=[], epochs=1, output=str(tmp_path / 'a.png'))
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'summary.csv').write_text('epoch,train_loss\n0,2.0\n')
+    draw_run_curves([str(tmp_path / 'run')], output=str(tmp_path / 'b.png'))
+    small = {'device': 'cpu', 'pool': 'isqrt', 'dim': 16, 'size': 4, 'batch_size': [2]}
+    benchmark(sections=['memory'], output=str(tmp_path / 'c'), **small)
+    assert {'a.png', 'b.png'} < {file.name for file in tmp_path.iterdir()} and (tmp_path / 'c' / 'benchmark.csv').is_file()
 
 
 def test_names_of_runs_are_drawn_as_they_are(tmp_path, monkeypatch):

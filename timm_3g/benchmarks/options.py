@@ -74,7 +74,7 @@ class BenchmarkOptions:
     """
 
     sections: Sequence[str] = tuple(SECTIONS)
-    output: Path | None = None
+    output: Path | str | None = None
     device: str | None = None
     threads: int | None = None
     runs: int = 15

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import timm
 import torch
@@ -48,10 +49,11 @@ def benchmark(options: BenchmarkOptions) -> Report:
     True
     """
     device = device_of(options.device)
-    _check(options, device)
+    output = Path(options.output) if options.output else None
+    _check(options, device, output)
     measures = {name: importlib.import_module(f'.sections.{name}', __package__).measure for name in options.sections}
     with _settings(options, device):
-        report = Report(describe(device, options.tf32), options.output, options.sections)
+        report = Report(describe(device, options.tf32), output, options.sections)
         bench = Bench.of(options, device, report)
         if options.on_progress:
             options.on_progress(report)
@@ -66,10 +68,10 @@ def benchmark(options: BenchmarkOptions) -> Report:
     return report
 
 
-def _check(options: BenchmarkOptions, device: torch.device) -> None:
+def _check(options: BenchmarkOptions, device: torch.device, output: Path | None) -> None:
     """Raise now what would else be raised after a section: an unknown pooling or model, a folder, too few positions."""
-    if options.output:
-        require_writable_folder(options.output)
+    if output:
+        require_writable_folder(output)
     if 'fit' in options.sections and options.size**2 <= options.fit_dim:
         raise OptionError(
             'fit_dim',

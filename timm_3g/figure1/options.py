@@ -36,7 +36,7 @@ class Figure1Options(ModelOptions):
     """
 
     images: Path | str | Sequence[Path | str]
-    output: Path = Path('figure1')
+    output: Path | str = Path('figure1')
     parts: Sequence[str] = ('densities', 'spectra', 'chain')
     layers: Sequence[str] | None = None
     channels: Sequence[int] | None = None

@@ -26,9 +26,9 @@ class ReportOptions:
     True
     """
 
-    results: Path
-    page: Path | None = None
-    pictures: Path | None = None
+    results: Path | str
+    page: Path | str | None = None
+    pictures: Path | str | None = None
 
 
 @dataclass(frozen=True)

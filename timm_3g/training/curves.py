@@ -35,8 +35,8 @@ class CurvesOptions:
     ValueError: The runs must have different names; got run, run.
     """
 
-    runs: Sequence[Path]
-    output: Path = Path('curves.png')
+    runs: Sequence[Path | str]
+    output: Path | str = Path('curves.png')
     title: str = ''
 
     def __post_init__(self) -> None:
@@ -102,13 +102,12 @@ def draw_run_curves(options: CurvesOptions) -> dict[str, RunSummary]:
     """
     from .plot import draw_curves
 
-    require_picture(Path(options.output))
+    output = Path(options.output)
+    require_picture(output)
     runs = {name_of_run(folder): read_summary(folder) for folder in options.runs}
     panels = {label: {name: run.column(column) for name, run in runs.items()} for column, label in COLUMNS.items()}
     shown = {label: lines for label, lines in panels.items() if any(math.isfinite(y) for line in lines.values() for y in line)}
-    draw_curves(
-        shown or panels, options.title, options.output, {name: [epoch + 1 for epoch in run.rows] for name, run in runs.items()}
-    )
+    draw_curves(shown or panels, options.title, output, {name: [epoch + 1 for epoch in run.rows] for name, run in runs.items()})
     return runs
 
 

@@ -40,7 +40,7 @@ class DemoOptions:
     pools: Sequence[str] = ('3g', 'avg')
     epochs: int = 6
     seed: int = 0
-    output: Path | None = None
+    output: Path | str | None = None
 
     def __post_init__(self) -> None:
         require_at_least(1, epochs=self.epochs)
@@ -99,7 +99,7 @@ def demo(options: DemoOptions) -> DemoReport:
     if options.output:
         from .plot import draw_curves
 
-        require_picture(options.output)
+        require_picture(Path(options.output))
     train_x, train_y, test_x, test_y = load_digits(options.seed)
     results = []
     with tqdm(total=len(options.pools) * options.epochs, unit='epoch', leave=False) as bar:
@@ -108,7 +108,7 @@ def demo(options: DemoOptions) -> DemoReport:
             results.append(_train(pool, train_x, train_y, test_x, test_y, options.epochs, options.seed, bar.update))
     if options.output:
         curves = {result.pool: result.accuracy for result in results}
-        draw_curves({'held-out accuracy, %': curves}, f'{MODEL} on scikit-learn digits', options.output)
+        draw_curves({'held-out accuracy, %': curves}, f'{MODEL} on scikit-learn digits', Path(options.output))
     return DemoReport(len(train_y), len(test_y), results)
 
 
