@@ -38,6 +38,28 @@ def test_torch_tells_whether_a_transform_is_active():
     assert compat.transforms_active() is False, hint
 
 
+def test_legacy_batches():
+    hint = 'torch has changed _C._functorch.is_legacy_batchedtensor: adapt compat.is_legacy_batched.'
+    assert hasattr(torch._C._functorch, 'is_legacy_batchedtensor'), hint
+    seen = []
+
+    class Identity(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            seen.append(compat.is_legacy_batched(grad))
+            return grad
+
+    x = torch.ones(2, requires_grad=True)
+    y = Identity.apply(x)
+    torch.autograd.grad(y, x, torch.eye(2), is_grads_batched=True, retain_graph=True)
+    torch.autograd.grad(y, x, torch.ones(2))
+    assert seen == [True, False], hint
+
+
 @pytest.mark.parametrize('register', ['register_forward_hook', 'register_forward_pre_hook'])
 def test_torch_lists_forward_hooks(register):
     hint = 'torch has changed Module._forward_hooks or Module._forward_pre_hooks: adapt compat.has_forward_hooks.'

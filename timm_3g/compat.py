@@ -28,6 +28,14 @@ def transforms_active() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def is_legacy_batched(x: Tensor) -> bool:
+    """Whether x is a batch in `torch.autograd.grad(is_grads_batched=True)` or `torch.autograd.functional` with vectorize=True.
+
+    These have a vmap of their own, which `transforms_active` does not see. torch has no public name for this question.
+    """
+    return torch._C._functorch.is_legacy_batchedtensor(x)
+
+
 def has_forward_hooks(module: nn.Module) -> bool:
     """Whether forward hooks or forward pre-hooks are registered. torch can register and remove hooks but not list them."""
     return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -48,3 +48,9 @@ def test_gaussian_embedding_blocks():
 def test_gradcheck(function):
     x = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(function, x)
+
+
+@pytest.mark.parametrize('eps', [-1.0, float('nan')])
+def test_an_eps_below_zero(eps):
+    with pytest.raises(ValueError, match=f'eps must not be negative; got {eps}'):
+        covariance(torch.ones(2, 3), eps=eps)

@@ -156,3 +156,16 @@ def test_no_steps_are_refused():
         sqrt_covariance(torch.rand(1, 3, 4), 0)
     with pytest.raises(ValueError, match=r'eps not negative; got 5 and -0\.1'):
         sqrt_covariance(torch.rand(1, 3, 4), eps=-0.1)
+
+
+@pytest.mark.parametrize('function', [sqrtm_newton_schulz, sqrtm_eigh])
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.int64])
+def test_half_precision_is_refused(function, dtype):
+    with pytest.raises(TypeError, match=f'{function.__name__} takes float32 or float64 matrices; got {dtype}'):
+        function(torch.zeros(2, 2, dtype=dtype))
+
+
+def test_the_floor_of_the_exact_root():
+    assert torch.equal(sqrtm_eigh(torch.zeros(2, 2)), 1e-15 * torch.eye(2))
+    small = torch.diag(torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(sqrtm_eigh(small)[1, 1], torch.tensor(1.2e-7).sqrt())

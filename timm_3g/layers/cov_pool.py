@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from timm_3g.ops import in_transform
+from timm_3g.ops import has_tangent, in_transform
 
 from .matrix_root import create_root
 from .paper import Paper
-from .reweight import THREE_G, Reweight2d, ReweightURMv1, ReweightURMv2
+from .reweight import THREE_G, Reweight2d, ReweightURMv1, ReweightURMv2, check_beta
 from .second_order_pool import SecondOrderPool2d
 from .vectorize import SymToVec
 
@@ -55,8 +55,8 @@ def channels_last_on_cpu(x: Tensor) -> Tensor:
         return x
     if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
         return x.contiguous(memory_format=torch.channels_last)
-    # vmap has no memory formats
-    return x if in_transform() else x.contiguous(memory_format=torch.channels_last)
+    # vmap has no memory formats, nor has the one that torch.autograd.functional puts around forward mode
+    return x if in_transform() or has_tangent(x) else x.contiguous(memory_format=torch.channels_last)
 
 
 torch.fx.wrap('channels_last_on_cpu')
@@ -93,7 +93,7 @@ class CovPool2d(SecondOrderPool2d):
         reweight: a key of REWEIGHTS, or None for no re-weighting.
         num_reweights: T, the number of blocks, >= 0. None: one block if reweight is given, else 0.
         reweight_beta: shape parameter of the power in eq. (13), 0 for no power. It applies to reweight '3g' alone.
-        num_iters: number of steps of 'newton_schulz', >= 1.
+        num_iters: number of steps of 'newton_schulz', 1 to 60.
         centered: subtract the mean, as the authors' code does. False computes X X^T / N, as the text of the 3G paper says.
         eps: added to the diagonal of Sigma, >= 0. Trained weights fit one value alone.
         triangle: 'lower', 'upper' or 'full'. Trained weights fit one order alone.
@@ -134,6 +134,7 @@ class CovPool2d(SecondOrderPool2d):
             num_reweights = 0 if reweight is None else 1
         if num_reweights < 0:
             raise ValueError(f'num_reweights must be 0 or more; got {num_reweights}.')
+        check_beta(reweight_beta)
         if reweight is None and num_reweights > 0:
             raise ValueError(f'num_reweights={num_reweights} needs a reweight: one of {", ".join(REWEIGHTS)}.')
         self.eps = float(eps)

@@ -113,6 +113,12 @@ class PositionReweight2d(nn.Module):
         fold_batch_norms(self)
 
 
+def check_beta(beta: float) -> None:
+    """Raise ValueError for a shape parameter of the power in eq. (13) that is out of range."""
+    if not 0.0 <= beta <= 1.0:
+        raise ValueError(f'reweight_beta must be in [0, 1], 0 for no power; got {beta}.')
+
+
 class Reweight2d(PositionReweight2d):
     """One unrolled re-weighting step of 3G-Net, as the authors' code computes it: two (B, d, H, W) to one.
 
@@ -142,8 +148,7 @@ class Reweight2d(PositionReweight2d):
 
     def __init__(self, dim: int, beta: float = 0.0, **dd: Any) -> None:
         super().__init__()
-        if not 0.0 <= beta <= 1.0:
-            raise ValueError(f'reweight_beta must be in [0, 1], 0 for no power; got {beta}.')
+        check_beta(beta)
         self.beta = float(beta)
         self.conv_a, self.bn_a = conv1x1(dim, dim, **dd), nn.BatchNorm2d(dim, **dd)
         self.conv_b, self.bn_b = conv1x1(dim, dim, **dd), nn.BatchNorm2d(dim, **dd)

@@ -1,6 +1,7 @@
 """Pure functions of tensors, without parameters, state or timm. Everything else in the package builds on them."""
 
 from ._dispatch import autocast_dtype as autocast_dtype
+from ._dispatch import has_tangent as has_tangent
 from ._dispatch import in_transform as in_transform
 from ._dispatch import is_ordinary as is_ordinary
 from ._dispatch import is_symbolic as is_symbolic

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from timm_3g.compat import transforms_active
+from timm_3g.compat import is_legacy_batched, transforms_active
 
 
 def is_symbolic(x: Tensor) -> bool:
@@ -34,9 +34,27 @@ def is_ordinary(x: Tensor) -> bool:
     >>> is_ordinary(torch.ones(2)), is_ordinary(torch.ones(2, device='meta'))
     (True, False)
     """
-    if type(x) not in (Tensor, torch.nn.Parameter) or x.is_meta or in_transform():
-        return False
-    return torch.autograd.forward_ad.unpack_dual(x).tangent is None
+    return type(x) in (Tensor, torch.nn.Parameter) and not (x.is_meta or in_transform() or has_tangent(x))
+
+
+def has_tangent(x: Tensor) -> bool:
+    """Whether x carries a derivative in forward mode. False while torch.compile traces, which does not trace this question.
+
+    >>> with torch.autograd.forward_ad.dual_level():
+    ...     has_tangent(torch.autograd.forward_ad.make_dual(torch.ones(2), torch.ones(2)))
+    True
+    """
+    return not torch.compiler.is_compiling() and torch.autograd.forward_ad.unpack_dual(x).tangent is not None
+
+
+def is_batched(x: Tensor) -> bool:
+    """Whether x stands for a batch of tensors, in vmap or in the vectorized forms of torch.autograd.
+
+    >>> x = torch.ones(2, requires_grad=True)
+    >>> is_batched(x)
+    False
+    """
+    return in_transform() or is_legacy_batched(x)
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:

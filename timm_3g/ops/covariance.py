@@ -24,10 +24,13 @@ def covariance(x: Tensor, centered: bool = True, eps: float = 0.0) -> Tensor:
     Args:
         x: features (..., d, N), N >= 1.
         centered: subtract the mean over N first.
-        eps: added to the diagonal. Trained weights fit one value alone.
+        eps: added to the diagonal, >= 0. Trained weights fit one value alone.
 
     Returns:
         (..., d, d), in the dtype of x, with or without autocast. For N = 1 and centered: eps * I.
+
+    Raises:
+        ValueError: eps is negative or NaN.
 
     >>> x = torch.tensor([[1.0, 3.0], [0.0, 4.0]])
     >>> covariance(x)
@@ -37,6 +40,8 @@ def covariance(x: Tensor, centered: bool = True, eps: float = 0.0) -> Tensor:
     """
     if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
         return _covariance(x, centered, eps)
+    if not eps >= 0:
+        raise ValueError(f'eps must not be negative; got {eps}.')
     with without_autocast(x):
         return _covariance(x, centered, eps)
 

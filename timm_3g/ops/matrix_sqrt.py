@@ -33,7 +33,10 @@ def sqrtm_newton_schulz(cov: Tensor, num_iters: int = 5) -> Tensor:
         gradient. NaN gives NaN.
 
     Raises:
+        TypeError: cov is in half precision, or no floating point.
         ValueError: num_iters is below 1.
+
+    In float32 rounding grows with the steps: 4e-5 after 15 on 256 channels and 49 positions, 9e-3 after 25, and NaN after 30.
 
     >>> cov = torch.diag(torch.tensor([0.9, 0.1]))
     >>> sqrtm_newton_schulz(cov).diagonal()
@@ -45,15 +48,17 @@ def sqrtm_newton_schulz(cov: Tensor, num_iters: int = 5) -> Tensor:
         raise ValueError(f'num_iters must be at least 1; got {num_iters}.')
     if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
         return _steps(cov, num_iters)
+    _require_wide(cov, 'sqrtm_newton_schulz')
     with without_autocast(cov):
         return _steps(cov, num_iters)
 
 
 def _steps(cov: Tensor, num_iters: int) -> Tensor:
-    # A trace below 1e-30 belongs to a constant map (activations under 1e-15) and is not divided by. The bound is far above
-    # float32's smallest normal number, so the backward of the division stays finite too.
+    # A trace below 1e-30 belongs to a constant map (activations under 1e-15) and is not divided by. The derivative of a
+    # division squares the divisor: the square of 1e-30 is 0 in float32, and that of 1e20 infinite. So the root divides, twice.
     trace = cov.diagonal(dim1=-2, dim2=-1).sum(-1).unsqueeze(-1).unsqueeze(-1).clamp(min=1e-30)
-    a = cov / trace
+    scale = trace.sqrt()
+    a = cov / scale / scale
     eye15 = 1.5 * torch.eye(cov.shape[-1], device=cov.device, dtype=cov.dtype)
     # The first step with Z_0 = I costs one product, and the last step needs no Z: 12 products for five steps, not 15.
     z = eye15 - 0.5 * a
@@ -63,7 +68,12 @@ def _steps(cov: Tensor, num_iters: int) -> Tensor:
         y = torch.matmul(y, t)
         if step < num_iters - 1:
             z = torch.matmul(t, z)
-    return y * trace.sqrt()
+    return y * scale
+
+
+def _require_wide(cov: Tensor, name: str) -> None:
+    if cov.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f'{name} takes float32 or float64 matrices; got {cov.dtype}. Call cov.float() first.')
 
 
 def slope_at_zero(num_iters: int) -> float:
@@ -77,9 +87,10 @@ def slope_at_zero(num_iters: int) -> float:
 def sqrtm_eigh(cov: Tensor) -> Tensor:
     """Matrix square root by eigendecomposition, with a floor under small eigenvalues.
 
-        cov = U diag(l) U^T;   returns U diag(sqrt(max(l, f))) U^T,   f = eps * max(l), eps of the dtype
+        cov = U diag(l) U^T;   returns U diag(sqrt(max(l, f))) U^T,   f = max(eps * max(l), tiny)
 
-    Below the floor eigenvalues are rounding noise of the decomposition. The backward uses the Loewner matrix,
+    eps is that of the dtype, tiny 1e-30, or 1e-290 in float64. Below the floor eigenvalues are rounding noise of the
+    decomposition. The backward uses the Loewner matrix,
     U (G o U^T sym(grad) U) U^T with G_ij = 1 / (sqrt(l_i) + sqrt(l_j)), and 0 where both eigenvalues are floored. The autograd
     of `torch.linalg.eigh` gives NaN where eigenvalues coincide, this gradient does not. The result differs from that of five
     Newton-Schulz steps (`sqrtm_newton_schulz`) and has no ONNX export.
@@ -96,6 +107,7 @@ def sqrtm_eigh(cov: Tensor) -> Tensor:
         First derivatives exist in reverse and in forward mode, also under vmap. TorchScript uses the autograd of eigh.
 
     Raises:
+        TypeError: cov is in half precision, or no floating point.
         RuntimeError: a second derivative is requested.
 
     >>> root = sqrtm_eigh(torch.tensor([[5.0, 4.0], [4.0, 5.0]]))
@@ -104,6 +116,7 @@ def sqrtm_eigh(cov: Tensor) -> Tensor:
     """
     if torch.jit.is_scripting():
         return _floored_root(cov)[0]
+    _require_wide(cov, 'sqrtm_eigh')
     with without_autocast(cov):
         return (_SqrtmEigh if torch.compiler.is_compiling() else _SqrtmEighWithJvp).apply(cov)[0]
 

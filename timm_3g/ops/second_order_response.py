@@ -14,7 +14,8 @@ def second_order_response(x1: Tensor, x2: Tensor) -> Tensor:
         x1, x2: two branches of one shape and dtype.
 
     Returns:
-        Shape and dtype of x1. The product is taken of x1 and x2 / 256, so that float16 does not overflow at 256.
+        Shape and dtype of x1. The product is taken of x1 and x2 / 256, so that float16 does not overflow at 256. It does
+        where both exceed 4,094.
 
     >>> second_order_response(torch.tensor([4.0, -1.0]), torch.tensor([9.0, 9.0]))
     tensor([19.0008,  8.1000])
