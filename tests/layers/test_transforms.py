@@ -14,7 +14,7 @@ from torch.func import functional_call, grad, hessian, jvp, vmap
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 import timm_3g
-from timm_3g.layers import record_weights
+from timm_3g.layers import classify, record_weights
 from timm_3g.layers.create_pool import POOLS
 
 ONCE = ['mpn', 'mggd']  # the poolings without a second derivative
@@ -50,6 +50,17 @@ def test_forward_mode_is_the_transpose_of_reverse_mode(name):
     _, forward = jvp(pool, (x,), (direction,))
     reverse = grad(lambda x: (pool(x) * cotangent).sum())(x)
     torch.testing.assert_close((forward * cotangent).sum(), (direction * reverse).sum(), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize('strategy', ['reverse-mode', 'forward-mode'])
+@pytest.mark.parametrize('name', POOLS)
+def test_vectorized_jacobian(name, strategy):
+    """torch.autograd has a vmap of its own, which the transforms of torch.func do not see."""
+    pool = create_global_pool(name, 4, 3).double().eval()
+    x = features(1, 4, 2, 3, dtype=torch.float64)
+    expected = torch.autograd.functional.jacobian(pool, x)
+    got = torch.autograd.functional.jacobian(pool, x, strategy=strategy, vectorize=True)
+    torch.testing.assert_close(got, expected, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize('name', [name for name in POOLS if name not in ONCE])
@@ -205,6 +216,34 @@ def test_finite_in_finite_out_in_float16(name, scale, training):
         assert y.isfinite().all()
         y.float().mean().backward()
         assert not x.grad.isnan().any()
+
+
+@pytest.mark.parametrize('name', POOLS)
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('of_features', [torch.float32, torch.float16])
+def test_weights_in_half_precision_under_fp16_autocast(name, dtype, of_features):
+    """As without weights in half precision: the head computes and returns float32."""
+    pool, classifier = create_global_pool(name, 12, 6, input_fmt='NHWC').to(dtype).eval(), nn.Linear(5, 2).to(dtype)
+    x = features(3, 12, 4, 4).to(of_features).permute(0, 2, 3, 1)
+    with torch.autocast('cpu', torch.float16):
+        got, scores = pool(x), classify(classifier, torch.ones(1, 5, dtype=of_features))
+    with torch.no_grad():
+        expected = copy.deepcopy(pool).float()(x.float())
+    assert got.dtype == scores.dtype == torch.float32
+    torch.testing.assert_close(got, expected)
+    scores.sum().backward()
+    assert classifier.weight.grad is not None
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor that is not a leaf')  # dynamo reads it at its graph break
+def test_hooks_run_once_under_compile():
+    """functional_call ran them again in the graph."""
+    pool = create_global_pool('cov', 8, 4).bfloat16().eval()
+    model, x = nn.Sequential(pool), torch.rand(2, 8, 3, 3).bfloat16()
+    plain = model(x)
+    pool.register_forward_hook(lambda module, inputs, output: 2 * output)
+    assert torch.equal(model(x), 2 * plain) and torch.equal(torch.compile(model, backend='eager')(x), 2 * plain)
 
 
 @pytest.mark.filterwarnings('ignore:`torch.jit.trace:FutureWarning')

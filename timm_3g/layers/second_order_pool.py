@@ -5,7 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .precision import at_least_float32, autocast_dtype, call_in_float32, computes_in_half, narrowed, without_autocast
+from .precision import (
+    at_least_float32,
+    autocast_dtype,
+    call_in_float32,
+    computes_in_half,
+    has_half_weights,
+    narrowed,
+    without_autocast,
+)
 from .reduce import Reduce2d
 
 # torch.fx turns a call of these into one node: they depend on dtype, device or shape, which are known at run time.
@@ -168,11 +176,11 @@ class SecondOrderPool2d(nn.Module):
             self._refuse_onnx()
         if computes_in_half(x, self):
             return narrowed(call_in_float32(self, x), x.dtype)
-        x = to_nchw(x, self.input_fmt)
         if autocast_dtype(x) == torch.float16:
             x = at_least_float32(x)
             with without_autocast(x):
-                return self.statistic(self.refine(self.reduce(x)).flatten(2)).to(x.dtype)
+                return call_in_float32(self, x) if has_half_weights(self) else self._forward(x)
+        x = to_nchw(x, self.input_fmt)
         features = self.refine(self.reduce(x)).flatten(2)
         with without_autocast(x):
             return narrowed(self.statistic(at_least_float32(features)), x.dtype)
