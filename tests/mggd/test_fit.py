@@ -428,6 +428,21 @@ def test_can_fit_tells_the_sets_apart():
     x[4, :20] = torch.cat([half, -half])  # and the rest at the mean, exactly
     assert can_fit(x).tolist() == [True, False, False, False, False, True]
     assert not can_fit(x[:, : x.shape[2] + 1]).any()  # one sample too few
+    x[5] *= 1e160  # no finite squares
+    assert can_fit(x.double()).tolist() == [True, *[False] * 5]
+
+
+@pytest.mark.parametrize(
+    ('x', 'error', 'message'),
+    [
+        (torch.ones(5, 2), ValueError, r'x must be \(B, N, d\), sets of samples; got \(5, 2\)'),
+        (torch.ones(1, 5, 0), ValueError, r'x must be .* not empty; got \(1, 5, 0\)'),
+        (torch.ones(1, 5, 2, dtype=torch.int64), TypeError, r'x must be a float32 or float64 torch\.Tensor; got torch\.int64'),
+    ],
+)
+def test_what_can_fit_does_not_take(x, error, message):
+    with pytest.raises(error, match=message):
+        can_fit(x)
 
 
 def test_more_digits_than_there_are():

@@ -46,6 +46,8 @@ class MGGDPool2d(SecondOrderPool2d):
     Raises:
         ValueError: an argument is out of range. The forward pass raises it for lam <= 1 and features without full rank.
 
+    In TorchScript and traced graphs a constant map has NaN for its gradient, where the eager pooling has 0.
+
     >>> pool = MGGDPool2d(in_features=4)
     >>> pool(torch.rand(2, 4, 5, 5)).shape
     torch.Size([2, 10])

@@ -17,24 +17,42 @@ def centred_samples(x: Tensor, loc: Tensor | float | None) -> tuple[Tensor, Tens
         TypeError: x is of another type or dtype.
         ValueError: fewer than two dimensions, an empty one, or a number that is not finite or has no finite square.
     """
-    if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64):
-        got = x.dtype if isinstance(x, Tensor) else f'{type(x).__module__}.{type(x).__name__}'
-        raise TypeError(f'x must be a float32 or float64 torch.Tensor; got {got}.')
-    if x.ndim < 2 or 0 in x.shape:
-        raise ValueError(f'x must be (..., N, d), N samples of dimension d, and not empty; got {tuple(x.shape)}.')
-    x64 = x if x.device.type == 'mps' else x.double()
-    limit = (torch.finfo(x64.dtype).max / (4 * x.shape[-2] * x.shape[-1])) ** 0.5
-    fine = x64.abs().amax((-2, -1)) < limit  # a NaN is not
+    require_samples(x)
+    x64 = _widened(x)
+    fine = has_finite_squares(x)
     if not bool(fine.all()):
         raise ValueError(
             f'x must be finite, and so must the sum of its squares. It has NaN, infinite or too large entries'
             f'{sets_with(~fine)}. Remove or rescale them.'
         )
     centre = x64.mean(-2) if loc is None else torch.as_tensor(loc, dtype=x64.dtype, device=x.device)
-    if not bool((centre.abs() < limit).all()):
+    if not bool((centre.abs() < _limit(x64)).all()):
         raise ValueError(f'loc must be finite, and so must its square; got {loc}.')
     centre = broadcast('loc', centre, (*x.shape[:-2], x.shape[-1]))
     return subtract(x64, centre.unsqueeze(-2)), centre.to(x.dtype)
+
+
+def require_samples(x: Tensor) -> None:
+    """Raise TypeError or ValueError unless x is (..., N, d), in float32 or float64, and not empty."""
+    if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64):
+        got = x.dtype if isinstance(x, Tensor) else f'{type(x).__module__}.{type(x).__name__}'
+        raise TypeError(f'x must be a float32 or float64 torch.Tensor; got {got}.')
+    if x.ndim < 2 or 0 in x.shape:
+        raise ValueError(f'x must be (..., N, d), N samples of dimension d, and not empty; got {tuple(x.shape)}.')
+
+
+def has_finite_squares(x: Tensor) -> Tensor:
+    """(...), bool: whether the sum of the squares of samples (..., N, d) is finite. It is computed in float64."""
+    x64 = _widened(x)
+    return x64.abs().amax((-2, -1)) < _limit(x64)  # a NaN is not
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x if x.device.type == 'mps' else x.double()  # Apple's mps devices have no float64
+
+
+def _limit(x64: Tensor) -> float:
+    return float((torch.finfo(x64.dtype).max / (4 * x64.shape[-2] * x64.shape[-1])) ** 0.5)
 
 
 def subtract(x: Tensor, centre: Tensor) -> Tensor:

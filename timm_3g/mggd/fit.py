@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ._fit_steps import State, advance, start
-from ._samples import broadcast, centred_samples, full_rank, sets_with
+from ._samples import broadcast, centred_samples, full_rank, has_finite_squares, require_samples, sets_with
 from .distribution import MultivariateGeneralizedGaussian
 
 
@@ -130,22 +130,30 @@ def fit_mggd(
 
 @torch.no_grad()
 def can_fit(x: Tensor) -> Tensor:
-    """Whether `fit_mggd(x)` is defined for each set of samples, with unknown location and shape.
+    """Whether the fit of `fit_mggd(x)` is defined for each set of samples, with unknown location and shape.
 
     Args:
         x: (B, N, d), float32 or float64.
 
     Returns:
-        (B,), bool.
+        (B,), bool. The fit is in float64. `fit_mggd` may still refuse float32 samples whose scale or scatter float32 does not
+        hold. NaN, infinite and too large entries are False for their own set.
+
+    Raises:
+        TypeError: x is of another type or dtype.
+        ValueError: x has another number of dimensions, or an empty one.
 
     >>> x = torch.randn(2, 50, 3)
     >>> x[1, :, 0] = 7.0  # a constant channel
     >>> can_fit(x)
     tensor([ True, False])
     """
-    samples, _ = centred_samples(torch.where(torch.isfinite(x), x, 0.0), None)
+    require_samples(x)
+    if x.ndim != 3:
+        raise ValueError(f'x must be (B, N, d), sets of samples; got {tuple(x.shape)}.')
+    finite = has_finite_squares(x)
+    samples, _ = centred_samples(torch.where(finite[:, None, None], x, 0.0), None)
     enough = x.shape[1] >= x.shape[2] + 2
-    finite = torch.isfinite(x).flatten(1).all(1)
     at_loc = (samples == 0).all(-1).any(-1)
     return finite & ~at_loc & full_rank(samples.mT @ samples / x.shape[1]) & enough
 
