@@ -83,3 +83,8 @@ def test_half_precision_sums_squares_in_float32(dtype):
 def test_options_are_checked():
     with pytest.raises(ValueError, match='num_factors must be at least 1; got 0'):
         timm_3g.create_global_pool('fbn', 8, num_factors=0)
+
+
+def test_a_vector_of_another_length_is_no_vector_of_more_images():
+    with pytest.raises(RuntimeError):
+        FactorizedBilinear(4, 3, 2)(torch.randn(1, 4 + 2 * 16))

@@ -10,7 +10,7 @@ import torch
 from common import EXACT, assert_agree, create_global_pool, features, slow_unless
 
 import timm_3g
-from timm_3g.layers import BilinearPool2d, CompactBilinearPool2d, CovPool2d
+from timm_3g.layers import BilinearPool2d, CompactBilinearPool2d, CovPool2d, WithAverage2d
 from timm_3g.layers.create_pool import POOLS, TIMM_POOLS
 from timm_3g.mggd import regularized_covariance
 
@@ -422,6 +422,58 @@ def test_features_that_are_not_of_floating_point_are_refused(pool, dtype):
 def test_steps_out_of_range(num_iters):
     with pytest.raises(ValueError, match=f'num_iters must be an integer from 1 to 60.*got {num_iters}'):
         CovPool2d(8, num_iters=num_iters)
+
+
+@pytest.mark.parametrize(
+    ('build', 'message'),
+    [
+        (lambda: create_global_pool('g2de', 4, 0, root='eigh', num_iters=-3), 'num_iters must be an integer from 1 to 60'),
+        (lambda: CovPool2d(4, root='none', num_iters=0), 'num_iters must be an integer from 1 to 60'),
+        (lambda: create_global_pool('3g', 4, 0, num_reweights=0, reweight_beta=7.0), r'reweight_beta must be in \[0, 1\]'),
+        (lambda: CovPool2d(4, reweight_beta=9.0), r'reweight_beta must be in \[0, 1\]'),
+    ],
+)
+def test_an_option_without_effect_must_be_in_range_too(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+@pytest.mark.filterwarnings('ignore:`torch.jit:DeprecationWarning', 'ignore:`torch.jit:FutureWarning')
+@pytest.mark.parametrize('scale', [0.0, 1e-12, 1.0, 3e9])
+def test_scripted_gradients_are_the_eager_ones(scale):
+    """TorchScript squares a divisor: a dead image had NaN, features of 3e9 half of their gradient."""
+    pool = create_global_pool('isqrt', 8, 0)
+    scripted = torch.jit.script(pool)
+    x = torch.rand(3, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+    x[1] *= scale
+    gradients = []
+    for function in (pool, *[scripted] * 3):  # TorchScript has derivatives of its own from the second call on
+        leaf = x.clone().requires_grad_()
+        function(leaf).sum().backward()
+        gradients.append(leaf.grad)
+    for found in gradients[1:]:
+        for i in range(3):
+            torch.testing.assert_close(found[i], gradients[0][i], rtol=1e-3, atol=1e-4 * float(gradients[0][i].abs().max()))
+
+
+def test_the_rate_of_dropcov_does_not_depend_on_the_scale():
+    pool = create_global_pool('dropcov', 64, 0).train()
+    torch.nn.init.zeros_(pool.conv.weight)
+    x = torch.rand(2, 64, 25, generator=torch.Generator().manual_seed(0))
+    found = []
+    for scale in (1.0, 1e-6, 1e9):
+        torch.manual_seed(0)
+        found.append(pool.drop_channels(x * scale) / scale)
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0])
+
+
+def test_an_average_beside_is_of_the_same_format():
+    x = torch.rand(2, 5, 6, 4)
+    channels_first = WithAverage2d(create_global_pool('isqrt', 4, 0), 4)
+    channels_last = WithAverage2d(create_global_pool('isqrt', 4, 0, input_fmt='NHWC'), 4)
+    torch.testing.assert_close(channels_last(x), channels_first(x.permute(0, 3, 1, 2)))
+    assert channels_last(x).shape == (2, channels_last.out_features)
 
 
 def test_the_most_steps_have_a_finite_gradient():

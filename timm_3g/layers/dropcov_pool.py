@@ -76,6 +76,8 @@ class DropCovPool2d(SecondOrderPool2d):
         importance = logits.to(x.dtype).softmax(dim=1)
         centered = x - x.mean(dim=2, keepdim=True)
         row_sums = (centered * centered.sum(dim=1, keepdim=True)).mean(dim=2)  # Sigma 1 without Sigma
+        # A cosine does not depend on lengths. F.cosine_similarity squares them, and takes those below 1e-8 for 1e-8.
+        row_sums = row_sums / row_sums.abs().amax(1, keepdim=True).clamp(min=1e-30)
         similarity = F.cosine_similarity(importance, row_sums, dim=1).mean().detach()
         rate = (1.0 - self.rate_scale * similarity).clamp(0.0, 1.0 - 1.0 / self.dim)
         keep = (torch.rand_like(row_sums) >= rate).to(x.dtype) / (1.0 - rate)

@@ -169,7 +169,7 @@ def mean_and_squares(x: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
     num_classes, num_factors, dim = factors.shape
     if x.dim() == 3:
         projections = torch.matmul(factors.flatten(0, 1), x * dim**-0.5)
-        squares = at_least_float32(projections).square().mean(2).reshape(-1, num_classes, num_factors)
+        squares = at_least_float32(projections).square().mean(2).reshape(x.shape[0], num_classes, num_factors)
         return x.mean(2), squares
-    moment = x[:, dim:].reshape(-1, 1, dim, dim) / dim
+    moment = x[:, dim:].reshape(x.shape[0], 1, dim, dim) / dim
     return x[:, :dim], at_least_float32(torch.matmul(factors, moment) * factors).sum(3)

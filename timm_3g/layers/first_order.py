@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .precision import at_least_float32
-from .second_order_pool import SecondOrderPool2d
+from .second_order_pool import SecondOrderPool2d, to_nchw
 
 
 class WithAverage2d(nn.Module):
@@ -36,15 +36,16 @@ class WithAverage2d(nn.Module):
         self.pool = pool
         self.pool_type: str = pool.pool_type
         self.options: dict[str, Any] = pool.options
+        self.input_fmt: str = getattr(pool, 'input_fmt', 'NCHW')
         self.out_features: int = average_features + pool.out_features
 
     def forward(self, x: Tensor, last: Tensor | None = None) -> Tensor:
         """Maps (B, C, H, W) and (B, average_features, h, w) to (B, out_features), in the dtype of the pooling's vector.
 
-        Without `last`, x is the last map, too.
+        Both are in the pooling's `input_fmt`. Without `last`, x is the last map, too.
         """
         vector = self.pool(x)
-        average = at_least_float32(x if last is None else last).mean((2, 3))
+        average = at_least_float32(to_nchw(x if last is None else last, self.input_fmt)).mean((2, 3))
         return torch.cat([average.to(vector.dtype), vector], 1)
 
 
