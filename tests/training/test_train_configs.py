@@ -303,6 +303,14 @@ def test_real_parser_takes_every_key(name, train_script, monkeypatch):
     check_arguments(train_script, ['--config', str(FILES[name])])
 
 
+def test_the_backbone_of_a_gcp_settles_its_options():
+    given = {'backbone': 'test_vit', 'img_size': 64, 'avg_down': True}
+    assert 'img_size' in (known := model_options('gcp', given)) and 'avg_down' not in known
+    assert 'avg_down' in model_options('gcp', {'avg_down': True}), 'of resnet18, the default'
+    with pytest.raises(ValueError, match=r"backbone='convnext_ato' is no network of timm\. Nearest: convnext_atto"):
+        model_options('gcp', {'backbone': 'convnext_ato'})
+
+
 @every_file
 def test_real_parser_would_give_these_types(name, train_script):
     options = {option.dest: option for option in parser_options(runpy.run_path(str(train_script))['parser'])}

@@ -199,13 +199,15 @@ def model_options(model: str, given: Mapping[str, Any]) -> set[str]:
     >>> {'num_iters', 'num_reweights'} <= model_options('resnet18_3g', {})
     True
     """
+    # The backbone of a gcp settles which options there are. Any other value of the YAML is for train.py to judge.
+    base = {key: given[key] for key in ('backbone',) if key in given}
     with torch.device('meta'):
-        net = timm.create_model(model)
+        net = timm.create_model(model, **base)
         names = _parameters(timm.models.build_model_with_cfg, timm.create_model, *type(net).__mro__)
         names |= pool_options() if isinstance(net, SecondOrderHead) else set()
         for key in given.keys() - names:
             try:
-                timm.create_model(model, **{key: given[key]})
+                timm.create_model(model, **{**base, key: given[key]})
             except TypeError as error:
                 if 'unexpected keyword' in str(error):
                     continue
