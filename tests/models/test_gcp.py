@@ -9,8 +9,9 @@ import timm
 import torch
 from any_backbone import CONV, KINDS, NHWC, STAGE, TOKEN, gcp, images
 from common import FLOAT32, slow_unless
-from timm.data import resolve_data_config
+from timm.data import resolve_data_config, resolve_model_data_config
 from timm.layers import SelectAdaptivePool2d
+from timm.models import PretrainedCfg, create_feature_extractor
 from timm.optim import create_optimizer_v2
 
 import timm_3g
@@ -306,15 +307,77 @@ def test_a_network_that_a_script_registered_is_a_backbone_too(monkeypatch):
     assert family_of('my_net') == '__main__'
 
 
-@pytest.mark.parametrize('backbone', ['test_byobnet', 'vgg11', 'csatv2'])
+@pytest.mark.parametrize('backbone', ['test_byobnet', 'vgg11', 'csatv2', 'mobilevit_xxs', 'halonet26t'])
 def test_features_of_networks_whose_pruning_changes_their_head(backbone):
-    whole, photo = timm.create_model(backbone).eval(), torch.rand(1, 3, 64, 64)
+    whole, photo = timm.create_model(backbone).eval(), torch.rand(1, 3, *[256 if backbone == 'halonet26t' else 64] * 2)
     features = timm.create_model('gcp', backbone=backbone, global_pool='isqrt', features_only=True, out_indices=(0, 2)).eval()
     assert features.model.num_classes == 0 and not hasattr(features.model, 'head')
     features.model.load_state_dict(whole.state_dict(), strict=False)
     expected = whole.forward_intermediates(photo, indices=[0, 2], intermediates_only=True)
     assert all(torch.equal(*pair) for pair in zip(features(photo), expected, strict=True))
     assert features.feature_info.channels() == [maps.shape[1] for maps in expected]
+
+
+def test_rows_of_a_map_of_whole_patches():
+    """Twins leaves a part of a patch out, where others make a row of it."""
+    model = gcp('twins_svt_small').eval()
+    for height, width in ((80, 112), (240, 240)):
+        photo = torch.randn(1, 3, height, width)
+        with torch.no_grad():
+            expected = model.backbone_intermediates(photo, [3], norm=True, output_fmt='NCHW', intermediates_only=True)[0]
+            assert expected.shape[2:] == (height // 32, width // 32)
+            torch.testing.assert_close(model.forward_features(photo), expected)
+
+
+def test_a_pretrained_cfg_as_an_object():
+    cfg = PretrainedCfg(input_size=(3, 48, 48), mean=(0.1, 0.2, 0.3), num_classes=7)
+    model = timm.create_model('gcp', backbone='test_resnet', pretrained_cfg=cfg)
+    config = resolve_model_data_config(model)
+    assert config['input_size'] == (3, 48, 48) and config['mean'] == (0.1, 0.2, 0.3) and model.num_classes == 7
+
+
+@pytest.mark.parametrize('options', [{}, {'out_index': -2}, {'out_index': -2, 'first_order': True}])
+@pytest.mark.parametrize('backbone', [CONV, NHWC, 'test_vit', STAGE])
+def test_the_last_features_of_forward_intermediates_are_those_of_forward_features(backbone, options):
+    model = gcp(backbone, **options).eval()
+    x = images(model)
+    with torch.no_grad():
+        features, maps = model.forward_intermediates(x, indices=1)
+        expected = model.forward_features(x)
+        assert torch.equal(model.forward_head(features), model(x)) and len(maps) == 1
+    torch.testing.assert_close(features, expected)
+    assert torch.equal(model.forward_intermediates(x, 1, intermediates_only=True)[0], maps[0])
+
+
+@pytest.mark.parametrize('kind', ['hook', 'dict', 'list', 'fx', 'getter'])
+def test_features_by_timms_own_classes(kind):
+    """Without out_indices all stages, as timm's own network has them."""
+    backbone = 'test_resnet'
+    got, whole = (
+        timm.create_model(name, features_only=True, feature_cls=kind, **more).eval()
+        for name, more in (('gcp', {'backbone': backbone, 'reduce_dim': 16}), (backbone, {}))
+    )
+    assert got.feature_info.channels() == whole.feature_info.channels()
+    found = got(torch.rand(1, 3, 64, 64))
+    found = list(found.values()) if isinstance(found, dict) else found
+    assert [maps.shape[1] for maps in found] == whole.feature_info.channels()
+
+
+def test_a_transformer_of_any_size_is_traced_for_its_features():
+    """torch.fx looks for the functions that it must not enter where `forward` was defined."""
+    extractor = create_feature_extractor(gcp('test_vit', img_size=64), ['blocks.0.mlp'])
+    assert [maps.shape for maps in extractor(torch.rand(1, 3, 64, 64)).values()] == [(1, 17, 64)]
+
+
+def test_initialized_anew_the_head_starts_open_again():
+    model = gcp('test_resnet', global_pool='3g').eval()
+    model.init_weights()
+    with timm_3g.record_weights(model) as maps, torch.no_grad():
+        model(torch.randn(1, 3, 64, 64))
+    assert len(maps) == 3 and all((w - 0.7310586).abs().max() < 1e-6 for w in maps)
+    beit = gcp('beit_base_patch16_224', device='meta')
+    beit.init_weights()  # it reaches for a head
+    assert not hasattr(beit, 'head') and not hasattr(gcp(CONV), 'init_weights')
 
 
 def test_stages_behind_the_tap_are_gone():

@@ -3,12 +3,15 @@
 import argparse
 import json
 import logging
+import sys
 
 import pytest
 import timm
 import torch
 from any_backbone import CONV, TOKEN, gcp
 from common import FLOAT32
+from PIL import Image
+from timm.models import save_for_hf
 
 from timm_3g.__main__ import main
 from timm_3g.models.loading import create_loaded
@@ -84,6 +87,65 @@ def test_a_bare_state_dict_of_the_whole_network(tmp_path):
     again = gcp(reduce_dim=0, pretrained=True, pretrained_cfg_overlay=overlay).eval()
     x = torch.randn(1, 3, 64, 64)
     assert torch.equal(again(x), model(x))
+
+
+def test_a_bare_state_dict_where_the_backbone_has_a_classifier_too(tmp_path):
+    """Then its columns tell."""
+    options = {'backbone': 'test_efficientnet', 'out_index': -2, 'first_order': True, 'reduce_dim': 0, 'num_classes': 4}
+    model = gcp(**options)
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'bare.pth')
+    overlay = {'file': str(tmp_path / 'bare.pth'), 'num_classes': 4}
+    again = gcp(**options, pretrained=True, pretrained_cfg_overlay=overlay)
+    assert all(torch.equal(t, again.state_dict()[name]) for name, t in model.state_dict().items())
+
+
+def test_files_of_jax_go_to_the_backbones_own_loader(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(
+        'timm.models.vision_transformer.VisionTransformer.load_pretrained', lambda net, file: taken.append(file)
+    )
+    gcp('test_vit', pretrained=True, pretrained_cfg_overlay={'file': str(tmp_path / 'a.npz')})
+    assert taken == [str(tmp_path / 'a.npz')]
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'resized'),
+    [('test_vit', 'pos_embed'), ('swin_tiny_patch4_window7_224', 'layers.0.blocks.0.attn.relative_position_bias_table')],
+)
+@pytest.mark.filterwarnings('ignore:torch.searchsorted', 'ignore:Using a non-tuple sequence')  # timm's own, of Swin's tables
+def test_weights_of_a_whole_transformer_at_another_size_of_images(backbone, resized, tmp_path):
+    """What belongs to the size is resized as timm does it, and the rest is as it was."""
+    options = {'backbone': backbone, 'reduce_dim': 8, 'num_classes': 3}
+    size, other = (64, 96) if backbone == 'test_vit' else (224, 384)
+    window = {} if backbone == 'test_vit' else {'window_size': 12}
+    model, plain = gcp(**options, img_size=size), timm.create_model(backbone, img_size=other, **window)
+    save_for_hf(model, tmp_path)
+    again = timm.create_model(f'local-dir:{tmp_path}', pretrained=True, img_size=other, **window)
+    before, after = model.state_dict(), again.state_dict()
+    filter_fn = sys.modules[type(plain).__module__].checkpoint_filter_fn
+    torch.testing.assert_close(after[resized], filter_fn({resized: before[resized]}, plain)[resized])
+    assert after[resized].shape == plain.state_dict()[resized].shape != before[resized].shape
+    same = {name for name in after if after[name].shape == before[name].shape}
+    assert all(torch.equal(after[name], before[name]) for name in same) and len(same) > len(after) - 26
+
+
+def test_weights_of_two_first_convolutions_at_another_number_of_channels(tmp_path):
+    model = gcp('fastvit_t8', num_classes=3)
+    save_for_hf(model, tmp_path)
+    again = timm.create_model(f'local-dir:{tmp_path}', pretrained=True, in_chans=1)
+    first = 'stem.0.conv_kxk.0.conv.weight'
+    torch.testing.assert_close(again.state_dict()[first], model.state_dict()[first].sum(1, keepdim=True))
+
+
+def test_images_of_another_size_than_the_network_is_built_for(tmp_path, capsys):
+    options = {'backbone': TOKEN, 'reduce_dim': 8, 'img_size': 64, 'num_classes': 3}
+    args = argparse.Namespace(model='gcp', gp='isqrt', num_classes=3, model_kwargs=options)
+    torch.save({'state_dict': gcp(**options).state_dict(), 'args': args}, tmp_path / 'last.pth.tar')
+    Image.new('RGB', (80, 80)).save(tmp_path / 'a.png')
+    command = ['predict', str(tmp_path / 'a.png'), '--model', 'gcp', '--checkpoint', str(tmp_path / 'last.pth.tar')]
+    assert main([*command, '--img-size', '96']) == 1
+    assert '--model-kwargs img_size=96' in capsys.readouterr().err
+    assert main([*command, '--img-size', '96', '--model-kwargs', 'img_size=96']) == 0
 
 
 @pytest.mark.parametrize('img_size', [96, (64, 96)])

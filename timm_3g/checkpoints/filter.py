@@ -97,7 +97,8 @@ def checkpoint_filter_fn(
     Takes our own state dicts, the authors' (FORMATS), and those of the plain backbone, timm's or torchvision's. A complete set
     is demanded unless timm was asked to adapt: another num_classes than the weights' declared one (train.py's
     --pretrained-path declares -1), or features_only. Then the backbone must be complete, a head for the same pooling is taken
-    without its classifier, any other is left out, and a warning says what stays random.
+    without its classifier, any other is left out, and a warning says what stays random. A network that has `resized` resizes
+    what belongs to another size of images.
 
     Args:
         state_dict: names to tensors, or a checkpoint that holds them under 'state_dict'.
@@ -131,6 +132,8 @@ def checkpoint_filter_fn(
     recorded = {**implied, **known}
     _warn_of_guess(model, form, {name: recorded.pop(name) for name in guessed - known.keys()})
     weights = _without_index(our_names(state_dict), model)
+    resize: Any = getattr(model, 'resized', None)
+    weights = resize(weights) if resize else weights
 
     num_classes: Any = model.num_classes
     declared = cfg.get('num_classes', -1)
@@ -179,8 +182,7 @@ def _refuse_plain(weights: Mapping[str, Tensor], model: nn.Module) -> None:
     wide = [k for k in head & weights.keys() if k.startswith(classifier) and weights[k].shape[1:] != target[k].shape[1:]]
     missing = {key for key in head if key.startswith(_POOL)}
     backbone = {k: t.shape for k, t in target.items() if k not in head and not k.endswith('num_batches_tracked')}
-    first = f'{cfg.get("first_conv")}.weight'
-    fits = all(key in weights and (key == first or weights[key].shape == shape) for key, shape in backbone.items())
+    fits = all(key in weights and (key in _first(cfg) or weights[key].shape == shape) for key, shape in backbone.items())
     if not fits or not (missing or wide) or any(key.startswith(_POOL) for key in weights):
         return
     what = [f'missing: {_POOL}* ({len(missing)} tensors)'] if missing else []
@@ -190,6 +192,12 @@ def _refuse_plain(weights: Mapping[str, Tensor], model: nn.Module) -> None:
         f'start from its backbone: pretrained_cfg_overlay=dict(file=..., num_classes=-1), or --pretrained '
         f'--pretrained-path FILE of train.py.'
     )
+
+
+def _first(cfg: Mapping[str, Any]) -> set[str]:
+    """The weights of the first convolution. Some networks have several, side by side."""
+    names = cfg.get('first_conv') or ()
+    return {f'{name}.weight' for name in ([names] if isinstance(names, str) else names)}
 
 
 def _match_names(weights: dict[str, Tensor], model: nn.Module, adapting: bool) -> tuple[dict[str, Tensor], set[str]]:
@@ -215,7 +223,7 @@ def _match_names(weights: dict[str, Tensor], model: nn.Module, adapting: bool) -
     required = {key for key in missing if not (adapting and key.startswith(_POOL))}
     unknown = weights.keys() - target.keys() - (classifier if adapting else set())
     # timm itself adapts the first convolution to in_chans.
-    common = weights.keys() & checked - {f'{cfg.get("first_conv")}.weight'}
+    common = weights.keys() & checked - _first(cfg)
     shapes = {
         f'{k} {tuple(weights[k].shape)} for {tuple(target[k].shape)}' for k in common if weights[k].shape != target[k].shape
     }

@@ -40,6 +40,9 @@ def load_model(options: ModelOptions) -> nn.Module:
 def forward(model: nn.Module, images: Tensor, options: ModelOptions) -> Tensor:
     """Logits (B, classes) of images (B, C, H, W), on the device, in the precision and memory layout that the options name.
 
+    Raises:
+        ValueError: the network takes images of another size.
+
     >>> options = ModelOptions('resnet10_mini_3g.cifar10', device='cpu')
     >>> with torch.inference_mode():
     ...     forward(load_model(options), torch.zeros(2, 3, 32, 32), options).shape
@@ -50,4 +53,11 @@ def forward(model: nn.Module, images: Tensor, options: ModelOptions) -> Tensor:
     if options.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, AMP_DTYPES[options.amp_dtype]) if options.amp else nullcontext():
-        return model(images)
+        try:
+            return model(images)
+        except AssertionError as error:  # so timm refuses images of another size
+            height, width = images.shape[2:]
+            raise ValueError(
+                f'The network does not take images of {height} x {width}: {error} If it is built for one size, name that: '
+                f'--model-kwargs img_size={height}.'
+            ) from error

@@ -28,6 +28,9 @@ TOKENS = frozenset(
 # `forward_intermediates` gives their maps.
 INTERMEDIATES = frozenset({'cait', 'efficientvim', 'pit', 'volo', 'xcit'})
 
+# Families of TOKENS whose map has floor(H / reduction) rows. In the others a part of a patch makes a row, too.
+WHOLE_PATCHES = frozenset({'twins'})
+
 # Families whose `forward_intermediates` cannot apply the last normalization.
 WITHOUT_NORM = frozenset({'hiera', 'hieradet_sam2'})
 
@@ -60,7 +63,7 @@ MORE_PARTS = {
 }
 
 # Families of which timm changes the head when it prunes the stages.
-PRUNED_WITH_HEAD = frozenset({'byobnet', 'csatv2', 'vgg'})
+PRUNED_WITH_HEAD = frozenset({'byoanet', 'byobnet', 'csatv2', 'mobilevit', 'vgg'})
 
 # Families whose head is a pooling and a Linear called `classifier` alone: with a pooling of timm's they are timm's own.
 PLAIN_HEADS = frozenset({'densenet', 'efficientnet', 'hrnet'})

@@ -4,29 +4,38 @@ It keeps the class, the names and the methods that it has in timm. What is excha
 plain weights of the backbone keep their names, and what timm can do with the backbone it can do with the result.
 """
 
-from collections.abc import Mapping
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
+from math import inf
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+import timm
 import torch
 from timm.layers import ClassifierHead
+from timm.models import group_modules, group_parameters
 from torch import Tensor, nn
 
 from timm_3g.compat import FeatureGetterNet, feature_take_indices
-from timm_3g.layers import WithAverage2d, classify
+from timm_3g.layers import WithAverage2d, classify, open_gates
 
 from ._head import SecondOrderHead, pop_pool_options
 from .backbones import (
     INTERMEDIATES,
     LAST_STAGE_ALONE,
     PRUNED_WITH_HEAD,
+    WHOLE_PATCHES,
     create_backbone,
     family_of,
     form_of,
     remove_head,
     takes_norm,
 )
+
+_logger = logging.getLogger(__name__)
 
 REDUCE_DIM = 256  # channels after the reduction, where the map has more
 
@@ -64,7 +73,9 @@ class GCP(SecondOrderHead):
         stage_norm: bool
         last_features: int  # channels of the last map
         prefix_tokens: int
+        made_of: tuple[str, Any]  # what `class_of` was called with
         reduction: int  # the stride of a token
+        padding: int  # rows of an image that its last row of tokens may lack
         feature_info: Any
         forward_features: Any
         backbone_features: Any  # the backbone's own forward_features
@@ -88,7 +99,7 @@ class GCP(SecondOrderHead):
 
     def _maps_of(self, x: Tensor, stages: list[int]) -> list[Tensor]:
         """The maps (B, C, H, W) of some stages, by timm's forward_intermediates."""
-        return self.forward_intermediates(x, indices=stages, norm=self.stage_norm, output_fmt='NCHW', intermediates_only=True)
+        return self.backbone_intermediates(x, indices=stages, norm=self.stage_norm, output_fmt='NCHW', intermediates_only=True)
 
     def _create_pool(self, global_pool: str, options: dict[str, Any], **dd: Any) -> nn.Module:
         pool = super()._create_pool(global_pool, options, **dd)
@@ -115,6 +126,48 @@ class GCP(SecondOrderHead):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None, **_: Any) -> None:
         """See `SecondOrderHead.reset_classifier`. Other parts of a head, which some networks of timm can reset, are gone."""
         super().reset_classifier(num_classes, global_pool)
+
+    @torch.jit.ignore
+    def resized(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of this network with what belongs to another size of images, such as position embeddings, as timm resizes it.
+
+        timm has a filter for each family. It also takes names of other origin, so its result counts for those tensors alone.
+        """
+        target = self.state_dict()
+        other = [k for k, t in weights.items() if k in target and target[k].shape != t.shape and not is_of_head(k)]
+        filter_fn = getattr(sys.modules[self.made_of[1].__module__], 'checkpoint_filter_fn', None)
+        if not other or filter_fn is None:
+            return weights
+        try:
+            resized = filter_fn(dict(weights), self)
+        except Exception:  # what it cannot resize is refused for its shape
+            _logger.debug('%s', filter_fn, exc_info=True)
+            return weights
+        return {**weights, **{k: resized[k] for k in other if k in resized and resized[k].shape == target[k].shape}}
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], float]:
+        """The groups of the backbone, and the whole head as the last one: what `--layer-decay` of train.py goes by.
+
+        What the backbone counts with its head, such as a last normalization, is in the backbone's last group here. Where timm
+        has no groups, every block is one: what the first two parts of a name tell apart.
+        """
+        order: dict[str, int] = {}
+        for name, _ in (*self.named_parameters(recurse=False), *self.named_modules()):
+            order.setdefault(_block(name), len(order))
+        groups: Any = lambda name: order.get(_block(name), inf)  # noqa: E731
+        if hasattr(super(), 'group_matcher'):
+            gone: Any = timm.get_pretrained_cfg(self.backbone)
+            # Some networks of timm take their own classifier out of the groups.
+            with _standing_in(self, {gone.classifier: nn.Identity()} if str(gone.classifier).isidentifier() else {}):
+                groups = super().group_matcher(coarse)  # type: ignore[misc]
+        found: dict[str, int] = {}
+        with _standing_in(self, {'unknown': nn.Linear(1, 1)}):  # no matcher knows it, so that it shows the group of the rest
+            for group, name in ((group_parameters, 'unknown.weight'), (group_modules, 'unknown')):
+                numbers: dict[str, int] = group(self, groups, reverse=True)
+                last = max((number for number in numbers.values() if number < numbers[name]), default=0)
+                found |= {name: min(number, last) for name, number in numbers.items()}
+        return lambda name: inf if is_of_head(name) else found.get(name, 0)
 
     @torch.jit.ignore
     def prune_intermediate_layers(self, *args: Any, **kwargs: Any) -> list[int]:
@@ -153,7 +206,7 @@ class _FromTokens(GCP):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images to maps (B, num_features, H, W), without prefix tokens."""
-        return tokens_to_map(self.backbone_features(x), x, self.prefix_tokens, self.reduction)
+        return tokens_to_map(self.backbone_features(x), x, self.prefix_tokens, self.reduction, self.padding)
 
     @torch.jit.ignore
     def forward_intermediates(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -161,10 +214,29 @@ class _FromTokens(GCP):
         found = self.backbone_intermediates(x, *args, **kwargs)
         if not isinstance(found, tuple):
             return found
-        return tokens_to_map(found[0], x, self.prefix_tokens, self.reduction), found[1]
+        return tokens_to_map(found[0], x, self.prefix_tokens, self.reduction, self.padding), found[1]
 
 
-class _FromStage(GCP):
+class _FromMaps(GCP):
+    """Its features are maps of `forward_intermediates`."""
+
+    @torch.jit.ignore
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: Any = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = 'NCHW',
+        intermediates_only: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """The maps as the backbone's own. The last features, where they are wanted, are those of `forward_features`."""
+        maps = self.backbone_intermediates(x, indices, norm, stop_early, output_fmt, intermediates_only=True, **kwargs)
+        return maps if intermediates_only else (self.forward_features(x), maps)
+
+
+class _FromStage(_FromMaps):
     """The map of one stage alone is used. What comes after it is gone."""
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -172,7 +244,7 @@ class _FromStage(GCP):
         return self._maps_of(x, [self.stage])[0]
 
 
-class _FromTwoStages(GCP):
+class _FromTwoStages(_FromMaps):
     """The map of one stage for the covariance, and the last one for the average."""
 
     def forward_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,11 +252,11 @@ class _FromTwoStages(GCP):
         if self.family in INTERMEDIATES:
             tap, last = self._maps_of(x, [self.stage, self.num_stages - 1])
             return tap, last
-        last, maps = self.forward_intermediates(
+        last, maps = self.backbone_intermediates(
             x, indices=[self.stage], norm=self.stage_norm, stop_early=False, output_fmt='NCHW'
         )
         if self.form == 'NLC':
-            last = tokens_to_map(last, x, self.prefix_tokens, self.reduction)
+            last = tokens_to_map(last, x, self.prefix_tokens, self.reduction, self.padding)
         return maps[0], last.permute(0, 3, 1, 2) if self.form == 'NHWC' else last
 
     def forward_head(self, x: tuple[Tensor, Tensor], pre_logits: bool = False) -> Tensor:  # type: ignore[override]
@@ -193,18 +265,54 @@ class _FromTwoStages(GCP):
         return self._from_vector(vector, pre_logits)
 
 
-def tokens_to_map(tokens: Tensor, image: Tensor, prefix_tokens: int, reduction: int) -> Tensor:
-    """Tokens (B, prefix_tokens + h w, C) of an image (B, c, H, W) to a map (B, C, h, w), where h = ceil(H / reduction).
+def tokens_to_map(tokens: Tensor, image: Tensor, prefix_tokens: int, reduction: int, padding: int) -> Tensor:
+    """Tokens (B, prefix_tokens + h w, C) of an image (B, c, H, W) to a map (B, C, h, w), h = (H + padding) // reduction.
 
-    >>> tokens_to_map(torch.rand(2, 1 + 2 * 3, 8), torch.rand(2, 3, 32, 48), 1, 16).shape
+    >>> tokens_to_map(torch.rand(2, 1 + 2 * 3, 8), torch.rand(2, 3, 32, 48), 1, 16, 15).shape
     torch.Size([2, 8, 2, 3])
     """
     tokens = tokens[:, prefix_tokens:]
-    height = (image.shape[2] + reduction - 1) // reduction
+    height = (image.shape[2] + padding) // reduction
     return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], height, tokens.shape[1] // height)
 
 
 torch.fx.wrap('tokens_to_map')
+
+
+def is_of_head(name: str) -> bool:
+    """Whether a parameter or a module is one of the head.
+
+    >>> is_of_head('global_pool.reduce.conv.weight'), is_of_head('classifier'), is_of_head('layer1.0')
+    (True, True, False)
+    """
+    return name.split('.')[0] in ('global_pool', GCP.classifier_name)
+
+
+def _block(name: str) -> str:
+    """The first two parts of a name."""
+    return '.'.join(name.split('.')[:2])
+
+
+@contextmanager
+def _standing_in(model: nn.Module, parts: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Put modules in the place of parts that a network does not have, for functions of timm that reach for them."""
+    missing = {name: part for name, part in parts.items() if not hasattr(model, name)}
+    for name, part in missing.items():
+        model.add_module(name, part)
+    try:
+        yield
+    finally:
+        for name in missing:
+            delattr(model, name)
+
+
+def _init_weights(self: Any, *args: Any, **kwargs: Any) -> None:
+    """As the backbone's own, and re-weighting as `head_init` says."""
+    with _standing_in(self, {'head': nn.Identity()}):
+        self.made_of[1].init_weights(self, *args, **kwargs)
+    if self.head_init == 'open':
+        open_gates(self)
+
 
 _KINDS: dict[str, type[GCP]] = {
     'NCHW': GCP,
@@ -227,11 +335,15 @@ def class_of(kind: str, base: Any) -> type[GCP]:
     """
     features = FunctionType(*(getattr(base.forward_features, part) for part in PARTS))
     features.__name__ = 'backbone_features'  # by this name TorchScript knows it
-    members = {
+    members: dict[str, Any] = {
+        # In the namespace of timm's: torch.fx looks there for the functions that it must not trace into.
+        'forward': FunctionType(GCP.forward.__code__, base.forward_features.__globals__, 'forward'),
         'backbone_features': features,
         'backbone_intermediates': base.forward_intermediates,
         'made_of': (kind, base),
     }
+    if hasattr(base, 'init_weights'):
+        members['init_weights'] = torch.jit.ignore(_init_weights)
     return type(f'{base.__name__}GCP', (_KINDS[kind], base), members)
 
 
@@ -329,6 +441,7 @@ def build_gcp(
     net.__class__ = class_of(kind, base)
     net.family, net.form, net.last_features = family, form, last if kind != 'stage' else net.num_features
     net.prefix_tokens, net.reduction = getattr(net, 'num_prefix_tokens', 0), net.feature_info[-1]['reduction']
+    net.padding = 0 if family in WHOLE_PATCHES else net.reduction - 1
     net.backbone, net.first_order, net.drop_rate = backbone, bool(first_order), drop_rate
     net.output_fmt = 'NCHW'
     net.out_index, net.output_stride = None if out_index is None else stage, output_stride

@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import EfficientNet, generate_default_cfgs, resolve_pretrained_cfg
+import torch
+from timm.models import EfficientNet, PretrainedCfg, generate_default_cfgs, resolve_pretrained_cfg
 
 from timm_3g.checkpoints import checkpoint_filter_fn as checkpoint_filter_fn
 from timm_3g.checkpoints import is_ours, open_weights, our_names
@@ -15,7 +17,7 @@ from timm_3g.layers.create_pool import TIMM_POOLS
 
 from ._build import build_with_filter
 from ._register import register_second_order
-from .backbones import PLAIN_HEADS, backbone_cfg, family_of
+from .backbones import PLAIN_HEADS, backbone_cfg, check_backbone, family_of
 from .gcp import GCP, Features, build_gcp, class_of
 
 _logger = logging.getLogger(__name__)
@@ -46,8 +48,13 @@ def _create_gcp(arch: str, pretrained: bool = False, **kwargs: Any) -> GCP:
     """Build, with the weights of the whole network where a config.json or a file has them, else with the backbone's own."""
     if 'backbone_weights' in kwargs:
         raise TypeError('backbone_weights is no option of a model. Name a file: pretrained_cfg_overlay=dict(file=...).')
-    kwargs = {'feature_cfg': {'feature_cls': Features, 'out_indices': None}, **kwargs}
+    if 'feature_cls' not in kwargs:
+        kwargs = {'feature_cfg': {'feature_cls': Features, 'out_indices': None}, **kwargs}
+    elif 'out_indices' not in kwargs:  # timm's own classes need them. By default it gives five
+        kwargs['out_indices'] = tuple(range(len(_on_meta(kwargs['backbone']).feature_info)))
     given: Any = kwargs.get('pretrained_cfg')
+    if isinstance(given, PretrainedCfg):
+        given = kwargs['pretrained_cfg'] = given.to_dict()
     if (isinstance(given, Mapping) and given.get('source') in FROM_CONFIG) or _has_weights(arch, given, kwargs['backbone']):
         return build_with_filter(build_gcp, arch, pretrained, **kwargs)
     overlay = {**_changed(arch, given), **(kwargs.get('pretrained_cfg_overlay') or {})}
@@ -84,6 +91,8 @@ def _of_backbone(arch: str, overlay: Mapping[str, Any], kwargs: Mapping[str, Any
     """
     cache = {'cache_dir': kwargs['cache_dir']} if kwargs.get('cache_dir') else {}
     file, tensors = overlay.get('file'), overlay.get('state_dict')
+    if file and not tensors and Path(file).suffix in ('.npz', '.npy'):  # of JAX: the backbone's own loader reads them
+        return {**cache, 'file': file, 'custom_load': True}
     if file and not tensors:
         weights = open_weights(file)
         if is_ours(weights.record.key):
@@ -94,11 +103,21 @@ def _of_backbone(arch: str, overlay: Mapping[str, Any], kwargs: Mapping[str, Any
     tensors = our_names(tensors)
     cfg: Any = timm.get_pretrained_cfg(kwargs['backbone'])
     names = [cfg.classifier] if isinstance(cfg.classifier, str) else list(cfg.classifier or ())
-    ours = f'{GCP.classifier_name}.weight' in tensors and GCP.classifier_name not in names
+    matrix = tensors.get(f'{GCP.classifier_name}.weight')
+    ours = matrix is not None and (
+        GCP.classifier_name not in names or matrix.shape[1] != _on_meta(kwargs['backbone']).head_hidden_size
+    )
     if ours or any(name.startswith('global_pool.') for name in tensors) or _is_timms_own(kwargs):
         return None
     rows = next((len(tensors[f'{name}.weight']) for name in names if f'{name}.weight' in tensors), 0)
     return {'state_dict': tensors, 'num_classes': rows}
+
+
+def _on_meta(backbone: str) -> Any:
+    """timm's own network, without storage."""
+    check_backbone(backbone)
+    with torch.device('meta'):
+        return timm.create_model(backbone)
 
 
 def _is_timms_own(kwargs: Mapping[str, Any]) -> bool:
