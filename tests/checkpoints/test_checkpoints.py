@@ -189,9 +189,11 @@ def test_isqrt_weights_in_a_3g_model_without_blocks_are_refused(tmp_path):
 @pytest.mark.parametrize('override', [{'triangle': 'upper'}, {'eps': 1e-3}, {'num_iters': 3}])
 def test_recorded_options_are_enforced(tmp_path, override):
     timm.models.save_for_hf(timm.create_model(SMALL), str(tmp_path), safe_serialization=True)
-    with pytest.raises(ValueError, match=r'as config.json or the training run says .*wrong logits'):
+    with pytest.raises(ValueError, match=r'as the header of the file, config.json or the training run says .*wrong logits'):
         timm.create_model(f'local-dir:{tmp_path}', pretrained=True, **override)
-    with pytest.raises(ValueError, match=r'as config.json or the training run says'):  # beside the file, too
+    with pytest.raises(
+        ValueError, match=r'as the header of the file, config.json or the training run says'
+    ):  # beside the file, too
         load(SMALL, tmp_path / 'model.safetensors', **override)
 
 

@@ -13,6 +13,7 @@ from common import SMALL
 from huggingface_hub import HfApi
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from timm.models import save_for_hf
 
 from timm_3g.__main__ import main
 from timm_3g.checkpoints import Record, open_weights
@@ -20,6 +21,9 @@ from timm_3g.checkpoints import known_files as _known_files
 from timm_3g.checkpoints import shipped as _shipped
 from timm_3g.checkpoints.description import description
 from timm_3g.checkpoints.function import function_of
+from timm_3g.inference import ModelOptions
+from timm_3g.inference.data_config import data_config
+from timm_3g.inference.model import load_model
 from timm_3g.models import checkpoint_filter_fn
 from timm_3g.models.loading import create_loaded
 from timm_3g.ops import triangle_index
@@ -86,6 +90,63 @@ def test_a_run_with_other_channels_and_no_size(tmp_path):
     torch.save({'state_dict': grey, 'args': args}, tmp_path / 'grey.pth')
     made = export(tmp_path / 'grey.pth', f'{SMALL}.grey', output=tmp_path / 'out')
     assert made.config['pretrained_cfg']['input_size'] == [1, 32, 32]
+    options = ModelOptions(SMALL, checkpoint=tmp_path / 'grey.pth', device='cpu')
+    config = data_config(options, load_model(options))
+    means = timm.get_pretrained_cfg(SMALL).mean
+    assert config['input_size'] == (1, 32, 32) and config['mean'] == pytest.approx((sum(means) / 3,))
+
+
+def test_a_run_of_timms_own_network_with_other_channels(tmp_path):
+    model = timm.create_model('test_resnet', in_chans=1, num_classes=3)
+    args = argparse.Namespace(model='test_resnet', in_chans=1, num_classes=3)
+    torch.save({'state_dict': model.state_dict(), 'args': args}, tmp_path / 'grey.pth')
+    options = ModelOptions('test_resnet', checkpoint=tmp_path / 'grey.pth', device='cpu')
+    again = load_model(options)
+    assert all(torch.equal(t, again.state_dict()[name]) for name, t in model.state_dict().items())
+    assert data_config(options, again)['mean'] == pytest.approx((0.449,), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ('own', 'options', 'other'),
+    [
+        ('resnet18_3g', {'global_pool': 'cov'}, 'resnet18_isqrt'),
+        ('resnet10_mini_3g', {'global_pool': 'avg'}, 'resnet10_mini_sort'),
+        ('resnet10_mini_sort', {}, 'resnet10_mini_3g'),
+    ],
+)
+def test_weights_of_another_architecture_whose_tensors_fit(own, options, other, tmp_path):
+    """By the arguments of train.py, by our header, and by a config.json of timm's."""
+    model = timm.create_model(own, num_classes=3, **options)
+    args = argparse.Namespace(model=own, gp=options.get('global_pool'), num_classes=3, model_kwargs={})
+    torch.save({'state_dict': model.state_dict(), 'args': args}, tmp_path / 'run.pth')
+    save_for_hf(model, tmp_path / 'timms', safe_serialization=True)
+    files = [tmp_path / 'run.pth', tmp_path / 'timms' / 'model.safetensors']
+    if own.endswith('3g'):
+        export(tmp_path / 'run.pth', f'{own}.x', output=tmp_path / 'ours')
+        files.append(tmp_path / 'ours' / 'model.safetensors')
+    for file in files:
+        with pytest.raises(ValueError, match=rf'are of {own} with global_pool=.*; got {other}\. Name it: --model {own}'):
+            create_loaded(other, file)
+        create_loaded(own, file)
+
+
+def test_the_same_network_under_two_names(tmp_path):
+    model = timm.create_model('resnet18_3g', num_classes=3, global_pool='isqrt', num_iters=3)
+    args = argparse.Namespace(model='resnet18_3g', gp='isqrt', num_classes=3, model_kwargs={'num_iters': 3})
+    torch.save({'state_dict': model.state_dict(), 'args': args}, tmp_path / 'run.pth')
+    assert create_loaded('resnet18_isqrt', tmp_path / 'run.pth').global_pool.num_iters == 3
+    overlay = {'file': str(tmp_path / 'run.pth'), 'num_classes': 3}
+    with pytest.raises(ValueError, match='num_iters: weights 3, model 5'):
+        timm.create_model('resnet18_isqrt', num_classes=3, pretrained=True, pretrained_cfg_overlay=overlay)
+
+
+@pytest.mark.parametrize(('own', 'other'), [('resnet50', 'resnet50_sort'), ('resnet50_sort', 'resnet50')])
+def test_weights_with_and_without_other_sums(own, other, tmp_path):
+    args = argparse.Namespace(model=own, num_classes=3)
+    torch.save({'state_dict': timm.create_model(own, num_classes=3).state_dict(), 'args': args}, tmp_path / 'run.pth')
+    with pytest.raises(ValueError, match=f'are of {own}; got {other}'):
+        create_loaded(other, tmp_path / 'run.pth')
+    create_loaded(own, tmp_path / 'run.pth')
 
 
 def test_the_size_of_a_run_on_a_backbone():

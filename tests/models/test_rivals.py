@@ -166,6 +166,33 @@ def test_a_new_a2_net_is_the_plain_resnet():
     assert len(blocks) == 2 and not torch.allclose(ours(x), plain(x), **FLOAT32)
 
 
+def test_plain_weights_go_into_a2_and_keep_their_function(tmp_path):
+    plain = timm.create_model('resnet50', num_classes=5).eval()
+    torch.save(plain.state_dict(), tmp_path / 'plain.pth')
+    overlay = {'file': str(tmp_path / 'plain.pth'), 'num_classes': 5}
+    model = timm.create_model('resnet50_a2', num_classes=5, pretrained=True, pretrained_cfg_overlay=overlay).eval()
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(model(x), plain(x))
+
+
+def test_blocks_of_a2_initialized_anew_are_as_new():
+    model = timm.create_model('resnet10_mini_a2')
+    before = {name: float(p.detach().std()) for name, p in model.named_parameters() if '_attention' in name and p.ndim == 4}
+    model.init_weights()
+    for name, deviation in before.items():
+        assert float(model.get_parameter(name).detach().std()) == pytest.approx(deviation, rel=0.1)
+
+
+def test_googlenet_takes_torchvisions_file_with_auxiliary_heads(tmp_path):
+    whole = googlenet(num_classes=5, aux_logits=True, init_weights=False)
+    torch.save(whole.state_dict(), tmp_path / 'whole.pth')
+    overlay = {'file': str(tmp_path / 'whole.pth'), 'num_classes': 5}
+    model = timm.create_model('googlenet_places', num_classes=5, pretrained=True, pretrained_cfg_overlay=overlay)
+    assert torch.equal(model.fc.weight, whole.fc.weight)
+    four = timm.create_model('googlenet_places', in_chans=4).conv1.conv.weight
+    assert float(four.detach().std()) == pytest.approx(0.01, rel=0.1)
+
+
 @pytest.mark.parametrize(('classes', 'megabytes'), [(1000, 168), (365, 163)])
 def test_crunet_has_116_layers_and_the_size_of_the_published_files(classes, megabytes):
     """Those of ImageNet and Places365, in units of 2^20 bytes: parameters and statistics of the BatchNorms."""

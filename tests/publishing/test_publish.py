@@ -462,7 +462,7 @@ def test_an_exported_file_says_what_it_is(exported, tmp_path, monkeypatch):
         (['--class-map', '/nowhere'], '/nowhere does not exist'),
         (['--license', 'not a licence!'], 'must be an identifier of the Hub'),
         (['--model', f'{SMALL}.a/b'], 'A tag consists of letters'),
-        (['--model', 'resnet18'], 'is not an architecture of timm_3g'),
+        (['--model', 'resnet18'], 'export takes networks with a head of timm_3g; resnet18 has that of timm'),
     ],
 )
 def test_export_options_that_cannot_be(checkpoint, options, message, tmp_path, monkeypatch, capsys):

@@ -189,6 +189,11 @@ def test_what_is_no_yaml_or_not_there(tmp_path, timm_script):
     for option in ('--resume', '--initial-checkpoint', '--pretrained-path'):
         with pytest.raises(FileNotFoundError, match=rf'{option} gone.pth.tar: there is no such file'):
             check_arguments(timm_script('train.py'), ['--model', SMALL, option, 'gone.pth.tar'])
+    (tmp_path / 'a.pth').touch()
+    with pytest.raises(ValueError, match=r'reads --pretrained-path with --pretrained alone. Add --pretrained'):
+        check_arguments(timm_script('train.py'), ['--model', SMALL, '--pretrained-path', str(tmp_path / 'a.pth')])
+    with pytest.raises(ValueError, match=r'Name the images: --data-dir DIR'):
+        check_arguments(timm_script('train.py'), ['--model', SMALL, '--device', 'cpu'], for_run=True)
     with pytest.raises(FileNotFoundError, match=r'gone.txt does not exist. A class map'):
         check_arguments(timm_script('train.py'), ['--model', SMALL, '--class-map', 'gone.txt'])
     with pytest.raises(FileNotFoundError, match=r'gone.yaml is not there. Name a YAML file'):

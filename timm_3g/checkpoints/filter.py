@@ -124,7 +124,7 @@ def checkpoint_filter_fn(
     require_tensors(state_dict)
     cfg: Any = model.pretrained_cfg
     form, implied, guessed = format_of(unwrapped(state_dict))
-    source = f'the format ({form})' if form else 'config.json or the training run'
+    source = f'the format ({form})' if form else 'the header of the file, config.json or the training run'
     stated = getattr(model, 'pretrained_model_args', {}) if recorded is None else recorded
     known = {**options_of_tag(f'{cfg.get("architecture")}.{cfg.get("tag")}'), **stated} if form else stated
     if form and known:

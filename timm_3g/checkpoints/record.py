@@ -7,11 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from timm.models import split_model_name_tag
+from timm.models import is_model, model_entrypoint, split_model_name_tag
 
-from timm_3g.layers.create_pool import pool_options
+from timm_3g.layers.create_pool import POOLS, pool_options
 
-from .function import MOST_CLASSES, checked_options, function_of, is_ours, leaves_trace, recorded_options
+from .function import MOST_CLASSES, checked_options, defaults_of, function_of, is_ours, leaves_trace, recorded_options
 from .integrity import CONFIG, SHA256, WEIGHTS
 from .known_files import KnownFile, known_file
 from .source_name import split_source
@@ -126,15 +126,48 @@ class Record:
                 f'safetensors.torch.save_file(safetensors.torch.load_file({str(self.file)!r}), {WEIGHTS!r})'
             ) from error
 
+    @cached_property
+    def architecture(self) -> str | None:
+        """The architecture that the header, train.py or config.json names. None where none does."""
+        said = self.stamp.get('architecture') or self._trained_architecture() or self.config.get('architecture')
+        return said if isinstance(said, str) else None
+
+    def _meant(self, arch: str) -> str:
+        """The architecture whose record counts for `arch`: another one of this package, if that is recorded. Else `arch`."""
+        return self.architecture if self.architecture and is_ours(self.architecture) and is_ours(arch) else arch
+
+    def require_architecture(self, arch: str, given: Mapping[str, Any]) -> None:
+        """Raise ValueError where the weights are of another architecture whose tensors may fit, and mean another function.
+
+        Architectures of this package share names and shapes. Two of them mean the same with the same pooling.
+
+        >>> from pathlib import Path
+        >>> record = Record(Path('last.pth.tar'), {}, {}, {'model': 'resnet18_3g', 'gp': 'cov'})
+        >>> record.require_architecture('resnet18_isqrt', {})
+        Traceback (most recent call last):
+        ValueError: The weights in 'last.pth.tar' are of resnet18_3g with global_pool='cov'; got resnet18_isqrt. Name it: ...
+        """
+        own = self.architecture
+        if own in (None, arch) or not (is_registered(own) or (is_registered(arch) and not is_ours(arch))):
+            return
+        pool = self.function(own).get('global_pool') if is_ours(own) else None
+        asked = given.get('global_pool') or defaults_of(arch).get('global_pool')
+        alike = 'gcp' in (own, arch) or _without_pool(own) == _without_pool(arch)
+        if pool and alike and pool == asked:
+            return
+        with_pool = f' with global_pool={pool!r}' if pool else ''
+        raise ValueError(f'The weights in {str(self.file)!r} are of {own}{with_pool}; got {arch}. Name it: --model {own}.')
+
     def function(self, arch: str) -> dict[str, Any]:
         """The function that the weights are of: global_pool, reduce_dim and the pooling's options. {} where nothing says it.
 
         From the header that `timm-3g export` wrote, from the arguments of timm's train.py, or from config.json. The last two
-        count if they name the architecture `arch`.
+        count if they name an architecture of this package.
 
         Raises:
             ValueError: config.json is invalid or contradicts the header.
         """
+        arch = self._meant(arch)
         config = self.config_of(arch)
         if config:
             self._check_config(config)
@@ -185,6 +218,7 @@ class Record:
         Traceback (most recent call last):
         ValueError: The weights in 'last.pth.tar' are of a network with act_layer='silu'; got nothing. State it: ...
         """
+        arch = self._meant(arch)
         if is_ours(arch):
             config, run = self.config_of(arch), self._said_by_run(arch)
             said = (self.stamp or config)['model_args'] if config or self.stamp else {**self._options_of_base(run), **run}
@@ -262,6 +296,21 @@ class Record:
                 f'config.json beside {str(self.file)!r} contradicts the weights, which know what they were made for '
                 f'({"; ".join(differing)}). It was changed, or is of other weights. Move it, and export the file again.'
             )
+
+
+def _without_pool(arch: str) -> str:
+    """The name of a network before that of its pooling: resnet18 of resnet18_3g."""
+    return next((arch.removesuffix(f'_{pool}') for pool in POOLS if arch.endswith(f'_{pool}')), arch)
+
+
+def is_registered(arch: str) -> bool:
+    """Whether this package has registered the architecture, with a head of its own or without.
+
+    >>> import timm_3g
+    >>> is_registered('resnet50_sort'), is_registered('resnet50')
+    (True, False)
+    """
+    return is_model(arch) and model_entrypoint(arch).__module__.startswith('timm_3g.')
 
 
 def _same(said: Any, given: Any) -> bool:

@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+from statistics import fmean
 from typing import Any
 
 import timm
@@ -41,7 +42,10 @@ def data_config(options: ModelOptions, model: Any) -> dict[str, Any]:
         raise ValueError(f'The input size must be three positive integers, channels, height and width; got {size!r}.')
     given = {'in_chans': size[0], **{name: getattr(options, name) for name in IMAGE_OPTIONS}}
     for name in ('mean', 'std'):
-        values = given[name] or cfg.get(name) or ()
+        known = cfg.get(name) or ()
+        if not given[name] and len(known) not in (0, 1, size[0]):  # for other channels train.py takes the average, too
+            given[name] = (fmean(known),) * size[0]
+        values = given[name] or known
         if len(values) not in ((1, size[0]) if given[name] else (0, 1, size[0])):
             raise OptionError(name, f'must be one number, or one for each of {size[0]} channels; got {list(values)}.')
         require_pixels({name: values})

@@ -68,6 +68,7 @@ class GoogLeNetTimm(GoogLeNet):
             super().__init__(1, aux_logits=False, init_weights=True)
             if in_chans != 3:
                 self.conv1.conv = nn.Conv2d(in_chans, 64, 7, stride=2, padding=3, bias=False)
+                nn.init.trunc_normal_(self.conv1.conv.weight, std=0.01, a=-2, b=2)  # as torchvision starts the others
         del self.aux1, self.aux2, self.avgpool, self.dropout
         self.drop_rate = drop_rate
         self.num_classes = num_classes
@@ -189,4 +190,11 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def googlenet_places(pretrained: bool = False, **kwargs: Any) -> GoogLeNetTimm:
     """GoogLeNet for the 365 classes of Places365, the row of Table 4."""
-    return build_model_with_cfg(GoogLeNetTimm, 'googlenet_places', pretrained, **kwargs)
+    return build_model_with_cfg(
+        GoogLeNetTimm, 'googlenet_places', pretrained, pretrained_filter_fn=_without_auxiliary_heads, **kwargs
+    )
+
+
+def _without_auxiliary_heads(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """torchvision's weights without the two classifiers that serve its training."""
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(('aux1.', 'aux2.'))}

@@ -84,6 +84,7 @@ def create_loaded(
             return _create_jax(model, checkpoint, num_classes, given)
         weights = open_weights(checkpoint, use_ema)
     require_model(model, local=True)
+    weights.record.require_architecture(split_model_name_tag(model)[0], given)
     weights.record.require_stated(split_model_name_tag(model)[0], given)
     return (_create_ours if is_ours(model) else _create_timms)(model, weights, num_classes, given)
 
@@ -131,7 +132,9 @@ def _create_timms(model: str, weights: Weights, num_classes: int | None, given: 
         classifier = tensors.get(f'{resolve_pretrained_cfg(model).classifier}.weight')
         num_classes = None if classifier is None else len(classifier)
     arch = split_model_name_tag(model)[0]
-    net: Any = timm.create_model(model, num_classes=num_classes, **{**weights.record.pooling_of_run(arch), **given})
+    size = weights.description(arch).get('input_size')
+    channels = {'in_chans': size[0]} if size and size[0] != 3 else {}
+    net: Any = timm.create_model(model, num_classes=num_classes, **{**weights.record.pooling_of_run(arch), **channels, **given})
     net.load_state_dict(tensors)
     net.pretrained_cfg.update(_described(weights, arch, net.num_classes))
     return net

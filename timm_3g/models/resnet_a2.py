@@ -11,6 +11,7 @@ and a constant of A or of the last convolution in the BatchNorm.
 
 from typing import Any
 
+import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
@@ -69,6 +70,17 @@ class _WithDoubleAttention:
             channels = net.feature_info[number]['num_chs']
             setattr(net, f'layer{number}', _with_attention(stage, channels, **dd))
 
+    @torch.jit.ignore
+    def init_weights(self, *args: Any, **kwargs: Any) -> None:
+        """As the network without blocks, and the blocks as a new network has them."""
+        super().init_weights(*args, **kwargs)  # type: ignore[misc]
+        net: Any = self
+        for block in net.modules():
+            if isinstance(block, DoubleAttention):
+                for module in block.modules():
+                    if isinstance(module, nn.Conv2d):
+                        module.reset_parameters()
+
 
 def _with_attention(stage: nn.Sequential, channels: int, **dd: Any) -> nn.Sequential:
     """The units under their names, and a block named 1_attention behind unit 1: of the same group in `group_matcher`."""
@@ -122,4 +134,12 @@ def resnet10_mini_a2(pretrained: bool = False, **kwargs: Any) -> ResNet3GA2:
 @register_model
 def resnet50_a2(pretrained: bool = False, **kwargs: Any) -> ResNetA2:
     """ResNet-50 with five double attention blocks, the row of Table 3."""
-    return build_model_with_cfg(ResNetA2, 'resnet50_a2', pretrained, **{**RESNET50, **kwargs})
+    return build_model_with_cfg(
+        ResNetA2, 'resnet50_a2', pretrained, pretrained_filter_fn=_with_new_blocks, **{**RESNET50, **kwargs}
+    )
+
+
+def _with_new_blocks(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Weights of a plain ResNet with the blocks of a new network, which change nothing."""
+    new = {name: tensor for name, tensor in model.state_dict().items() if '_attention.' in name}
+    return weights if new.keys() & weights.keys() else {**weights, **new}

@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,14 @@ def _require_exportable(model: str, tag: str, record: Record) -> None:
     if not model:
         raise ValueError(f'{record.file} does not say which architecture it is of. Name it: --model NAME[.TAG].')
     if not is_ours(model):
-        raise ValueError(f'{model!r} is not an architecture of timm_3g: {", ".join(filter(is_ours, timm.list_models()))}.')
+        arch = split_model_name_tag(model)[0]
+        if timm.is_model(arch):
+            raise ValueError(f'export takes networks with a head of timm_3g; {arch} has that of timm: timm.models.save_for_hf.')
+        nearest = (
+            ', '.join(get_close_matches(arch, filter(is_ours, timm.list_models()), n=3))
+            or "timm.list_models(module='resnet_3g') has some"
+        )
+        raise ValueError(f'{model!r} is not an architecture of timm_3g. Nearest: {nearest}.')
     if not re.fullmatch(r'[\w.-]*', tag or split_model_name_tag(model)[1]):
         raise ValueError(f'A tag consists of letters, digits, _, - and dots; got {tag or model!r}.')
     known = record.known_file

@@ -58,7 +58,7 @@ def prepare_script(options: ScriptOptions) -> Callable[[], None]:
     """
     script, args = find_script(options.file_name, options.timm_scripts), list(options.arguments)
     if script.name == 'train.py':
-        args += check_arguments(script, args)
+        args += check_arguments(script, args, for_run=True)
         install_augmentations()
         return partial(_train, script, args)
     return partial(run_script, script, args)

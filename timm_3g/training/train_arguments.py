@@ -55,7 +55,7 @@ WORDS = {
 }
 
 
-def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
+def check_arguments(script: Path, argv: Sequence[str], for_run: bool = False) -> list[str]:
     """Parse argv as the script will, and check what its parser lets through.
 
     These are checked: keys and types in the YAML file of --config, the keys of model_kwargs and opt_kwargs against model and
@@ -66,6 +66,7 @@ def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
     Args:
         script: timm's train.py.
         argv: its arguments.
+        for_run: whether training follows, which needs images.
 
     Returns:
         What to add to argv: `--device cpu` if no device is named and there is no GPU (train.py's own default is cuda).
@@ -104,7 +105,7 @@ def check_arguments(script: Path, argv: Sequence[str]) -> list[str]:
                 file=sys.stderr,
             )
     _check_values(args)
-    _check_data(args)
+    _check_data(args, for_run)
     _check_files(args)
     slow = slow_sgd(args, number_of_processes())
     if slow and is_first_process():
@@ -141,11 +142,15 @@ def _check_values(args: Any) -> None:
         raise ValueError(f'--device {args.device}: there is no GPU that PyTorch can use. Leave it out to train on the CPU.')
 
 
-def _check_data(args: Any) -> None:
+def _check_data(args: Any, for_run: bool) -> None:
     """Raise an error for a folder or splits that are not there, where timm would take other images."""
     root = args.data_dir or args.data
-    if not reads_folder(args.dataset or '') or not root:
+    if not reads_folder(args.dataset or ''):
         return
+    if not root:
+        if not for_run:
+            return
+        raise ValueError('Name the images: --data-dir DIR, a folder or a tar file, or --dataset NAME.')
     require_data(root)
     if args.val_split or args.train_split != 'train' or has_splits(root):
         require_split(root, args.train_split)
@@ -165,6 +170,8 @@ def _check_files(args: Any) -> None:
         file = getattr(args, option)
         if file and not Path(file).is_file():
             raise FileNotFoundError(f'{_spelled(option)} {file}: there is no such file.')
+    if args.pretrained_path and not args.pretrained:
+        raise ValueError('train.py reads --pretrained-path with --pretrained alone. Add --pretrained.')
     if args.class_map:
         read_class_map(args.class_map, args.data_dir or args.data or '')
 
