@@ -636,4 +636,4 @@ def test_read_source_of_every_card():
 
 def test_a_failed_export_leaves_nothing(tmp_path, checkpoint, capsys):
     assert main(['export', str(checkpoint), '--model', 'resnet18_3g', '--output', str(tmp_path / 'out')]) == 1
-    assert 'not weights of this network' in capsys.readouterr().err and not os.listdir(tmp_path)
+    assert 'are of resnet10_mini_3g' in capsys.readouterr().err and not os.listdir(tmp_path)
