@@ -307,6 +307,7 @@ def test_the_backbone_of_a_gcp_settles_its_options():
     given = {'backbone': 'test_vit', 'img_size': 64, 'avg_down': True}
     assert 'img_size' in (known := model_options('gcp', given)) and 'avg_down' not in known
     assert 'avg_down' in model_options('gcp', {'avg_down': True}), 'of resnet18, the default'
+    assert 'backbone' not in model_options('resnet18_3g', {'backbone': 'test_vit'}), 'an unknown key of it, and no crash'
     with pytest.raises(ValueError, match=r"backbone='convnext_ato' is no network of timm\. Nearest: convnext_atto"):
         model_options('gcp', {'backbone': 'convnext_ato'})
 

@@ -43,6 +43,7 @@ def data_config(options: ModelOptions, model: Any) -> dict[str, Any]:
     given = {'in_chans': size[0], **{name: getattr(options, name) for name in IMAGE_OPTIONS}}
     for name in ('mean', 'std'):
         known = cfg.get(name) or ()
+        require_pixels({name: known})
         if not given[name] and len(known) not in (0, 1, size[0]):  # for other channels train.py takes the average, too
             given[name] = (fmean(known),) * size[0]
         values = given[name] or known

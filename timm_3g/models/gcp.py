@@ -152,15 +152,7 @@ class GCP(SecondOrderHead):
         What the backbone counts with its head, such as a last normalization, is in the backbone's last group here. Where timm
         has no groups, every block is one: what the first two parts of a name tell apart.
         """
-        order: dict[str, int] = {}
-        for name, _ in (*self.named_parameters(recurse=False), *self.named_modules()):
-            order.setdefault(_block(name), len(order))
-        groups: Any = lambda name: order.get(_block(name), inf)  # noqa: E731
-        if hasattr(super(), 'group_matcher'):
-            gone: Any = timm.get_pretrained_cfg(self.backbone)
-            # Some networks of timm take their own classifier out of the groups.
-            with _standing_in(self, {gone.classifier: nn.Identity()} if str(gone.classifier).isidentifier() else {}):
-                groups = super().group_matcher(coarse)  # type: ignore[misc]
+        groups = self._groups_of_timm(coarse)
         found: dict[str, int] = {}
         with _standing_in(self, {'unknown': nn.Linear(1, 1)}):  # no matcher knows it, so that it shows the group of the rest
             for group, name in ((group_parameters, 'unknown.weight'), (group_modules, 'unknown')):
@@ -168,6 +160,19 @@ class GCP(SecondOrderHead):
                 last = max((number for number in numbers.values() if number < numbers[name]), default=0)
                 found |= {name: min(number, last) for name, number in numbers.items()}
         return lambda name: inf if is_of_head(name) else found.get(name, 0)
+
+    def _groups_of_timm(self, coarse: bool) -> Any:
+        """What timm's network has for groups, patterns or a function. Where it has none: a function that tells blocks apart."""
+        timms: Any = super()
+        if hasattr(timms, 'group_matcher'):
+            gone: Any = timm.get_pretrained_cfg(self.backbone)
+            # Some networks of timm take their own classifier out of the groups.
+            with _standing_in(self, {gone.classifier: nn.Identity()} if str(gone.classifier).isidentifier() else {}):
+                return timms.group_matcher(coarse)
+        order: dict[str, int] = {}
+        for name, _ in (*self.named_parameters(recurse=False), *self.named_modules()):
+            order.setdefault(_block(name), len(order))
+        return lambda name: order.get(_block(name), inf)
 
     @torch.jit.ignore
     def prune_intermediate_layers(self, *args: Any, **kwargs: Any) -> list[int]:

@@ -13,9 +13,11 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import split_model_name_tag
 from timm.optim import create_optimizer_v2, get_optimizer_class
 
 from timm_3g.checkpoints import open_weights
+from timm_3g.checkpoints.function import defaults_of
 from timm_3g.compat import parser_options
 from timm_3g.data import has_splits, read_class_map, reads_folder, require_data, require_split
 from timm_3g.layers import pool_options
@@ -206,8 +208,9 @@ def model_options(model: str, given: Mapping[str, Any]) -> set[str]:
     >>> {'num_iters', 'num_reweights'} <= model_options('resnet18_3g', {})
     True
     """
-    # The backbone of a gcp settles which options there are. Any other value of the YAML is for train.py to judge.
-    base = {key: given[key] for key in ('backbone',) if key in given}
+    # The backbone of a network on any backbone settles which options there are.
+    has_backbone = 'backbone' in given and 'backbone' in defaults_of(split_model_name_tag(model)[0])
+    base = {'backbone': given['backbone']} if has_backbone else {}
     with torch.device('meta'):
         net = timm.create_model(model, **base)
         names = _parameters(timm.models.build_model_with_cfg, timm.create_model, *type(net).__mro__)
