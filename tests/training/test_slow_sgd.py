@@ -1,5 +1,6 @@
 """The line of `timm-3g train` where SGD will not move a second-order head, and where it stays silent."""
 
+import json
 import re
 from argparse import Namespace
 
@@ -60,6 +61,22 @@ def test_where_it_speaks(given, processes, said):
         return
     assert re.search(said, line), line
     assert line.endswith(' or more, or --opt adamw --lr 0.001.') and '\n' not in line
+
+
+@pytest.mark.parametrize(
+    ('config', 'said'),
+    [
+        ({'architecture': SMALL}, 'head of 3g'),
+        ({'architecture': SMALL, 'model_args': {'global_pool': 'isqrt'}}, 'head of isqrt'),
+        ({'architecture': SMALL, 'model_args': {'global_pool': 'avg'}}, ''),
+        ({'architecture': SMALL, 'model_args': {'head_init': 'orig'}}, '--lr 0.02 or more'),
+        ({'architecture': 'resnet18'}, ''),
+    ],
+)
+def test_it_knows_what_a_folder_holds(config, said, tmp_path):
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    line = slow_sgd(Namespace(**{**DEFAULTS, 'model': f'local-dir:{tmp_path}', 'lr': 0.001}), 1)
+    assert said in line and bool(line) == bool(said)
 
 
 def test_the_names_are_timms():

@@ -297,6 +297,17 @@ def test_a_misspelt_model_or_folder(timm_script):
         check_arguments(timm_script('train.py'), ['--model', SMALL, '--data-dir', 'nowhere'])
 
 
+def test_a_folder_that_holds_no_model(timm_script, tmp_path):
+    for config, error, said in (
+        (None, FileNotFoundError, 'there is no config.json in this folder'),
+        ('{"architecture": 3}', ValueError, 'names no architecture: 3'),
+    ):
+        if config:
+            (tmp_path / 'config.json').write_text(config)
+        with pytest.raises(error, match=said):
+            check_arguments(timm_script('train.py'), ['--model', f'local-dir:{tmp_path}'])
+
+
 @pytest.mark.parametrize('wanted', [{'b': 0, 'a': 1}, {'a': 0, 'b': 2}, {'a\nb': 0}, None])
 def test_class_names_are_kept_where_a_file_of_lines_can_keep_them(wanted, tmp_path, monkeypatch):
     dataset = SimpleNamespace(reader=SimpleNamespace(class_to_idx=wanted))

@@ -12,6 +12,7 @@ from timm.models import load_checkpoint, parse_model_name, resolve_pretrained_cf
 from torch import nn
 
 from timm_3g.checkpoints import (
+    CONFIG,
     Weights,
     check_config,
     checkpoint_filter_fn,
@@ -107,9 +108,7 @@ def _create_named(model: str, num_classes: int | None, given: Mapping[str, Any])
     """A model with the weights that its name stands for."""
     require_model(model)
     _refuse_random_head(model)
-    source, name = parse_model_name(model)
-    if source:
-        check_config(Path(name) if source == 'local-dir' else download_config(name, given.get('cache_dir')).parent)
+    require_config(model, given.get('cache_dir'))
     net = timm.create_model(model, pretrained=True, num_classes=num_classes, **given)
     _check_classifier(net, model, num_classes)
     return net
@@ -223,6 +222,27 @@ def _refuse_tag(name: str) -> NoReturn:
     listed = ', '.join(split_model_name_tag(key)[1] for key in known) or 'none'
     said = f'Nearest: {nearest[0]}.' if nearest else f'Its tags: {listed}.'
     raise ValueError(f'{name!r} names no weights: {arch} has no tag {tag!r}. {said}')
+
+
+def require_config(model: str, cache_dir: str | Path | None = None) -> None:
+    """Raise an error where timm could not read the config.json that a name stands for. Names of its registry pass.
+
+    That of `hf-hub:` is downloaded into the Hub's cache.
+
+    Raises:
+        FileNotFoundError: none in the folder of `local-dir:`.
+        ValueError: see `check_config`.
+        RuntimeError: see `download_config`.
+
+    >>> require_config('local-dir:no such folder')
+    Traceback (most recent call last):
+    FileNotFoundError: 'local-dir:no such folder': there is no config.json in this folder. timm-3g export writes one.
+    """
+    source, name = parse_model_name(model)
+    if source == 'local-dir' and not Path(name, CONFIG).is_file():
+        raise FileNotFoundError(f'{model!r}: there is no {CONFIG} in this folder. timm-3g export writes one.')
+    if source:
+        check_config(Path(name) if source == 'local-dir' else download_config(name, cache_dir).parent)
 
 
 def _check_classifier(net: Any, model: str, num_classes: int | None) -> None:

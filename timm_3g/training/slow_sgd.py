@@ -5,6 +5,7 @@ from typing import Any
 from timm.models import split_model_name_tag
 
 from timm_3g.checkpoints.function import defaults_of
+from timm_3g.checkpoints.hub import config_of_base
 from timm_3g.layers.create_pool import POOLS
 
 SGD = ('sgd', 'momentum', 'nesterov', 'nesterovw', 'sgdc', 'sgdp', 'sgdw', 'fusedsgd')  # timm's names for it
@@ -27,14 +28,22 @@ def slow_sgd(args: Any, processes: int) -> str:
     >>> print(slow_sgd(args, processes=1))
     SGD at a rate of 0.001 hardly moves the head of 3g in a short run. Give it --lr 0.005 or more, or --opt adamw --lr 0.001.
     """
-    pool = args.gp or defaults_of(split_model_name_tag(args.model)[0]).get('global_pool')
+    options = {**_options_of(args.model), **args.model_kwargs}
+    pool = args.gp or options.get('global_pool')
     if pool not in POOLS or args.opt.lower().rpartition('_')[2] not in SGD:
         return ''
-    rate, least = _rate(args, processes), LEAST_RATE.get(str(args.model_kwargs.get('head_init', 'open')), 0.0)
+    rate, least = _rate(args, processes), LEAST_RATE.get(str(options.get('head_init', 'open')), 0.0)
     if rate >= least:
         return ''
     moved_by = f'--lr {least:g} or more, or --opt adamw --lr 0.001'
     return f'SGD at a rate of {rate:.3g} hardly moves the head of {pool} in a short run. Give it {moved_by}.'
+
+
+def _options_of(model: str) -> dict[str, Any]:
+    """The options of the head that a name stands for."""
+    base = config_of_base(model)  # of `local-dir:` and `hf-hub:`
+    arch = base.get('architecture') or split_model_name_tag(model)[0]
+    return {**defaults_of(arch), **base.get('model_args', {})}
 
 
 def _rate(args: Any, processes: int) -> float:

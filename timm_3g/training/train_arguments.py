@@ -22,7 +22,7 @@ from timm_3g.compat import parser_options
 from timm_3g.data import has_splits, read_class_map, reads_folder, require_data, require_split
 from timm_3g.layers import pool_options
 from timm_3g.models import SecondOrderHead
-from timm_3g.models.loading import require_model
+from timm_3g.models.loading import require_config, require_model
 from timm_3g.utils.launched import is_first_process, number_of_processes
 from timm_3g.utils.yaml_file import read_yaml
 
@@ -77,6 +77,7 @@ def check_arguments(script: Path, argv: Sequence[str], for_run: bool = False) ->
         ValueError: an unknown model, a value of the wrong type or out of range, an unknown key (with its place and the nearest
             valid ones), a truncated file of --resume, a GPU that is not there.
         OSError: a missing file.
+        RuntimeError: the Hub does not give the config.json of `hf-hub:`.
 
     >>> from timm_3g.training import find_script
     >>> script = find_script('train.py')  # doctest: +SKIP
@@ -94,6 +95,7 @@ def check_arguments(script: Path, argv: Sequence[str], for_run: bool = False) ->
     _check_options(names['parser'], others)
     args = _parse(names['_parse_args'], script, argv)
     require_model(args.model)
+    require_config(args.model)
     for part, valid in (('model_kwargs', model_options), ('opt_kwargs', optimizer_options)):
         for where, given in ((config, content.get(part, {})), ('the command line', getattr(args, part))):
             if not isinstance(given, Mapping):
