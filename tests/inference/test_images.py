@@ -1,6 +1,9 @@
 """What people's own photographs are read as, and which files a command line names."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,9 @@ from PIL import Image, PngImagePlugin
 
 from timm_3g.inference import Images, find_images, read_photograph
 from timm_3g.inference.explain import Explainer
+from timm_3g.inference.images import read_batches
 from timm_3g.inference.photograph import UPRIGHT
+from timm_3g.inference.predict import PredictOptions
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 RAMP = np.arange(35, dtype=np.uint8).reshape(5, 7) * 7
@@ -92,6 +97,77 @@ def test_postscript_is_never_started(tmp_path, monkeypatch):
     (tmp_path / 'photo.png').write_text('%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n')
     _, image, error = Images([tmp_path / 'photo.png'], None, 'RGB')[0]
     assert image is None and 'UnidentifiedImageError' in error and '\n' not in error
+
+
+@pytest.mark.parametrize('orientation', [3, 6, 8])
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_an_uncompressed_tiff_is_turned_as_a_png_is(dtype, orientation, tmp_path):
+    pixels = np.zeros((4, 6), dtype)
+    pixels[0] = np.iinfo(dtype).max
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    for suffix in ('tiff', 'png'):
+        Image.fromarray(pixels).save(tmp_path / f'a.{suffix}', exif=exif)
+    turned = read_photograph(tmp_path / 'a.tiff', 'L')
+    assert np.array_equal(turned, read_photograph(tmp_path / 'a.png', 'L'))
+    assert np.array_equal(turned, np.rot90(pixels // max(1, np.iinfo(dtype).max // 255), {3: 2, 6: -1, 8: 1}[orientation]))
+
+
+def test_float_grey_a_little_above_one_is_not_black(tmp_path):
+    Image.fromarray(RAMP.astype(np.float32) / RAMP.max() * 1.02).save(tmp_path / 'a.tiff')
+    assert np.asarray(read_photograph(tmp_path / 'a.tiff', 'L')).max() == 255
+
+
+def test_an_image_that_would_take_all_memory_is_one_error(tmp_path):
+    Image.new('1', (60000, 1)).save(tmp_path / 'thin.png')
+    Image.new('L', (600, 1)).save(tmp_path / 'long.png')
+    config = {'input_size': (3, 64, 64), 'crop_pct': 1.0, 'mean': (0,) * 3, 'std': (1,) * 3, 'interpolation': 'bilinear'}
+    files = [tmp_path / 'thin.png', tmp_path / 'long.png']
+    for crop_mode, readable in (('center', [False, True]), ('squash', [True, True])):
+        options = PredictOptions('resnet10_mini_3g.cifar10', files, workers=0)
+        (batch,) = read_batches(files, {**config, 'crop_mode': crop_mode}, options, 2)
+        assert [image.pixels is not None for image in batch] == readable
+        assert ['one side may be 21845 times the other' in image.error for image in batch] == [not one for one in readable]
+
+
+def test_many_images_in_a_batch_take_few_file_descriptors(tmp_path):
+    """A worker that ran out of them would hang the process."""
+    file = tmp_path / 'a.png'
+    Image.fromarray(PIXELS).save(file)
+    (tmp_path / 'b.png').write_text('no image')
+    program = (
+        'import resource, pathlib, sys\n'
+        'from timm_3g.inference.images import read_batches\n'
+        'from timm_3g.inference.predict import PredictOptions\n'
+        'resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n'
+        'files = [pathlib.Path(name) for name in sys.argv[1:]] * 100\n'
+        'config = dict(input_size=(3, 8, 8), crop_pct=1.0, crop_mode="center", mean=(0,) * 3, std=(1,) * 3)\n'
+        'config["interpolation"] = "bilinear"\n'
+        'batches = list(read_batches(files, config, PredictOptions("resnet10_mini_3g.cifar10", files, workers=1), 100))\n'
+        'print([sum(image.pixels is not None for image in batch) for batch in batches])\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', program, file, tmp_path / 'b.png'], capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout.strip() == '[50, 50]', done.stderr
+
+
+def test_a_file_that_is_named_twice_is_read_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('in').mkdir()
+    Image.fromarray(PIXELS).save('a.png')
+    assert find_images(['a.png', 'in/../a.png', tmp_path / 'a.png', '.']) == [Path('a.png')]
+    with pytest.raises(FileNotFoundError, match="'' names no image"):
+        find_images('')
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'secret').mkdir()
+    Image.fromarray(PIXELS).save(tmp_path / 'a.png')
+    access = os.access
+    monkeypatch.setattr(os, 'access', lambda path, mode: Path(path).name != 'secret' and access(path, mode))
+    assert find_images(tmp_path) == [tmp_path / 'a.png']
+    assert f'Skipped folders that cannot be read: {tmp_path / "secret"}.' in capsys.readouterr().err
 
 
 def test_a_decompression_bomb_is_one_error(tmp_path, monkeypatch):

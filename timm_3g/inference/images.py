@@ -1,6 +1,7 @@
 """Images named by files, folders and patterns, and how they are read."""
 
 import glob
+import math
 import os
 import sys
 from collections import Counter
@@ -8,14 +9,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from timm.data import create_transform
 from timm.data.readers.img_extensions import is_img_extension
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from timm_3g.utils.abbreviated import abbreviated
 from timm_3g.utils.terminal import one_line, printable
 
-from .data_config import workers_of
+from .data_config import MOST_PIXELS, workers_of
 from .options import ModelOptions
 from .photograph import read_photograph
 
@@ -24,7 +27,7 @@ def find_images(patterns: str | Path | Sequence[str | Path]) -> list[Path]:
     """Files as they are, images below folders, and matches of glob patterns.
 
     Links to folders are followed. Each folder is searched once, so that circular links end. Files in folders that are not
-    images are counted by suffix on stderr.
+    images are counted by suffix on stderr, and folders that cannot be read are named there.
 
     Returns:
         Each file once, in the order of the patterns, sorted within a pattern.
@@ -39,26 +42,34 @@ def find_images(patterns: str | Path | Sequence[str | Path]) -> list[Path]:
     >>> [file.name for file in find_images(folder)], [file.name for file in find_images([folder / '*.png'])]
     (['a.jpg', 'b.png'], ['b.png'])
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}  # by absolute path: one file may be named twice
     others: set[Path] = set()
+    unread: list[Path] = []
     for pattern in map(str, [patterns] if isinstance(patterns, str | Path) else patterns):
+        if not pattern:
+            raise FileNotFoundError("'' names no image. For the current folder, name '.'.")
         path = Path(pattern)
         files: list[Path] = []
         for match in [path] if path.exists() else sorted({Path(match) for match in _glob(pattern)}):
             inside = [match]
             if match.is_dir():
-                below = [file for folder in _folders(match) for file in _files(folder)]
+                folders = list(_folders(match))
+                unread.extend(folder for folder in folders if not os.access(folder, os.R_OK | os.X_OK))
+                below = [file for folder in folders for file in _files(folder)]
                 inside = sorted(file for file in below if is_img_extension(file.suffix.lower()))
                 others.update(set(below) - set(inside))
             files.extend(inside)
         if not files:
             held = f' The folder has: {_listed(others)}.' if others else ''
             raise FileNotFoundError(f'{pattern!r} is not a file, a folder with images, or a pattern that matches a file.{held}')
-        found.update(dict.fromkeys(files))
-    skipped = others - found.keys()
+        for file in files:
+            found.setdefault(os.path.abspath(file), file)
+    if unread:
+        print(f'Skipped folders that cannot be read: {abbreviated(map(printable, map(str, unread)), 8)}.', file=sys.stderr)
+    skipped = others - set(found.values())
     if skipped:
         print(f'Skipped in folders: {_listed(skipped)}. Name these files or a pattern to read them.', file=sys.stderr)
-    return list(found)
+    return list(found.values())
 
 
 def _listed(files: Iterable[Path]) -> str:
@@ -125,6 +136,7 @@ class Images(Dataset):
         files: the images, see `find_images`.
         transform: from a PIL image to a tensor.
         mode: 'RGB' or 'L', see `read_photograph`.
+        longest: how many times as long as wide an image may be, or as wide as long. Resized, others would take all memory.
 
     >>> import tempfile
     >>> from torchvision.transforms.functional import to_tensor
@@ -134,15 +146,20 @@ class Images(Dataset):
     'UnidentifiedImageError'
     """
 
-    def __init__(self, files: Sequence[Path], transform: Any, mode: str) -> None:
-        self.files, self.transform, self.mode = files, transform, mode
+    def __init__(self, files: Sequence[Path], transform: Any, mode: str, longest: float = math.inf) -> None:
+        self.files, self.transform, self.mode, self.longest = files, transform, mode, longest
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, i: int) -> ReadImage:
         try:
-            return ReadImage(i, self.transform(read_photograph(self.files[i], self.mode)), '')
+            image = read_photograph(self.files[i], self.mode)
+            if max(image.size) > self.longest * min(image.size):
+                raise ValueError(
+                    f'it has {image.width} x {image.height} pixels, and one side may be {self.longest:.0f} times the other.'
+                )
+            return ReadImage(i, self.transform(image), '')
         except Exception as error:  # the many exceptions of Pillow's decoders over a damaged file
             return ReadImage(i, None, one_line(f'{type(error).__name__}: {error}'))
 
@@ -158,8 +175,19 @@ def image_mode(config: dict[str, Any]) -> str:
 
 def read_batches(
     files: Sequence[Path], config: dict[str, Any], options: ModelOptions, batch_size: int
-) -> Iterable[list[ReadImage]]:
+) -> Iterator[list[ReadImage]]:
     """The images in batches, in order, each prepared for the model. `config`: see `data_config`."""
-    images = Images(files, create_transform(**config, is_training=False), image_mode(config))
+    # timm resizes the shorter side first, and crops the longer one.
+    resized = max(config['input_size'][1:]) / config['crop_pct']
+    longest = MOST_PIXELS / resized**2 if config['crop_mode'] == 'center' else math.inf
+    images = Images(files, create_transform(**config, is_training=False), image_mode(config), longest)
     workers = workers_of(options, len(files) // batch_size)  # none for a handful
-    return DataLoader(images, batch_size, num_workers=workers, collate_fn=list)
+    for read, pixels in DataLoader(images, batch_size, num_workers=workers, collate_fn=_stacked):
+        of_readable = iter(pixels)
+        yield [image if image.error else image._replace(pixels=next(of_readable)) for image in read]
+
+
+def _stacked(batch: Sequence[ReadImage]) -> tuple[list[ReadImage], Tensor | Sequence[Tensor]]:
+    """The pixels of a batch as one tensor: each that a worker sends takes a file descriptor."""
+    pixels = [image.pixels for image in batch if image.pixels is not None]
+    return [image._replace(pixels=None) for image in batch], torch.stack(pixels) if pixels else ()

@@ -49,7 +49,9 @@ def read_photograph(file: Path, mode: str) -> Image.Image:
     Image.init()
     if file.exists() and not file.is_file():  # reading a pipe would wait for a writer
         raise ValueError('it is not a regular file.')
-    with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    # From a stream: Pillow maps some TIFF files into memory if it has their name, with height and width exchanged.
+    with file.open('rb') as stream, Image.open(stream, formats=formats) as image:
         image.load()  # Pillow rotates TIFF here; a PNG may have its EXIF block after its pixels
         turned = _upright(image)
         if turned.mode[0] in 'IF':  # I, I;16, I;16B, F
@@ -76,7 +78,8 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image, source: Image.Image) -> Image.Image:
     """Grey in 'L'. 16-bit files define their range. 32-bit and float files do not: pixels in [0, 1] (float), [0, 255] or
-    [0, 65535] (integer) are scaled from that range, others from their least to their greatest value."""
+    [0, 65535] (integer) are scaled from that range, others from their least to their greatest value. Floats up to 1.1 count as
+    [0, 1]: resizing leaves values a little above 1."""
     pixels = np.asarray(image).astype(np.float64)
     if not np.isfinite(pixels).all():
         raise ValueError('it has pixels that are NaN or infinite.')
@@ -88,7 +91,7 @@ def _eight_bits(image: Image.Image, source: Image.Image) -> Image.Image:
         high = 65535.0
     elif pixels.min() < 0 or high > (255 if image.mode == 'F' else 65535):
         low = float(pixels.min())
-    elif image.mode == 'F' and high <= 1:
+    elif image.mode == 'F' and high <= 1.1:
         high = 1.0
     else:
         high = 255.0 if high <= 255 else 65535.0
