@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import webdataset
 from common import SMALL
 from huggingface_hub import hf_hub_download
 from torch import nn
@@ -122,6 +123,17 @@ def test_timm_writes_the_config_alone(tmp_path):
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ['config.json'], hint
     written, public = (json.loads((folder / 'config.json').read_text()) for folder in (tmp_path, tmp_path / 'public'))
     assert written == public, hint
+
+
+def test_a_stream_calls_what_it_is_given_over_a_broken_sample(tmp_path):
+    hint = 'timm has changed ReaderWds: adapt compat.set_up_stream.'
+    with webdataset.TarWriter(str(tmp_path / 'a.tar')) as tar:
+        tar.write({'__key__': 'x', 'jpg': b'no image', 'cls': 0})
+    seen = []
+    reader = timm.data.create_dataset('wds/x', root=str(tmp_path), split='a.tar', num_samples=1).reader
+    compat.set_up_stream(reader, lambda error: seen.append(type(error).__name__) or True)
+    assert list(reader) == [] and seen == ['UnidentifiedImageError'], hint
+    compat.set_up_stream(object(), print)
 
 
 # huggingface_hub ------------------------------------------------------------------------------------------------------

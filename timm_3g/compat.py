@@ -4,12 +4,14 @@ Every library has its section. `tests/test_compat.py` fails with an instruction 
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import HfHubHTTPError
 from timm.data import ImageDataset, dataset_factory
+from timm.data.readers import reader_wds
 from timm.models import _features, _hub
 from torch import Tensor, nn
 
@@ -73,6 +75,22 @@ def is_unreadable(error: RuntimeError) -> bool:
     False
     """
     return str(error).startswith('Failed to load')
+
+
+def set_up_stream(reader: Any, on_error: Callable[[Exception], Any]) -> None:
+    """Let a webdataset reader of timm call `on_error` over a sample that it cannot read. It would leave the sample out.
+
+    Its pipeline is built in the worker that reads it, and takes its handler from the module then. Other readers stay as they
+    are.
+    """
+    if not isinstance(reader, reader_wds.ReaderWds) or reader.ds is not None:
+        return
+    before = reader_wds.log_and_continue
+    reader_wds.log_and_continue = on_error
+    try:
+        reader._lazy_init()
+    finally:
+        reader_wds.log_and_continue = before
 
 
 # What `features_only=True` wraps a model in that has `forward_intermediates`. timm takes a class of one's own in its place, and

@@ -3,8 +3,10 @@
 import argparse
 import csv
 import logging
+import os
 import subprocess
 import sys
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
@@ -188,8 +190,6 @@ def write_shards(job, folder):
 
 
 def test_a_tar_of_the_folder_gives_the_same(job, tmp_path):
-    import tarfile
-
     with tarfile.open(tmp_path / 'val.tar', 'w') as tar:
         tar.add(job / 'val', arcname='.')
     folder = validate(job, tmp_path / 'r.csv')
@@ -258,17 +258,123 @@ def test_a_last_line_without_its_end(tmp_path):
         assert [row['images'] for row in csv.DictReader(file)] == ['0', '7']
 
 
-def test_rows_of_a_version_that_corrupted_no_images_stay(tmp_path):
+@pytest.mark.parametrize('first_later', ['corruption', 'input_size'])
+def test_rows_of_earlier_versions_stay(first_later, tmp_path):
     row = replace(ROW, model='a,"b"\nc')
     append_row(tmp_path / 'r.csv', row)
     with (tmp_path / 'r.csv').open(newline='') as stream:
         lines = list(csv.reader(stream))
-    with (tmp_path / 'old.csv').open('w', newline='') as stream:
-        csv.writer(stream, lineterminator='\n').writerows(line[:-1] for line in lines)
+    known = COLUMNS.index(first_later)
+    with (tmp_path / 'old.csv').open('w', newline='', encoding='utf-8-sig') as stream:  # as a spreadsheet saves it
+        csv.writer(stream, lineterminator='\n').writerows([[], *(line[:known] for line in lines)])
     append_row(tmp_path / 'old.csv', row)
     with (tmp_path / 'old.csv').open(newline='') as stream:
         first, second = csv.DictReader(stream)
-    assert first == {**second, 'corruption': ''} and first['model'] == 'a,"b"\nc'
+    assert first == {**second, **dict.fromkeys(COLUMNS[known:], '')} and first['model'] == 'a,"b"\nc'
+
+
+def test_a_row_has_what_determines_it(job, tmp_path):
+
+    (tmp_path / 'map.txt').write_text('\n'.join(folder.name for folder in sorted((job / 'val').iterdir())))
+
+    rows = [validate(job, tmp_path / 'r.csv')]
+    for more in (
+        ('--mean', '0.9'),
+        ('--std', '3'),
+        ('--input-size', '3', '64', '32'),
+        ('--use-ema',),
+        ('--class-map', str(tmp_path / 'map.txt')),
+    ):
+        rows.append(validate(job, tmp_path / 'r.csv', *more))
+    determined = [{k: v for k, v in row.items() if not k.startswith('top') and k not in ('date', 'seconds')} for row in rows]
+    assert len({tuple(row.values()) for row in determined}) == len(rows)
+
+
+def test_what_timm_leaves_out_or_counts_as_another_class(tmp_path, capsys, monkeypatch):
+    def run(folder, *more):
+        line = ['validate', '--model', f'{SMALL}.cifar10', '--data-dir', str(folder), '--device', 'cpu', '-j', '0', *more]
+        return main(line), capsys.readouterr()
+
+    def images(root, *folders):
+        for name in folders:
+            (root / name).mkdir(parents=True)
+            Image.new('RGB', (32, 32), 'red').save(root / name / 'a.png')
+        return root
+
+    for folder in (images(tmp_path / 'tail', 'airplane', 'zzz'), images(tmp_path / 'front', 'airplane', 'aaa')):
+        code, said = run(folder)
+        assert code == 1 and 'has folders that are no classes of these weights: ' in said.err
+    code, said = run(images(tmp_path / 'none', 'hund', 'katze'))
+    assert code == 0 and 'no folder has the name of a class of these weights. hund, katze count as classes 0 to 1' in said.err
+    images(tmp_path / 'class_called_val', 'val', 'airplane')
+    code, said = run(tmp_path / 'class_called_val', '--class-map', str(tmp_path / 'map.txt'))
+    assert code == 1  # the file is missing
+    (tmp_path / 'map.txt').write_text('airplane\nval\n')
+    code, said = run(tmp_path / 'class_called_val', '--class-map', str(tmp_path / 'map.txt'))
+    assert code == 0 and '2 images' in said.out
+    code, said = run(images(tmp_path / 'split', 'test/airplane'), '--split', 'test[:1]')
+    assert code == 1 and 'A folder of images has splits, and no slices of them' in said.err
+    found = os.walk
+
+    def walk(top, onerror=None, **kwargs):
+        if onerror:
+            onerror(PermissionError(13, 'Permission denied', 'secret'))
+        return found(top, **kwargs)
+
+    monkeypatch.setattr(os, 'walk', walk)
+    code, said = run(tmp_path / 'split', '--split', 'test')
+    assert code == 1 and "Permission denied: 'secret'" in said.err
+
+
+def test_damaged_images_and_tar_files_are_one_line(tmp_path, capsys):
+    folder = tmp_path / 'val' / 'airplane'
+    folder.mkdir(parents=True)
+    Image.new('RGB', (32, 32), 'red').save(folder / 'a.png')
+    content = (folder / 'a.png').read_bytes()
+    damaged = content.replace(b'IDAT', b'ID\0T')
+    (tmp_path / 'trunc.tar').write_bytes(b'')
+    line = ['validate', '--model', f'{SMALL}.cifar10', '--device', 'cpu', '-j', '0', '--data-dir']
+    with tarfile.open(tmp_path / 'ok.tar', 'w') as tar:
+        tar.add(folder, arcname='airplane')
+    (tmp_path / 'trunc.tar').write_bytes((tmp_path / 'ok.tar').read_bytes()[:700])
+    with tarfile.open(tmp_path / 'ok.tar.gz', 'w:gz') as tar:
+        tar.add(folder, arcname='airplane')
+    with tarfile.open(tmp_path / 'empty.tar', 'w') as tar:
+        tar.add(__file__, arcname='a.txt')
+    for name, said in (
+        ('trunc.tar', 'must be a folder or an uncompressed tar file'),
+        ('ok.tar.gz', 'must be a folder or an uncompressed tar file'),
+        ('empty.tar', 'has no images that timm finds in a tar file'),
+    ):
+        assert main([*line, str(tmp_path / name)]) == 1
+        assert said in capsys.readouterr().err
+    (folder / 'a.png').write_bytes(damaged)
+    assert main([*line, str(tmp_path)]) == 1
+    assert 'a.png cannot be read as an image' in capsys.readouterr().err
+    Image.new('1', (20000, 20000)).save(folder / 'a.png')
+    assert main([*line, str(tmp_path)]) == 1
+    assert 'a.png cannot be read as an image' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('workers', ['0', '1'])
+def test_a_damaged_sample_of_a_stream_is_an_error(workers, job, tmp_path, capsys):
+    write_shards(job, tmp_path / 'wds')
+    with webdataset.TarWriter(str(tmp_path / 'wds' / 'val-3.tar')) as tar:
+        tar.write({'__key__': 'x', 'png': b'no image', 'cls': 0})
+    line = [
+        '--data-dir',
+        tmp_path / 'wds',
+        '--dataset',
+        'wds/x',
+        '--split',
+        'val-{0..3}.tar',
+        '--num-samples',
+        '36',
+        '-j',
+        workers,
+    ]
+    assert main(['validate', *arguments(job, *line), '--input-key', 'png', '--target-key', 'cls']) == 1
+    assert 'A sample of the stream cannot be read' in capsys.readouterr().err
 
 
 def test_rows_of_many_writers_are_all_kept(tmp_path):

@@ -10,6 +10,7 @@ import signal
 import socketserver
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from pathlib import Path
@@ -295,6 +296,15 @@ def test_a_misspelt_model_or_folder(timm_script):
         check_arguments(timm_script('train.py'), ['--model', 'resnet10_mini_g3'])
     with pytest.raises(FileNotFoundError, match='--data-dir nowhere: there is no such folder'):
         check_arguments(timm_script('train.py'), ['--model', SMALL, '--data-dir', 'nowhere'])
+
+
+def test_a_tar_file_has_no_split_to_validate_on(timm_script, tmp_path):
+    with tarfile.open(tmp_path / 'all.tar', 'w') as tar:
+        tar.add(__file__, arcname='cat/a.png')
+    line = ['--model', SMALL, '--data-dir', str(tmp_path / 'all.tar'), '--device', 'cpu']
+    with pytest.raises(ValueError, match='it would validate on what it trains on'):
+        check_arguments(timm_script('train.py'), line)
+    assert check_arguments(timm_script('train.py'), [*line, '--val-split', '']) == []
 
 
 def test_a_folder_that_holds_no_model(timm_script, tmp_path):

@@ -2,17 +2,21 @@
 
 timm's sampler and its streaming readers repeat images until all processes have equally many. Here process `rank` of `world`
 takes the items rank, rank + world, and so on, none of them twice. In place of an image that cannot be read, timm takes the next
-one, with that one's label. Here it is an error.
+one, with that one's label, or in a stream none. Here it is an error.
 """
 
 import itertools
+import struct
+import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
+from PIL import Image
 from timm.data import ImageDataset, IterableImageDataset
 from torch.utils.data import Dataset
 
-from timm_3g.compat import is_unreadable, read_once
+from timm_3g.compat import is_unreadable, read_once, set_up_stream
+from timm_3g.utils.terminal import one_line
 
 
 class UnreadableImageError(ValueError):
@@ -26,6 +30,10 @@ class UnreadableImageError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message.strip().rpartition(f'{type(self).__name__}: ')[2])
+
+
+# What timm raises over an image that it cannot read, and what Pillow raises beside the errors that timm knows.
+DAMAGED = (RuntimeError, SyntaxError, Image.DecompressionBombError, zlib.error, struct.error, EOFError)
 
 
 class Share(Dataset):
@@ -58,15 +66,21 @@ class Share(Dataset):
         index = self.indices[i]
         try:
             return self.dataset[index]
-        except RuntimeError as error:
-            if not is_unreadable(error):
+        except DAMAGED as error:
+            if not isinstance(self.dataset, ImageDataset) or (isinstance(error, RuntimeError) and not is_unreadable(error)):
                 raise
             name = self.dataset.filename(index, absolute=True)
             raise UnreadableImageError(f'{name} cannot be read as an image. Replace or remove it.') from error
 
 
+def _refuse_sample(error: Exception) -> NoReturn:
+    """What a stream calls over a sample that it cannot read."""
+    said = one_line(f'{type(error).__name__}: {error}')
+    raise UnreadableImageError(f'A sample of the stream cannot be read: {said}. Replace or remove it.') from error
+
+
 class ShareReader:
-    """Every world-th sample of one of timm's streaming readers in a loader's worker.
+    """Every world-th sample of one of timm's streaming readers in a loader's worker. An unreadable one is an error.
 
     The streams of all processes must be equal: the same number of workers, no shuffling.
 
@@ -82,6 +96,7 @@ class ShareReader:
                 setattr(reader, name, alone)
 
     def __iter__(self) -> Iterator[Any]:
+        set_up_stream(self.reader, _refuse_sample)
         return itertools.islice(iter(self.reader), self.rank, None, self.world)
 
     def __len__(self) -> int:
@@ -100,7 +115,6 @@ def share(dataset: Any, rank: int, world: int) -> Any:
     [3, 2]
     """
     if isinstance(dataset, IterableImageDataset):
-        if world > 1:
-            dataset.reader = ShareReader(dataset.reader, rank, world)
+        dataset.reader = ShareReader(dataset.reader, rank, world)
         return dataset
     return Share(dataset, rank, world)

@@ -54,6 +54,8 @@ def require_split(root: str, split: str) -> None:
     ...     Path(root, name).mkdir()
     >>> require_split(root, 'validation')  # timm finds `val`
     """
+    if '[' in split and Path(root).is_dir():
+        raise ValueError(f'A folder of images has splits, and no slices of them; got {split!r}. Leave the bracket out.')
     if split and Path(root).is_dir() and Path(search_split(root, split)) == Path(root):
         folders = (f.name for f in Path(root).iterdir() if f.is_dir())
         raise ValueError(
@@ -63,7 +65,7 @@ def require_split(root: str, split: str) -> None:
 
 
 def require_data(root: str) -> None:
-    """Raise OSError unless `root` is a folder or a tar file. timm raises an AssertionError for a misspelt folder.
+    """Raise OSError unless `root` is a folder or a whole tar file, uncompressed. timm asserts it, or fails while it reads.
 
     >>> require_data('missing')
     Traceback (most recent call last):
@@ -71,5 +73,11 @@ def require_data(root: str) -> None:
     """
     if not Path(root).exists():
         raise FileNotFoundError(f'--data-dir {root}: there is no such folder or tar file.')
-    if Path(root).is_file() and not tarfile.is_tarfile(root):
-        raise OSError(f'--data-dir {root} must be a folder or a tar file; it is another file.')
+    if Path(root).is_file():
+        try:
+            with tarfile.open(root, 'r:') as tar:
+                tar.getmembers()
+        except tarfile.TarError as error:
+            raise OSError(
+                f'--data-dir {root} must be a folder or an uncompressed tar file, and it is another file or damaged: {error}.'
+            ) from error

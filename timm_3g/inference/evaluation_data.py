@@ -1,12 +1,15 @@
 """The images that `validate` evaluates: data set, share of a process, crops."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from timm.data import create_dataset, create_loader
 
+from timm_3g.compat import search_split
 from timm_3g.data import read_class_map, share, to_corrupted, to_ten_crop
 from timm_3g.utils.abbreviated import abbreviated
 from timm_3g.utils.options import OptionError
@@ -35,6 +38,8 @@ def make_loader(options: ValidateOptions, config: dict[str, Any], names: Sequenc
     if options.dataset_download and rank > 0:  # the first process downloads, the others wait
         torch.distributed.barrier()
     forget_postscript()
+    if options.split and not options.split_read and rank == 0:
+        print(f'timm-3g validate: timm reads all of {options.data_dir}, whatever the split.', file=sys.stderr)
     dataset = _numbered_dataset(options, config, names, say=rank == 0)
     if options.dataset_download and rank == 0 and world > 1:
         torch.distributed.barrier()
@@ -65,15 +70,30 @@ def _dataset(options: ValidateOptions, config: dict[str, Any], class_map: Mappin
         return _create_dataset(options, config, class_map)
     except AssertionError as error:  # what timm raises over a name that it does not know
         raise OptionError('dataset', f'must be a data set that timm knows; got {options.dataset!r}: {error}.') from error
+    except ValueError as error:  # what timm raises over a tar file without images
+        if not options.of_folder or Path(options.data_dir or '').is_dir():
+            raise
+        raise ValueError(f'{options.data_dir} has no images that timm finds in a tar file: {error}.') from error
     except ModuleNotFoundError as error:
         raise OptionError('dataset', f'{options.dataset!r} needs a package: pip install {error.name}') from error
+
+
+def _require_readable_folders(root: str) -> None:
+    """Raise OSError for a folder that cannot be read. timm would leave its images out."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
+    for _ in os.walk(root, onerror=refuse, followlinks=True):  # as timm walks
+        pass
 
 
 def _create_dataset(options: ValidateOptions, config: dict[str, Any], class_map: Mapping[Any, int] | None) -> Any:
     return create_dataset(
         name=options.dataset,
         root=str(options.data_dir) if options.data_dir else None,
-        split=options.split or DEFAULT_SPLIT,
+        split=options.split_read or DEFAULT_SPLIT,
+        search_split=bool(options.split_read),  # else a class of that name would be all that is read
         download=options.dataset_download,
         class_map=class_map,
         num_samples=options.num_samples,
@@ -90,6 +110,8 @@ def _numbered_dataset(options: ValidateOptions, config: dict[str, Any], names: S
     given = read_class_map(options.class_map, str(options.data_dir or '')) if options.class_map else None
     if not options.of_folder:
         return _dataset(options, config, given)
+    if Path(options.data_dir or '').is_dir():
+        _require_readable_folders(search_split(str(options.data_dir), options.split_read))
     dataset = _dataset(options, config)
     found = getattr(getattr(dataset, 'reader', None), 'class_to_idx', None) or {}
     if given:
@@ -98,9 +120,17 @@ def _numbered_dataset(options: ValidateOptions, config: dict[str, Any], names: S
             print(f'timm-3g validate: {options.class_map} does not name {abbreviated(left_out, 8)}: left out.', file=sys.stderr)
         return _dataset(options, config, given)
     known = {name: index for index, name in enumerate(names)}
-    if len(known) < len(names) or all(found[name] == known[name] for name in found.keys() & known.keys()):
+    unknown, same = found.keys() - known.keys(), found.keys() & known.keys()
+    if len(known) < len(names) or (not unknown and all(found[name] == known[name] for name in same)):
         return dataset
-    unknown = found.keys() - known.keys()
+    if not same:
+        if known and found and say:
+            print(
+                f'timm-3g validate: no folder has the name of a class of these weights. {abbreviated(found)} count as classes '
+                f'0 to {len(found) - 1}. --class-map names another order.',
+                file=sys.stderr,
+            )
+        return dataset
     if unknown:
         raise ValueError(
             f'{options.data_dir} has folders that are no classes of these weights: {abbreviated(unknown, 8)}. Their classes: '

@@ -28,6 +28,10 @@ class Evaluation:
         torch, timm, timm_3g: versions.
         seconds: of evaluation, without loading the model.
         corruption: of the images. '' for none.
+        input_size: channels, height and width.
+        mean, std: what pixels were normalised with.
+        use_ema: whether EMA weights of a checkpoint were wanted.
+        gp, model_kwargs, class_map, input_img_mode, num_samples: as they were given. model_kwargs in JSON. '' or None if not.
 
     >>> from dataclasses import fields
     >>> [field.name for field in fields(Evaluation)][6:9]
@@ -61,14 +65,23 @@ class Evaluation:
     timm_3g: str
     seconds: float
     corruption: str = ''
+    input_size: str = ''
+    mean: str = ''
+    std: str = ''
+    use_ema: bool | None = None
+    gp: str = ''
+    model_kwargs: str = ''
+    class_map: str = ''
+    input_img_mode: str = ''
+    num_samples: int | None = None
 
 
 COLUMNS = [field.name for field in fields(Evaluation)]
-_COLUMNS_BEFORE = [name for name in COLUMNS if name != 'corruption']  # of versions that corrupted no images
+_FIRST_LATER = COLUMNS.index('corruption')  # the columns from here on came one version after the other
 
 
 def read_rows(file: Path) -> str:
-    """The text of such a CSV, or '' if the file does not exist. Rows of versions that corrupted no images get that column.
+    """The text of such a CSV, or '' if the file does not exist. Rows of earlier versions get the columns that they lack.
 
     Raises:
         ValueError: a file with other columns, or not a CSV.
@@ -77,17 +90,21 @@ def read_rows(file: Path) -> str:
     ''
     """
     try:
-        text = file.read_text(encoding='utf-8') if file.exists() else ''
-        lines = list(csv.reader(io.StringIO(text)))
+        text = file.read_text(encoding='utf-8-sig') if file.exists() else ''
+        lines = [line for line in csv.reader(io.StringIO(text)) if line]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f'{file} is not a CSV of results: {error}. Move it, or choose another results file.') from error
-    if lines and lines[0] == _COLUMNS_BEFORE:
-        longer = io.StringIO()
-        csv.writer(longer, lineterminator='\n').writerows([COLUMNS, *([*line, ''] for line in lines[1:] if line)])
-        return longer.getvalue()
-    if lines and lines[0] != COLUMNS:
+    if not lines:
+        return ''
+    header, *rows = lines
+    if header == COLUMNS:
+        return text
+    if len(header) < _FIRST_LATER or header != COLUMNS[: len(header)]:
         raise ValueError(f'{file} has other columns than this version writes. Move it, or choose another results file.')
-    return text
+    longer = io.StringIO()
+    missing = [''] * (len(COLUMNS) - len(header))
+    csv.writer(longer, lineterminator='\n').writerows([COLUMNS, *([*row, *missing] for row in rows)])
+    return longer.getvalue()
 
 
 def append_row(file: Path, result: Evaluation) -> None:
@@ -99,9 +116,9 @@ def append_row(file: Path, result: Evaluation) -> None:
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp(), 'results.csv')
-    >>> append_row(file, Evaluation(*COLUMNS[:-2], seconds=1.5))
-    >>> file.read_text().splitlines()[1][-9:]
-    'm_3g,1.5,'
+    >>> append_row(file, Evaluation(*COLUMNS[:25], seconds=1.5))
+    >>> file.read_text().splitlines()[1].split(',')[24:27]
+    ['timm_3g', '1.5', '']
     """
     file = Path(os.path.realpath(file))  # one lock for a file and links to it
     file.parent.mkdir(parents=True, exist_ok=True)

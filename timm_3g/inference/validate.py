@@ -1,5 +1,6 @@
 """Top-1 and top-5 accuracy with one crop or ten, in one process or many. With one crop, the figures of timm's validate.py."""
 
+import json
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -21,7 +22,7 @@ from .evaluation_data import make_loader
 from .model import forward, load_model
 from .processes import joined
 from .results import Evaluation
-from .validate_options import DEFAULT_SPLIT, ValidateOptions, require_readable
+from .validate_options import ValidateOptions, require_readable
 
 
 @takes_fields_of(ValidateOptions)
@@ -64,7 +65,7 @@ def validate(options: ValidateOptions) -> Evaluation:
         counts = evaluate(model, loader, options, show=processes.rank == 0).over_processes(processes.device)
         seconds = time.perf_counter() - start
     if counts.images == 0:
-        raise ValueError(f'No image in split {options.split or DEFAULT_SPLIT!r} of {options.data_dir or options.dataset}.')
+        raise ValueError(f'No image in split {options.split_read!r} of {options.data_dir or options.dataset}.')
     return _evaluation(options, model, config, counts, processes.world, seconds)
 
 
@@ -100,7 +101,7 @@ def _evaluation(
         tag='' if options.checkpoint else str(model.pretrained_cfg.get('tag') or ''),
         checkpoint=str(options.checkpoint or ''),
         data=' '.join(str(part) for part in (options.dataset, options.data_dir) if part),
-        split=options.split or DEFAULT_SPLIT,
+        split=options.split_read,
         images=counts.images,
         top1=top1,
         top1_err=round(100 - top1, 4),
@@ -122,4 +123,13 @@ def _evaluation(
         timm_3g=timm_3g.__version__,
         seconds=round(seconds, 1),
         corruption=options.corruption,
+        input_size=' '.join(map(str, config['input_size'])),
+        mean=' '.join(f'{value:g}' for value in config['mean']),
+        std=' '.join(f'{value:g}' for value in config['std']),
+        use_ema=bool(options.checkpoint) and options.use_ema,
+        gp=options.gp or '',
+        model_kwargs=json.dumps(dict(options.model_kwargs), default=repr) if options.model_kwargs else '',
+        class_map=str(options.class_map),
+        input_img_mode=options.input_img_mode or '',
+        num_samples=options.num_samples,
     )

@@ -80,6 +80,13 @@ class ValidateOptions(ModelOptions):
         """Whether the data are a folder or tar file of images."""
         return reads_folder(self.dataset)
 
+    @property
+    def split_read(self) -> str:
+        """The split that is read. '' for all images of a tar file, or of a folder without splits."""
+        root = str(self.data_dir)
+        whole = self.of_folder and (Path(root).is_file() or not (self.split or has_splits(root)))
+        return '' if whole else self.split or DEFAULT_SPLIT
+
 
 def require_readable(options: ValidateOptions) -> None:
     """Check files and folders before the model is loaded.
@@ -90,7 +97,6 @@ def require_readable(options: ValidateOptions) -> None:
     root = str(options.data_dir or '')
     if options.of_folder:
         require_data(root)
+        require_split(root, options.split_read)
     if options.class_map:
         read_class_map(options.class_map, root)
-    if options.of_folder and (options.split or has_splits(root)):
-        require_split(root, options.split or DEFAULT_SPLIT)

@@ -156,6 +156,11 @@ def _check_data(args: Any, for_run: bool) -> None:
             return
         raise ValueError('Name the images: --data-dir DIR, a folder or a tar file, or --dataset NAME.')
     require_data(root)
+    if args.val_split and Path(root).is_file():
+        raise ValueError(
+            f'{root} is a tar file, and timm reads all of it for every split: it would validate on what it trains on. Name a '
+            "folder with splits, or train without validation: --val-split ''."
+        )
     if args.val_split or args.train_split != 'train' or has_splits(root):
         require_split(root, args.train_split)
     if args.val_split:
