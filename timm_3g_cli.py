@@ -85,7 +85,7 @@ def _run(argv: list[str]) -> int:
     except (ValueError, TypeError, OSError, RuntimeError, OverflowError, MemoryError) as error:
         from timm_3g.utils.terminal import one_line  # the package is imported by now: a verb has run
 
-        print(f'timm-3g {argv[0]}: {one_line(str(error)) or "out of memory"}', file=sys.stderr)
+        print(f'timm-3g {argv[0]}: {one_line(str(error)) or _without_text(error)}', file=sys.stderr)
         return 1
     if remaining:
         try:
@@ -93,6 +93,10 @@ def _run(argv: list[str]) -> int:
         except ModuleNotFoundError as error:
             return _name_extra(argv[0], error)
     return 0
+
+
+def _without_text(error: Exception) -> str:
+    return 'out of memory' if isinstance(error, MemoryError) else f'{type(error).__name__}, without a reason'
 
 
 def _prepare(argv: list[str]) -> Callable[[], object] | None:

@@ -151,6 +151,10 @@ def test_curves_of_a_run_without_validation_and_of_two_runs_in_one_folder(tmp_pa
     assert read_summary(tmp_path / 'a').column('eval_top1') == [20.0, 25.0]
     (tmp_path / 'a' / 'summary.csv').write_text(header + first + header + '2,2,2,55\n')  # resumed
     assert read_summary(tmp_path / 'a').column('eval_top1') == [30.0, 40.0, 55.0]
+    (tmp_path / 'a' / 'summary.csv').write_text(header + first + header + '1,2,2,45\n')  # from an earlier epoch
+    assert read_summary(tmp_path / 'a').column('eval_top1') == [30.0, 45.0]
+    (tmp_path / 'a' / 'summary.csv').write_text('epoch,train_loss,lr\n0,2.0,0.1\n' + header + '1,2,3,40\n')
+    assert read_summary(tmp_path / 'a').column('eval_top1')[1:] == [40.0]
 
 
 def test_version_and_misspelt_words(capsys):

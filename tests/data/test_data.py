@@ -223,6 +223,8 @@ def test_class_maps_that_are_refused(name, content, message, tmp_path):
 
 
 def test_class_maps(tmp_path):
+    (tmp_path / 'c.txt').write_text('tru\u2028ck\ncar\n', encoding='utf-8')  # one line for timm
+    assert read_class_map('c.txt', tmp_path) == {'tru\u2028ck': 0, 'car': 1}
     (tmp_path / 'a.txt').write_text('x \ny\n\n')
     assert read_class_map('a.txt', tmp_path) == {'x': 0, 'y': 1}
     (tmp_path / 'b.txt').write_bytes(b'x\r\ny\r\n')

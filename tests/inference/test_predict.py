@@ -158,7 +158,7 @@ def test_explain_never_overwrites_an_image(folder, capsys):
     assert predict(folder, images, '--explain', images) == 0
     assert sorted(f.name for f in images.iterdir()) == ['0.explain.png', '0.png']
     (images / '0.explain.png').replace(images / '1.png')
-    (images / '1.explain.png').write_bytes((images / '1.png').read_bytes())
+    (images / '1.explain.png').write_bytes((images / '0.png').read_bytes())  # not one of our pictures
     before = {f: f.read_bytes() for f in images.iterdir()}
     assert predict(folder, images, '--explain', images) == 1
     assert (
@@ -166,6 +166,15 @@ def test_explain_never_overwrites_an_image(folder, capsys):
         in capsys.readouterr().err
     )
     assert {f: f.read_bytes() for f in images.iterdir()} == before
+
+
+def test_explaining_a_folder_twice_reads_no_picture_of_the_first_time(folder, capsys):
+    images = folder / 'images' / 'b' / 'class0'
+    for _ in range(2):
+        assert predict(folder, images, '--explain', images / 'pictures') == 0
+        said = capsys.readouterr()
+        assert said.out.count('.png') == 1 and 'explain' not in said.err
+        assert [f.name for f in (images / 'pictures').iterdir()] == ['0.explain.png']
 
 
 def test_labels_of_a_checkpoint_are_its_own(folder, capsys):

@@ -106,6 +106,11 @@ def test_a_grid_at_one_place_chooses_for_all(tmp_path):
         ({'grid_seeds': [9]}, 'A grid needs grid_seeds'),
         ({'grid': {'gp': ['3g']}, 'grid_seeds': [9]}, 'gp is varied by the study, and cannot be an option of the arm avg'),
         ({'arms': {'avg': {'seed': 3}}}, 'seed is varied by the study'),
+        ({'axes': {'seed': [1, 2]}}, 'seed cannot stand in axes: every arm has the seeds that seeds and grid_seeds list'),
+        ({'grid': {'seed': [1, 2]}, 'grid_seeds': [9]}, 'seed cannot stand in grid'),
+        ({'recipe': {**RECIPE, 'cooldown_epochs': 2}}, 'cooldown_epochs makes train.py train longer than epochs.*got 2'),
+        ({'arms': {'avg': {'lr_cycle_limit': 3}}}, 'lr_cycle_limit makes train.py train longer than epochs'),
+        ({'axes': {'opt': ['x' * 300]}}, 'would have names of more than 255 bytes'),
         ({'arms': {'avg': {'fraction': 0.5}}}, 'fraction can only be an axis'),
         ({'recipe': {**RECIPE, 'fraction': 0.5}}, 'fraction can only be an axis'),
         ({'axes': {'lr': [1]}, 'grid': {'lr': [1]}, 'grid_seeds': [9]}, 'lr is an axis and in the grid'),
@@ -151,6 +156,8 @@ def test_a_file(tmp_path):
     )
     (tmp_path / '2024.yaml').write_text('name: 2024\n' + (tmp_path / 'many.yaml').read_text())
     assert read_study(tmp_path / '2024.yaml').name == '2024'
+    (tmp_path / 'unnamed.yaml').write_text('name:\n' + (tmp_path / 'many.yaml').read_text())
+    assert read_study(tmp_path / 'unnamed.yaml').name == 'unnamed'
     study = read_study(tmp_path / 'many.yaml')
     assert study.name == 'many' and study.arms == {'avg': {}, '3g': {'gp': '3g'}}
     assert study.recipe == {**RECIPE, 'epochs': 5, 'model_kwargs': {'eps': 1e-6, 'num_iters': 7}}
@@ -167,6 +174,7 @@ def test_a_file(tmp_path):
         ('arms: {a: }\nseeds: [0]\noptions: 3', 'options must map names to values; got 3'),
         ('arms: {a: }\nseeds: [0]\nrecipe: 3', 'recipe must name a YAML file; got 3'),
         ('arms: {a: }\nseeds: [0]\ngrid_at: 3', 'grid_at must map names to values; got 3'),
+        ('arms: {1: , "1": }\nseeds: [0]', "two arms have one name; got 1, '1'"),
         ('- a', 'must map names to values; it holds list'),
         ('a: [', 'is no YAML'),
         ('arms: {a: }\nseeds: [0]', r'bad\.yaml: The recipe must say model'),

@@ -329,6 +329,14 @@ def test_nothing_to_report_and_options_of_the_other(tmp_path, capsys):
     write_results(tmp_path / 'empty.csv', [])
     with pytest.raises(ValueError, match=r'empty\.csv has no rows\. Run the study first\.'):
         report_study(tmp_path / 'empty.csv')
+    with pytest.raises(FileNotFoundError, match='is a folder'):
+        report_study(tmp_path)
+    write_results(tmp_path / 'a.csv', [replace(row, study='a') for row in ROWS])
+    (tmp_path / 'latin.md').write_bytes(b'caf\xe9')
+    with pytest.raises(ValueError, match=r'latin\.md must be UTF-8'):
+        report_study(tmp_path / 'a.csv', page=tmp_path / 'latin.md')
+    with pytest.raises(OSError, match=r'latin\.md cannot be written: .*Name another place'):
+        report_study(tmp_path / 'a.csv', pictures=tmp_path / 'latin.md')
     assert main(['study', 'report']) == 1 and 'report takes one CSV; got 0.' in capsys.readouterr().err
     assert main(['study', 'a', 'b']) == 1 and 'study takes one YAML file; got 2.' in capsys.readouterr().err
     assert main(['study', 'a.yaml']) == 1 and 'Name the data: --data-dir DIR.' in capsys.readouterr().err

@@ -111,6 +111,14 @@ def test_a_run_of_two_studies_that_share_a_folder_is_done_once(folder, trained):
     assert len(progress.rows) == 8 and {row.study for row in read_results(folder / 'b.csv')} == {'b'}
 
 
+def test_a_study_that_gets_another_name_goes_on(folder, trained):
+    do(folder)
+    (folder / 'b.yaml').write_text((folder / 'a.yaml').read_text().replace('seeds: [0, 1]', 'seeds: [0, 1, 2]'))
+    study(folder / 'b.yaml', folder / 'data', output=folder / 'b', results=folder / 'out' / 'results.csv', poll=0.05)
+    assert trained[8:] == ['avg-s2', '3g-s2']
+    assert {row.study for row in read_results(folder / 'out' / 'results.csv')} == {'b'}
+
+
 def test_rows_of_other_options_are_not_mixed_in(folder, trained):
     do(folder)
     text = (folder / 'a.yaml').read_text()
@@ -328,6 +336,16 @@ def test_a_share_of_the_images(tmp_path):
     assert take_fraction(tmp_path, 'train', 1.0, tmp_path / 'shares') == tmp_path
     assert take_fraction(tmp_path, 'train', 0.25, tmp_path / 'shares') == shares[1]
     assert {f.name for f in (tmp_path / 'shares').iterdir()} == {share.name for share in shares}
+
+
+def test_a_share_of_files_with_odd_names_and_of_linked_splits(tmp_path):
+    image_folder(tmp_path, {'train': 2}, classes=1)
+    odd = os.fsdecode(b'caf\xe9')  # no UTF-8
+    (tmp_path / 'train' / 'class0' / '0.png').rename(tmp_path / 'train' / 'class0' / f'{odd}.png')
+    (tmp_path / 'train' / 'class0').rename(tmp_path / 'train' / odd)
+    (tmp_path / 'holdout').symlink_to('train')
+    share = take_fraction(tmp_path, 'train', 0.5, tmp_path / 'shares')
+    assert len(list((share / 'train' / odd).iterdir())) == 1 and len(list((share / 'holdout' / odd).iterdir())) == 2
 
 
 def test_a_share_of_other_images_is_another(tmp_path):

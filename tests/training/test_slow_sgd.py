@@ -86,12 +86,13 @@ def test_the_names_are_timms():
 def test_train_says_it_once(timm_script, capsys, monkeypatch):
     script = timm_script('train.py')
     line = 'hardly moves the head of 3g'
+    monkeypatch.setenv('WORLD_SIZE', '2')
     for rank, times in (('0', 1), ('1', 0)):
         monkeypatch.setenv('RANK', rank)
-        check_arguments(script, ['--model', SMALL, '--batch-size', '8', '--device', 'cpu'])
+        check_arguments(script, ['--model', SMALL, '--batch-size', '4', '--device', 'cpu'])
         assert capsys.readouterr().err.count(line) == times
     monkeypatch.setenv('RANK', '0')
-    monkeypatch.setenv('WORLD_SIZE', '2')  # twice the batch, twice the rate
+    # the batch of both, and the rate of it
     check_arguments(script, ['--model', SMALL, '--batch-size', '8', '--device', 'cpu'])
     assert line not in capsys.readouterr().err
     check_arguments(script, ['--model', SMALL, '--opt', 'adamw', '--lr', '1e-3', '--device', 'cpu'])

@@ -354,6 +354,7 @@ def test_validation_images_have_the_indices_of_the_training_images(tmp_path):
 @pytest.mark.parametrize('rank', ['0', '1'])
 def test_classes_and_outputs(classes, said, rank, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('RANK', rank)
+    monkeypatch.setenv('WORLD_SIZE', '2')
     image_folder(tmp_path, {'train': 1})
     before = timm.models.create_model
     with keep_class_names():

@@ -1,1 +1,1 @@
-"""The command line: the only code that prints, parses arguments or writes files. The last of the five tiers."""
+"""The verbs of the command line, one file each: what they parse, and what they print of what a function returns."""

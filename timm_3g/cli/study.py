@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     runs.add_argument('--data-dir', type=Path, metavar='DIR', help='an ImageFolder with the splits that the study names')
     runs.add_argument('--output', type=Path, metavar='DIR', help='of the runs (default: output/study/NAME)')
     runs.add_argument('--results', type=Path, metavar='CSV', help='(default: results.csv in --output)')
-    runs.add_argument('--dry-run', action='store_true', help='list the runs and an estimate')
+    runs.add_argument(
+        '--dry-run', action='store_true', help='list the runs and an estimate. Options of train.py are not checked'
+    )
     add_scripts_option(parser)
     report = parser.add_argument_group('report')
     report.add_argument(

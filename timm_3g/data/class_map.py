@@ -28,7 +28,8 @@ def read_class_map(file: str | Path, root: str | Path = '') -> dict[Any, int]:
     if path is None:
         raise FileNotFoundError(f'{file} does not exist. A class map is a .txt or .pkl file.')
     if path.suffix.lower() == '.txt':
-        names = [line.strip() for line in _read_text(path).rstrip().splitlines()]
+        text = _read_text(path).rstrip()
+        names = [line.strip() for line in text.split('\n')] if text else []  # as timm splits
         doubled = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if doubled or '' in names or not names:
             what = f'has {doubled[0]!r} twice' if doubled and doubled[0] else 'has an empty line' if names else 'is empty'

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from PIL import Image
 from timm.data import create_dataset, create_loader
 
 from timm_3g.compat import search_split
@@ -35,6 +36,9 @@ def make_loader(options: ValidateOptions, config: dict[str, Any], names: Sequenc
         ValueError: a folder that is none of the classes, where `names` would number the others anew.
     """
     rank, world, device = processes
+    mode, channels = options.input_img_mode or image_mode(config), config['input_size'][0]
+    if mode not in Image.MODES or Image.getmodebands(mode) != channels:
+        raise OptionError('input_img_mode', f'must be of {channels} channels, as the model takes; got {mode!r}.')
     if options.dataset_download and rank > 0:  # the first process downloads, the others wait
         torch.distributed.barrier()
     forget_postscript()

@@ -36,18 +36,19 @@ class Explainer:
         require_writable_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.outputs: list[Path] = []
-        taken = {file.resolve() for file in files}
+        taken, given = {file.resolve() for file in files}, set()
         for i, file in enumerate(files):
             stem = os.fsencode(file.stem)[:LONGEST].decode(errors='ignore')
             output = folder / f'{stem}.explain.png'
-            output = folder / f'{stem}.explain-{i}.png' if output in self.outputs else output
-            if output.resolve() in taken or output in self.outputs:
+            output = folder / f'{stem}.explain-{i}.png' if output in given else output
+            if output.resolve() in taken or output in given:
                 raise ValueError(
                     f'{output} would overwrite one of the images, or be written twice. Choose another explain folder.'
                 )
             if os.path.lexists(output) and not is_own_picture(output):
                 raise ValueError(f'{output} exists and is not a picture of an earlier run. Choose another explain folder.')
             self.outputs.append(output)
+            given.add(output)
         self.mean = torch.tensor(mean).view(-1, 1, 1)
         self.std = torch.tensor(std).view(-1, 1, 1)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from timm_3g.utils.abbreviated import abbreviated
+from timm_3g.utils.files import is_own_picture
 from timm_3g.utils.terminal import one_line, printable
 
 from .data_config import MOST_PIXELS, workers_of
@@ -27,7 +28,7 @@ def find_images(patterns: str | Path | Sequence[str | Path]) -> list[Path]:
     """Files as they are, images below folders, and matches of glob patterns.
 
     Links to folders are followed. Each folder is searched once, so that circular links end. Files in folders that are not
-    images are counted by suffix on stderr, and folders that cannot be read are named there.
+    images are counted by suffix on stderr, and folders that cannot be read are named there. Pictures of `explain` are left out.
 
     Returns:
         Each file once, in the order of the patterns, sorted within a pattern.
@@ -56,8 +57,8 @@ def find_images(patterns: str | Path | Sequence[str | Path]) -> list[Path]:
                 folders = list(_folders(match))
                 unread.extend(folder for folder in folders if not os.access(folder, os.R_OK | os.X_OK))
                 below = [file for folder in folders for file in _files(folder)]
-                inside = sorted(file for file in below if is_img_extension(file.suffix.lower()))
-                others.update(set(below) - set(inside))
+                inside = sorted(file for file in below if is_img_extension(file.suffix.lower()) and not _is_explanation(file))
+                others.update(file for file in set(below) - set(inside) if not _is_explanation(file))
             files.extend(inside)
         if not files:
             held = f' The folder has: {_listed(others)}.' if others else ''
@@ -70,6 +71,11 @@ def find_images(patterns: str | Path | Sequence[str | Path]) -> list[Path]:
     if skipped:
         print(f'Skipped in folders: {_listed(skipped)}. Name these files or a pattern to read them.', file=sys.stderr)
     return list(found.values())
+
+
+def _is_explanation(file: Path) -> bool:
+    """Whether it is a picture that `predict` made of another one."""
+    return '.explain' in file.name and is_own_picture(file)
 
 
 def _listed(files: Iterable[Path]) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from timm_3g.checkpoints import require_sound
 from timm_3g.models.loading import create_loaded
+from timm_3g.utils.options import OptionError
 
 from .options import AMP_DTYPES, ModelOptions
 
@@ -33,7 +34,10 @@ def load_model(options: ModelOptions) -> nn.Module:
             options={'in_chans': in_chans, 'global_pool': options.gp, **options.model_kwargs},
         ).eval()
     require_sound(model)
-    model = model.to(options.torch_device)
+    try:
+        model = model.to(options.torch_device)
+    except (AssertionError, ModuleNotFoundError) as error:  # a kind of device that this torch was built without
+        raise OptionError('device', f'cannot be used: {error}; got {options.device!r}.') from error
     return model.to(memory_format=torch.channels_last) if options.channels_last else model  # type: ignore[call-overload]
 
 

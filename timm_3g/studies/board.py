@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -47,7 +48,7 @@ class Board:
                 f'{self.file} has a row of {run.name} with other options than the study has now. '
                 'Name another file with --results, or remove that row.'
             )
-        return row
+        return replace(row, study=self.study.name) if row else None  # the study may have had another name
 
     def _held_out(self) -> dict[str, float]:
         return {name: row.figures.val_top1 for name, row in self.rows.items()}

@@ -14,6 +14,10 @@ from timm_3g.utils.yaml_file import read_yaml
 
 from .run import FINAL, FRACTION, GRID, NAME, Run, as_json
 
+# Options of train.py that change how many epochs there are, and the values with which they do not.
+LENGTHENING = {'cooldown_epochs': 0, 'lr_cycle_limit': 1}
+LONGEST_NAME, LONGEST_SUFFIX = 255, '.starter.lock.tmp'  # of file systems, and of a run's files
+
 
 @dataclass(frozen=True)
 class Study:
@@ -35,7 +39,8 @@ class Study:
     Raises:
         ValueError: a name that cannot be that of a file, no arm or seed, a repeated value, a grid without seeds of its own, a
             grid_at without a grid or of no axis, a fraction outside (0, 1], no such corruption, corruptions without a
-            test_split, a key that two places set, a recipe without model, epochs, train_split or val_split.
+            test_split, a key that two places set, an option that makes runs longer than epochs, a recipe without model, epochs,
+            train_split or val_split.
 
     >>> recipe = {'model': 'resnet10_mini_3g', 'epochs': 2, 'train_split': 'train', 'val_split': 'holdout'}
     >>> study = Study('poolings', recipe, {'avg': {'gp': 'avg'}, '3g': {'gp': '3g'}}, seeds=[0, 1])
@@ -123,6 +128,17 @@ class Study:
                 if not is_right:
                     rule = 'an integer of at least 1' if key == 'epochs' else 'as text'
                     raise ValueError(f'The recipe must say {key}, {rule}; got {value!r:.80}.')
+            for key, plain in LENGTHENING.items():
+                if run.options.get(key) not in (None, plain):
+                    raise ValueError(
+                        f'{key} makes train.py train longer than epochs, so that arms could not be compared; got '
+                        f'{run.options[key]!r:.80}. Leave it out.'
+                    )
+            if len(f'{run.stem}{LONGEST_SUFFIX}'.encode()) > LONGEST_NAME:
+                raise ValueError(
+                    f'The files of the run {run.name:.80}... would have names of more than {LONGEST_NAME} bytes. Give arms and '
+                    f'values of axes and grid shorter names.'
+                )
             if run.name in names:
                 raise ValueError(
                     f'Two runs would have the name {run.name}. Name values of axes and grid that files tell apart.'
@@ -136,6 +152,9 @@ class Study:
             twice = [key for key in options if key in varied]
             if twice:
                 raise ValueError(f'{twice[0]} is varied by the study, and cannot be an option of the arm {name}.')
+        for place, options in (('axes', self.axes), ('grid', self.grid)):
+            if 'seed' in options:
+                raise ValueError(f'seed cannot stand in {place}: every arm has the seeds that seeds and grid_seeds list.')
         if FRACTION in self.recipe or any(FRACTION in options for options in self.arms.values()) or FRACTION in self.grid:
             raise ValueError(f'{FRACTION} can only be an axis.')
         both = sorted(set(self.axes) & set(self.grid))
@@ -231,8 +250,12 @@ def read_study(file: str | Path) -> Study:
     if content.get('test_split', '') is None:  # a key without a value
         content['test_split'] = ''
     shared = _mapping(file.parent / recipe) if recipe else {}
-    content['name'] = str(content.get('name', file.stem))  # YAML reads 2024 as a number
-    arms = {str(arm): {} if given is None else given for arm, given in content.pop('arms').items()}
+    named = content.get('name')
+    content['name'] = file.stem if named is None else str(named)  # YAML reads 2024 as a number
+    given_arms = content.pop('arms')
+    arms = {str(arm): {} if given is None else given for arm, given in given_arms.items()}
+    if len(arms) < len(given_arms):
+        raise ValueError(f'{file}: two arms have one name; got {", ".join(map(repr, given_arms)):.200}.')
     try:
         return Study(**{**content, 'recipe': _merged(shared, options), 'arms': arms})
     except ValueError as error:

@@ -39,7 +39,7 @@ def _draw_points(axes: Axes, cells: Sequence[Cell], title: str) -> None:
         if values:
             axes.errorbar(i, mean(values), stdev(values) if len(values) > 1 else 0.0, fmt='D', capsize=4, color=f'C{i % 10}')
     axes.set_xticks(range(len(cells)), [cell.arm for cell in cells], rotation=30, ha='right')
-    axes.set_title(title)
+    axes.set_title(title, parse_math=False)
     axes.grid(axis='y', alpha=0.3)
 
 

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from timm_3g.utils.files import is_own_picture, require_writable, write_text
+from timm_3g.utils.files import is_own_picture, require_writable, require_writable_folder, write_text
 from timm_3g.utils.options import takes_fields_of
 
 from .results import read_results
@@ -67,7 +67,8 @@ def report_study(options: ReportOptions) -> Report:
 
     results = Path(options.results)
     if not results.is_file():
-        raise FileNotFoundError(f'{results} does not exist.')
+        what = 'is a folder. Name the CSV of a study' if results.is_dir() else 'does not exist'
+        raise FileNotFoundError(f'{results} {what}.')
     rows = read_results(results)
     if not rows:
         raise ValueError(f'{results} has no rows. Run the study first.')
@@ -83,10 +84,14 @@ def report_study(options: ReportOptions) -> Report:
     page = ''
     file = Path(options.page) if options.page else None
     if file:
-        page = file.read_text(encoding='utf-8') if file.exists() else '# {}\n\n{}\n\n{}\n'.format(name, *marks(name))
+        try:
+            page = file.read_text(encoding='utf-8') if file.exists() else '# {}\n\n{}\n\n{}\n'.format(name, *marks(name))
+        except UnicodeDecodeError as error:
+            raise ValueError(f'{file} must be UTF-8: {error}') from error
         page = with_tables(page, name, text)
         require_writable(file)
     picture = Path(options.pictures or results.parent) / f'{name}.png'
+    require_writable_folder(picture.parent)
     if os.path.lexists(picture) and not is_own_picture(picture):
         raise FileExistsError(f'{picture} is there, and timm_3g did not draw it. Move it, or name another folder for pictures.')
     if cells:

@@ -40,9 +40,9 @@ def take_fraction(root: str | Path, split: str, fraction: float, folder: Path) -
     found = Path(search_split(str(root), split))
     source = found.resolve()
     images = sorted(map(Path, timm.data.create_dataset('', root=str(source)).filenames(absolute=True)))  # what timm reads
-    others = sorted(f for f in Path(root).iterdir() if f.is_dir() and f.resolve() not in (source, folder.resolve()))
-    listed = '\n'.join(map(str, (*images, *others)))  # a copy of other images has another name
-    copy = folder / f'fraction={fraction!r}-{hashlib.sha256(listed.encode()).hexdigest()[:8]}'
+    others = sorted(f for f in Path(root).iterdir() if f.is_dir() and f != found and f.resolve() != folder.resolve())
+    listed = b'\n'.join(map(os.fsencode, (*images, *others)))  # a copy of other images has another name
+    copy = folder / f'fraction={fraction!r}-{hashlib.sha256(listed).hexdigest()[:8]}'
     if copy.exists():
         return copy
     sweep(folder, copy.name)
@@ -51,7 +51,7 @@ def take_fraction(root: str | Path, split: str, fraction: float, folder: Path) -
     for file in images:
         files.setdefault(file.parent, []).append(file)
     for label, of_class in files.items():
-        random.Random(label.name).shuffle(of_class)
+        random.Random(os.fsencode(label.name)).shuffle(of_class)
         for file in of_class[: max(1, round(fraction * len(of_class)))]:
             link = partial / found.name / file.relative_to(source)
             link.parent.mkdir(parents=True, exist_ok=True)

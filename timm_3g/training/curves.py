@@ -112,10 +112,9 @@ def draw_run_curves(options: CurvesOptions) -> dict[str, RunSummary]:
 
 
 def read_summary(folder: str | Path) -> RunSummary:
-    """The summary.csv of a run. Of an epoch that a resumed run repeated, the last row counts.
+    """The summary.csv of a run. Where a resumed run goes on from an earlier epoch, what stood from there on does not count.
 
-    Where epochs begin at 0 again, what stands before is of another run in the same folder, and does not count. A run without
-    validation has NaN in the columns of it.
+    A run without validation has NaN in the columns of it.
 
     Raises:
         FileNotFoundError: no summary.csv in the folder.
@@ -132,12 +131,15 @@ def read_summary(folder: str | Path) -> RunSummary:
         raise FileNotFoundError(f'{folder} holds no summary.csv: name a folder that train.py wrote.')
     try:
         with file.open(encoding='utf-8-sig', newline='') as stream:
-            lines = [row for row in csv.DictReader(stream) if row['epoch'] != 'epoch']
+            header, *lines = [line for line in csv.reader(stream) if line] or [[]]
         rows: dict[int, dict[str, float]] = {}
-        for row in lines:
+        for line in lines:
+            if line[0] == 'epoch':  # of a resumed run, which may have other columns
+                header = line
+                continue
+            row = dict(zip(header, line, strict=False))
             epoch = int(row['epoch'])
-            if epoch == 0:
-                rows.clear()
+            rows = {before: values for before, values in rows.items() if before < epoch}
             rows[epoch] = {name: float(row[name] if name in row or name == 'train_loss' else 'nan') for name in COLUMNS}
         if not rows or min(rows) < 0:
             raise ValueError('epochs must count from 0, and one must have ended')

@@ -45,6 +45,8 @@ class DemoOptions:
     def __post_init__(self) -> None:
         require_at_least(1, epochs=self.epochs)
         require_at_least(0, seed=self.seed)
+        if isinstance(self.pools, str):
+            raise OptionError('pools', f'must be a list of names; got {self.pools!r}.')
         if '' in self.pools:
             raise OptionError('pools', "must be names of timm_3g.list_pools(); got ''.")
         for pool in self.pools:  # an unknown name is an error now, not after the first training

@@ -1,1 +1,1 @@
-"""Files written whole or not at all, locks, downloads, text on a terminal, torchrun. Imports nothing of this package."""
+"""Files written whole or not at all, locks, downloads, text on a terminal, torchrun. Imports no other room of this package."""

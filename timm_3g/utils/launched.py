@@ -4,12 +4,12 @@ import os
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that prints and writes. True without torchrun.
+    """Whether this process is the one that prints and writes. True without torchrun, or where one process is all.
 
     >>> is_first_process()
     True
     """
-    return int(os.environ.get('RANK', '0')) == 0
+    return number_of_processes() == 1 or int(os.environ.get('RANK') or 0) == 0
 
 
 def number_of_processes() -> int:
@@ -18,4 +18,4 @@ def number_of_processes() -> int:
     >>> number_of_processes()
     1
     """
-    return int(os.environ.get('WORLD_SIZE', '1'))
+    return int(os.environ.get('WORLD_SIZE') or 1)
