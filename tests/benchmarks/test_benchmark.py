@@ -449,6 +449,13 @@ def test_sections_of_another_run_are_kept(tmp_path, capsys):
     assert 'has other columns than this version writes; move it' in capsys.readouterr().err
 
 
+def test_a_picture_of_another_origin_is_kept(tmp_path, capsys):
+    (tmp_path / 'head.png').write_text('mine')
+    assert main(['benchmark', '--sections', 'head', '--output', str(tmp_path), *TINY]) == 1
+    assert 'head.png is there, and timm_3g did not draw it' in capsys.readouterr().err
+    assert (tmp_path / 'head.png').read_text() == 'mine' and len(list(tmp_path.iterdir())) == 1
+
+
 def test_what_does_not_fit_is_said_and_the_rest_goes_on(tmp_path, capsys):
     """Features of 10^12 channels have no place anywhere."""
     huge = ['--growth-dims', '8', '1000000000000', '--growth-sizes', '2', '--output', str(tmp_path)]

@@ -121,3 +121,10 @@ def test_losses_without_bound_are_losses():
     row = {'sets': 1, 'fitted': 1, 'no_maximum': 0, 'won': 0, 'shape': 0.1}
     said = _figure1_densities._summary([{**row, 'gain': gain} for gain in (-np.inf, -np.inf, -3.6e30, np.nan)])
     assert said[4:7] == ['<-1000'] * 3
+
+
+def test_an_image_in_neither_fold_is_not_described():
+    x = torch.randn(3, 1, 4, generator=torch.Generator().manual_seed(0)).double()
+    x[2] = 1e6
+    (row,) = _figure1_densities._channels('l', x)
+    assert row['samples'] == 8 and abs(row['mean']) < 10

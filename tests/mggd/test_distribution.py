@@ -510,3 +510,9 @@ def test_kl_of_extreme_shapes_has_gradients():
 def test_kl_across_dimensions():
     with pytest.raises(ValueError, match='on the same R'):
         kl_divergence(MGGD(*some(dim=2)), MGGD(*some(dim=3)))
+
+
+@pytest.mark.parametrize('name', ['shape', 'scale'])
+def test_infinity_is_no_parameter(name):
+    with pytest.raises(ValueError, match=f'{name} must be finite; got inf'):
+        MGGD(torch.zeros(2), torch.eye(2), **{'shape': 1.0, name: float('inf')})

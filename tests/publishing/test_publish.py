@@ -13,6 +13,7 @@ import torch
 import yaml
 from common import ROOT, SMALL
 from fakehub import CUT, DROP, Blob
+from PIL import Image
 from safetensors.torch import load_file
 
 from timm_3g.__main__ import main
@@ -407,6 +408,137 @@ def test_broken_marks_lose_nothing(hub, folder, break_marks, capsys):
     assert hand_written(files(hub)['README.md'].data.decode()) == ''
 
 
+def test_text_that_is_shorter_on_the_hub_is_not_put_back(hub, folder, capsys):
+    write_text(folder / 'README.md', (folder / 'README.md').read_text() + '\nGood.\n\nAsk Ada, +44 123.\n')
+    assert publish(folder) == 0
+    edit(hub, files(hub)['README.md'].data.decode().replace('\n\nAsk Ada, +44 123.', ''))
+    assert publish(folder) == 1
+    assert 'have text outside the marks, and it differs' in capsys.readouterr().err
+    assert 'Ada' not in files(hub)['README.md'].data.decode()
+
+
+def test_a_licence_that_differs_on_the_hub_is_not_replaced(hub, checkpoint, tmp_path, capsys):
+    folder = export(checkpoint, f'{SMALL}.birds', output=tmp_path / 'mit', license='mit').path
+    assert publish(folder) == 0
+    edit(hub, files(hub)['README.md'].data.decode().replace('license: mit', 'license: gpl-3.0'))
+    assert publish(folder) == 1
+    assert 'says license: gpl-3.0, and the card of' in capsys.readouterr().err
+    assert publish(folder, '--license', 'mit') == 0
+    assert 'license: mit' in files(hub)['README.md'].data.decode()
+
+
+def test_one_licence_in_config_front_matter_and_text(hub, checkpoint, tmp_path, capsys):
+    folder = export(checkpoint, f'{SMALL}.birds', output=tmp_path / 'mit', license='mit').path
+    card = (folder / 'README.md').read_text()
+    for changed in (card.replace('license: mit\n', 'license: gpl-3.0\n'), card.replace('license: mit\n', '')):
+        (folder / 'README.md').write_text(changed)
+        assert publish(folder, '--dry-run') == 1
+        assert 'states no one licence' in capsys.readouterr().err
+    (folder / 'README.md').write_text(card.replace('**Licence:** mit', '**Licence:** gpl-3.0'))
+    assert publish(folder, '--dry-run') == 1
+    (folder / 'README.md').unlink()
+    for verb in (['publish', str(folder), '--repo', REPO, '--dry-run'], ['card', str(folder)]):
+        assert main([*verb, '--license', 'apache-2.0']) == 1
+        assert 'config.json in' in capsys.readouterr().err
+    assert main(['card', str(folder)]) == 0 and 'license: mit\n' in (folder / 'README.md').read_text()
+
+
+def test_the_card_of_a_key_is_of_its_own_weights_alone(tmp_path, monkeypatch):
+    torch.save({'state_dict': timm.create_model('resnet18_isqrt', num_classes=5).state_dict()}, tmp_path / 'five.pth')
+    args = argparse.Namespace(model='resnet18_isqrt', num_classes=1000, data_dir='birds', eval_metric='top1')
+    state = timm.create_model('resnet18_isqrt').state_dict()
+    torch.save({'state_dict': state, 'args': args, 'epoch': 0, 'metric': 55.5}, tmp_path / 'trained.pth')
+    monkeypatch.chdir(ROOT)
+    for file, more in (('five.pth', {'model': 'resnet18_isqrt'}), ('trained.pth', {})):
+        folder = export(tmp_path / file, tag='gcpopt_in1k', output=tmp_path / f'of_{file}', **more)
+        assert 'authors' not in folder.card and '75.48' not in folder.card
+
+
+@pytest.mark.parametrize(
+    ('given', 'said', 'base'),
+    [
+        ({'initial_checkpoint': '/x/my weights.pth'}, 'fine-tuned from my weights.pth', None),
+        ({'initial_checkpoint': '/x/vögel.pth'}, 'fine-tuned from vögel.pth', None),
+        ({'pretrained': True, 'pretrained_path': '/x/a+b.pth'}, 'fine-tuned from a+b.pth', None),
+        ({'initial_checkpoint': '/x/birds.pth'}, 'fine-tuned from birds.pth', 'birds.pth'),
+        ({'resume': '/runs/other/last.pth.tar'}, 'resumed from last.pth.tar', None),
+        ({}, 'trained from random weights', None),
+        ({'opt': 'sgd\n- **Licence:** mit', 'data_dir': '/x/bi|rds\n# H'}, 'optimizer sgd - **Licence:** mit', None),
+        ({'data_dir': 'C:\\Users\\ada\\birds'}, '| birds | validation |', None),
+        ({'data_dir': '../..'}, '| unknown | validation |', None),
+        ({'dataset': 'hfds/food101'}, '| food101 | validation |', None),
+        ({'seed': None}, '**Seeds:** not stated', None),
+    ],
+)
+def test_what_a_card_says_of_a_run(given, said, base, model, tmp_path):
+    args = argparse.Namespace(**{'model': SMALL, 'data_dir': 'data', 'val_split': 'validation', 'eval_metric': 'top1', **given})
+    torch.save({'state_dict': model.state_dict(), 'args': args, 'epoch': 0, 'metric': 55.5}, tmp_path / 'last.pth')
+    card = export(tmp_path / 'last.pth', output=tmp_path / 'out').card
+    assert said in card and '\n# H' not in card and '\n- **Licence:** mit' not in card and 'ada' not in card
+    assert split_front_matter(card)[0].get('base_model') == base
+
+
+@pytest.mark.parametrize('on_cpu', [False, True])
+def test_an_accuracy_is_of_the_weights_that_were_evaluated(on_cpu, model, tmp_path):
+    args = argparse.Namespace(model=SMALL, model_ema=True, model_ema_force_cpu=on_cpu, eval_metric='top1')
+    content = {'state_dict': model.state_dict(), 'state_dict_ema': model.state_dict(), 'args': args, 'epoch': 0}
+    torch.save({**content, 'metric': 55.5}, tmp_path / 'last.pth')
+    for use_ema in (False, True):
+        card = export(tmp_path / 'last.pth', output=tmp_path / f'ema_{use_ema}', use_ema=use_ema).card
+        assert ('55.50' in card) is (use_ema is not on_cpu)
+
+
+def test_what_people_wrote_into_front_matter_stays_as_it_was(folder):
+    readme = folder / 'README.md'
+    theirs = '# Ours, since 2020.\nversion: 1.10  # not 1.1\ntime: 12:30:45\nzip: 01234\nlanguage:\n- no\n'
+    readme.write_text(readme.read_text().replace('---\n', f'---\n{theirs}', 1))
+    assert main(['card', str(folder)]) == 0 and theirs in readme.read_text()
+
+
+@pytest.mark.parametrize('tags', ['[[a]]', '5'])
+def test_tags_that_are_no_text(hub, tags, folder, capsys):
+    readme = folder / 'README.md'
+    readme.write_text(readme.read_text().replace('\ntags:', f'\ntags: {tags}\nmore:', 1))
+    for verb in (['publish', str(folder), '--repo', REPO, '--dry-run'], ['card', str(folder)]):
+        assert main(verb) == 1
+        assert 'must be a list of text' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('option', ['tag', 'revision'])
+@pytest.mark.parametrize('name', ['a b c', '..', 'a..b', '/a', 'a.lock', ''])
+def test_names_that_git_refuses(option, name, folder, capsys):
+    assert publish(folder, '--dry-run', f'--{option}', name) == 1
+    assert f'--{option} must be letters, digits' in capsys.readouterr().err
+
+
+def test_a_tag_that_fails_after_the_push_is_not_called_unpublished(hub, folder, capsys):
+    hub.fail.append(('POST .*/tag/.*', 400))
+    assert publish(folder, '--tag', 'v1') == 1
+    said = capsys.readouterr().err
+    assert 'has the files, at ' in said and "the tag 'v1' was not set" in said and 'was not published' not in said
+
+
+def test_the_repository_of_a_card_is_a_name_of_the_hub(folder, capsys):
+    for repo in ("me/a'b", 'me/a@v1', 'me/a\n<!-- timm_3g: end -->'):
+        assert main(['card', str(folder), '--repo', repo]) == 1
+        assert '--repo must be ORG/NAME' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('channels', [1, 2])
+def test_snippets_of_other_channels(channels, tmp_path):
+    net = timm.create_model(SMALL, num_classes=3, in_chans=channels)
+    args = argparse.Namespace(model=SMALL, in_chans=channels)
+    torch.save({'state_dict': net.state_dict(), 'args': args, 'epoch': 0}, tmp_path / 'last.pth')
+    folder = export(tmp_path / 'last.pth', output=tmp_path / 'out')
+    snippets = folder.card.split('```python\n')[1:]
+    assert len(snippets) == 3
+    Image.new('RGB', (40, 40)).save(tmp_path / 'photo.png')
+    for snippet in snippets:
+        code = snippet.split('```')[0].replace(f'hf-hub:ORG/{SMALL}', f'local-dir:{folder.path}')
+        code = code.replace('urlopen(url)', repr(str(tmp_path / 'photo.png')))
+        exec(code, {})
+
+
 def test_a_mark_of_another_release_is_known(exported):
     mark = '<!-- timm_3g: begin. `timm-3g card` writes anew what is between these marks; text below the last one is kept. -->'
     text = (exported / 'README.md').read_text().replace(BEGIN, mark)
@@ -453,7 +585,9 @@ def test_own_weights_under_a_known_name_get_nobodys_licence(hub, checkpoint, tmp
 def test_an_exported_file_says_what_it_is(exported, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(['export', str(exported / 'model.safetensors')]) == 0
-    assert (tmp_path / f'{SMALL}.birds' / 'model.safetensors').read_bytes() == (exported / 'model.safetensors').read_bytes()
+    again = tmp_path / f'{SMALL}.birds'
+    assert (again / 'model.safetensors').read_bytes() == (exported / 'model.safetensors').read_bytes()
+    assert (again / 'README.md').read_text() == (exported / 'README.md').read_text()
 
 
 @pytest.mark.parametrize(
@@ -593,10 +727,27 @@ def test_card_source_in_the_current_folder(folder, tmp_path, monkeypatch):
         ({'licence': 'mit'}, 'unknown facts: licence'),
         ({'license': ...}, 'missing facts: license'),
         ({'sha256': '0' * 64}, 'of other weights: it says sha256 000'),
-        ({'metrics': [{'dataset': 'Birds', 'top1': 50.0}]}, 'a metric has dataset, top1 .a number., measured_by'),
+        (
+            {'metrics': [{'dataset': 'Birds', 'top1': 50.0}]},
+            r'a metric has dataset, top1 \(a number from 0 to 100\), measured_by',
+        ),
+        ({'metrics': [{'dataset': 'Birds', 'top1': 101, 'measured_by': 'me'}]}, 'a number from 0 to 100'),
+        ({'metrics': [{'dataset': 'Birds', 'top1': -1, 'measured_by': 'me'}]}, 'a number from 0 to 100'),
+        ({'metrics': [{'dataset': 'Birds', 'top1': 5, 'measured_by': None}]}, 'a metric has dataset'),
+        ({'metrics': [{'dataset': ' ', 'top1': 5, 'measured_by': 'me'}]}, 'a metric has dataset'),
+        (
+            {'metrics': [{'dataset': 'a', 'top1': 5, 'measured_by': 'me', 'source_url': 'javascript:alert(1)'}]},
+            'source_url must begin with https',
+        ),
+        ({'hours': float('nan')}, 'hours must be text, a finite number or null; got nan'),
+        ({'seeds': [float('inf')]}, 'seeds must be a list of text or finite numbers'),
+        ({'datasets': ['']}, 'datasets must be a list of text or finite numbers, none empty'),
+        ({'license': ''}, 'license must be an identifier of the Hub'),
+        ({'license': 'MIT License'}, "license must be an identifier of the Hub, e.g. mit, or 'unknown'"),
+        ({'base_model': '../../etc'}, 'base_model must be NAME or ORG/NAME of the Hub'),
         ({'license': 'gpl-3.0'}, '--license says mit'),
         ({'datasets': 'birds'}, 'datasets must be a list'),
-        ({'metrics': [{'dataset': 'Birds', 'top1': '50', 'measured_by': 'me'}]}, 'top1 .a number.'),
+        ({'metrics': [{'dataset': 'Birds', 'top1': '50', 'measured_by': 'me'}]}, r'top1 \(a number'),
     ],
 )
 def test_wrong_sources(folder, tmp_path, change, message):

@@ -111,6 +111,24 @@ def test_what_somebody_puts_into_a_folder_leaves_without_its_folders_too(hub, ch
     assert b'/home/ann' not in there['args.yaml'].data and yaml.safe_load(there['args.yaml'].data)['data_dir'] == 'birds'
 
 
+@pytest.mark.parametrize(
+    ('given', 'kept'),
+    [
+        ('~/me/x', 'x'),
+        ('../../home/me', 'me'),
+        ('/a/b,/c/d', 'b,d'),
+        ('wds/:/home/me/y', 'wds/:y'),
+        ('C:\\Users\\ada\\birds', 'birds'),
+        ('https://host/a/b', 'https://host/a/b'),
+        ('output/train', 'output/train'),
+        ('rand-m9-mstd0.5,inc1', 'rand-m9-mstd0.5,inc1'),
+        ({'/home/me/key': 1}, {'key': 1}),
+    ],
+)
+def test_paths_lose_their_folders(given, kept):
+    assert _without_folders(given) == kept
+
+
 def test_the_folder_of_a_model_stays_at_home_too():
     given = {'model': 'local-dir:/home/ada/birds', 'file': 'file:/home/ada/a.pth', 'hub': 'hf-hub:ada/birds', 'other': 'a:b'}
     assert _without_folders(given) == {**given, 'model': 'local-dir:birds', 'file': 'file:a.pth'}

@@ -1,6 +1,7 @@
 """The benchmark as one function: sections measured one after the other, into a report."""
 
 import importlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -9,7 +10,7 @@ import timm
 import torch
 
 from timm_3g.layers import SecondOrderPool2d
-from timm_3g.utils.files import require_writable_folder
+from timm_3g.utils.files import is_own_picture, require_writable_folder
 from timm_3g.utils.machine import describe
 from timm_3g.utils.options import OptionError, takes_fields_of
 
@@ -37,6 +38,7 @@ def benchmark(options: BenchmarkOptions) -> Report:
 
     Raises:
         ValueError: an invalid option, an output folder with a CSV of another version.
+        FileExistsError: a picture in the output folder that is not ours.
         TypeError: num_iters for a pooling without steps.
         RuntimeError: an unknown model.
         ModuleNotFoundError: the extra is missing.
@@ -72,6 +74,9 @@ def _check(options: BenchmarkOptions, device: torch.device, output: Path | None)
     """Raise now what would else be raised after a section: an unknown pooling or model, a folder, too few positions."""
     if output:
         require_writable_folder(output)
+        for picture in (output / f'{section}.png' for section in options.sections):
+            if os.path.lexists(picture) and not is_own_picture(picture):
+                raise FileExistsError(f'{picture} is there, and timm_3g did not draw it. Move it, or name another --output.')
     if 'fit' in options.sections and options.size**2 <= options.fit_dim:
         raise OptionError(
             'fit_dim',

@@ -117,11 +117,19 @@ def state_dict_in(content: Any, file: Path, use_ema: bool) -> dict[str, Tensor]:
     return state_dict
 
 
-def training_in(content: Any) -> dict[str, Any]:
-    """The arguments that timm's train.py keeps in its checkpoints, with 'epoch' and 'metric'. {} where there are none."""
+def training_in(content: Any, use_ema: bool) -> dict[str, Any]:
+    """The arguments that timm's train.py keeps in its checkpoints, with 'epoch' and 'metric'. {} where there are none.
+
+    Args:
+        use_ema: as for `state_dict_in`. The metric is None where it is of the other weights: train.py evaluates the EMA weights
+            last, unless they are kept on the CPU.
+    """
     if not isinstance(content, Mapping) or not isinstance(content.get('args'), argparse.Namespace):
         return {}
-    return {**vars(content['args']), 'epoch': content.get('epoch'), 'metric': content.get('metric')}
+    args = vars(content['args'])
+    has_ema = content.get('state_dict_ema') is not None
+    of_these = not has_ema or use_ema is not bool(args.get('model_ema_force_cpu'))
+    return {**args, 'epoch': content.get('epoch'), 'metric': content.get('metric') if of_these else None}
 
 
 def _same_but_for_wrappers(names: Iterable[str]) -> str:

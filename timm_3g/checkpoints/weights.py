@@ -117,7 +117,7 @@ def _open_pickle(file: Path, config: Mapping[str, Any], use_ema: bool) -> Weight
         except Exception as error:  # whatever torch, pickle and zip raise over a damaged file
             raise unreadable(file, error) from error
     content = _Content(found, state_dict_in(checkpoint, file, use_ema))
-    training = training_in(checkpoint)
+    training = training_in(checkpoint, use_ema)
     return Weights(Record(file, {}, config, training, config_of_base(training.get('model'))), lambda: content)
 
 

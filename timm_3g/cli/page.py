@@ -1,6 +1,7 @@
 """`timm-3g page`: a page to look at models in a browser. `--export`: the same as a Space of the Hugging Face Hub."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from timm_3g.page import PageOptions, export_space, page
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError(f'--{given[0]} is of a page that is served. With --export, name the model by --weights.')
         with command_line_names():
             folder = export_space(args.export, args.weights)
-        print(f'{folder}: try it by `python app.py` there, push it by `timm-3g publish {folder} --repo ORG/NAME --space`.')
+        push = f'timm-3g publish {shlex.quote(str(folder))} --repo ORG/NAME --space'
+        print(f'{folder}: try it by `python app.py` there, push it by `{push}`.')
         return
     if args.weights:
         raise ValueError('--weights belongs to --export. Name models of the page by --models.')

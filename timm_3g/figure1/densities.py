@@ -95,7 +95,8 @@ def _channels(layer: str, x: Tensor) -> list[Row]:
     """One row per channel of x (M, C, N)."""
     if len(x) > 1:
         half = len(x) // 2
-        a, b = (part.movedim(1, 0).flatten(1).unsqueeze(-1) for part in (x[0::2][:half], x[1::2][:half]))
+        x = x[: 2 * half]  # what the two folds have, and nothing else, is described below
+        a, b = (part.movedim(1, 0).flatten(1).unsqueeze(-1) for part in (x[0::2], x[1::2]))
     else:
         half = x.shape[2] // 2
         a, b = (part[0].unsqueeze(-1) for part in (x[..., 0::2][..., :half], x[..., 1::2][..., :half]))

@@ -75,6 +75,9 @@ class MultivariateGeneralizedGaussian(Distribution):
         except RuntimeError as error:
             shown = ', '.join(str(tuple(one)) for one in batch_shapes)
             raise ValueError(f'loc, scatter, shape and scale must have batch shapes that broadcast; got {shown}.') from error
+        for name, value in (('shape', shape), ('scale', scale)):  # constraints.positive lets infinity pass
+            if validate_args and value.isinf().any():
+                raise ValueError(f'{name} must be finite; got {float(value.max())}.')
         event_shape = loc.shape[-1:]
         self.loc = loc.expand(batch_shape + event_shape)
         self.scatter = scatter.expand(batch_shape + event_shape + event_shape)

@@ -36,7 +36,7 @@ def regularized_covariance(
     - 'pascal': w = d N u^(beta - 1) / sum_j u_j^beta, eq. (3), the weights of maximum likelihood without regularization. The
       paper combines them with eq. (6). They are the derivative of (d / beta) log mean(u^beta): every step decreases J with that
       in place of mean(u^beta). The minimum of J itself is elsewhere. Since sum_n w_n u_n = d N, tr Sigma = d at every fixed
-      point, whatever the scale of x.
+      point, whatever the scale of x, unless all samples are at loc.
 
     Source: Wang, Li, Hu, Zhu, Zuo, "Deep Global Generalized Gaussian Networks", CVPR 2019, eqs. (3), (5) and (6),
     https://openaccess.thecvf.com/content_CVPR_2019/papers/Wang_Deep_Global_Generalized_Gaussian_Networks_CVPR_2019_paper.pdf

@@ -30,7 +30,7 @@ from timm_3g.utils.files import require_file
 JAX = ('.npz', '.npy')  # files of JAX, which timm's models read by themselves
 
 # Fields of pretrained_cfg that are of the weights of one tag, and not of the network.
-OF_TAG = ('tag', 'label_names', 'label_descriptions', 'license', 'origin_url')
+OF_TAG = ('tag', 'label_names', 'label_descriptions', 'license', 'origin_url', 'notes')
 
 
 def create_loaded(

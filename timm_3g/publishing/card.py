@@ -5,7 +5,7 @@ own. So a card can be rendered again without its source.
 """
 
 import os
-import re
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,15 +14,16 @@ from typing import Any
 import timm
 from torch import nn
 
-from timm_3g.checkpoints import WEIGHTS, is_tag
+from timm_3g.checkpoints import CONFIG, WEIGHTS, is_tag
 from timm_3g.utils.files import write_text
 from timm_3g.utils.options import OptionError
 
-from .card_facts import FACTS, REQUIRED, check_facts
+from .card_facts import FACTS, LICENSE, REQUIRED, check_facts
 from .card_text import render
 from .folder import CARD, ExportFolder, opened
 from .front_matter import read_text, split_front_matter
-from .marks import merge, prose_of
+from .marks import license_in_text, merge, prose_of, tags_of
+from .push import PushOptions, check_push
 from .run_facts import facts_of_run
 from .run_files import RUN_FILES
 
@@ -65,7 +66,7 @@ def write_card(
 
     Raises:
         FileNotFoundError: no such folder or source.
-        ValueError: the source contradicts the folder or the license, or is invalid.
+        ValueError: the source contradicts the folder or the license, or is invalid. A repo that is no name of the Hub.
 
     >>> import shutil, tempfile, timm, timm_3g
     >>> weights = Path(timm.get_pretrained_cfg('resnet10_mini_3g.cifar10').file)
@@ -75,6 +76,8 @@ def write_card(
     ...     "timm.create_model('hf-hub:me/mine', pretrained=True)" in readme.read_text()
     True
     """
+    if repo:
+        check_push(repo, 'ORG/NAME', PushOptions())
     folder = opened(folder)
     readme = folder.path / CARD
     write_text(readme, make_card(folder, card, license, repo=repo))
@@ -105,16 +108,22 @@ def make_card(
     """
     folder = opened(folder)
     key, readme = folder.name, folder.path / CARD
-    if license and not re.fullmatch(r'[a-z0-9][a-z0-9.+-]*', license):
+    if license and not LICENSE.fullmatch(license):
         raise OptionError('license', f'must be an identifier of the Hub, e.g. apache-2.0; got {license!r}.')
-    source = Path(source) if source else None if base_model and is_tag(key) else _source_of(key)
+    source = Path(source) if source else _source_of(folder, bool(base_model or training))
     inside = None if source else _facts_inside(folder.card)
     said = source or (f'{readme} itself' if inside else 'config.json and the training run')
     print(f'timm-3g: facts of the card from {said}', file=sys.stderr)
     facts, prose = read_source(source) if source else inside or (facts_of_run(folder.config, training or {}), '')
     if license and (source or inside) and facts['license'] not in ('unknown', license):
         raise ValueError(f'{said} says license: {facts["license"]}, and --license says {license}. Correct one of them.')
-    facts['license'] = license or facts['license']
+    of_config = _stated_license(folder)
+    facts['license'] = license or (of_config if facts['license'] == 'unknown' else facts['license'])
+    if of_config not in ('unknown', facts['license']):
+        raise ValueError(
+            f'{CONFIG} in {folder.path} says license: {of_config}, and the card would say {facts["license"]}. Give the weights '
+            f'one: export them again with --license.'
+        )
     if base_model:
         facts.setdefault('base_model', base_model)
     check_facts(facts, prose, str(said))
@@ -132,18 +141,42 @@ def make_card(
 def require_current(folder: ExportFolder) -> None:
     """Raise ValueError unless the folder's card is valid and belongs to its weights."""
     facts, prose = _facts_inside(folder.card) or ({}, '')
-    readme = folder.path / CARD
+    readme, again = folder.path / CARD, f'timm-3g card {shlex.quote(str(folder.path))}'
     check_facts(facts, prose, str(readme))
+    tags_of(split_front_matter(folder.card)[0])
+    said = {'its front matter': facts['license'], CONFIG: _stated_license(folder), 'its text': license_in_text(folder.card)}
+    known = {place: name for place, name in said.items() if name and (name != 'unknown' or place != CONFIG)}
+    if len(set(known.values())) > 1:
+        listed = ', '.join(f'{place} says {name}' for place, name in known.items())
+        raise ValueError(
+            f'{readme} states no one licence: {listed}. Give the weights one: export them again with --license, or write the '
+            f'card again with `{again}`.'
+        )
     if facts['sha256'] != folder.sha256:
         raise ValueError(
             f'{readme} is of other weights: it says sha256 {facts["sha256"]}, and {WEIGHTS} beside it has {folder.sha256}. '
-            f'Write it again with `timm-3g card {folder.path} --card FILE`, or delete it.'
+            f'Write it again with `{again} --card FILE`, or delete it.'
         )
 
 
-def _source_of(key: str) -> Path | None:
+def _source_of(folder: ExportFolder, is_trained: bool) -> Path | None:
+    """The source in hub/. That of a key in timm's registry is of its own weights alone, whatever others are called.
+
+    Args:
+        folder: of the weights.
+        is_trained: whether a run of train.py made them.
+    """
+    key = folder.name
     file = SOURCES / f'{key}.md'
-    return file if file.is_file() else None
+    if not file.is_file() or not is_tag(key):
+        return file if file.is_file() else None
+    others = is_trained or folder.config.get('num_classes') != timm.get_pretrained_cfg(key).num_classes
+    return None if others and read_source(file)[0]['sha256'] != folder.sha256 else file
+
+
+def _stated_license(folder: ExportFolder) -> str:
+    """The licence of the weights according to config.json, 'unknown' where it states none."""
+    return str(folder.config['pretrained_cfg'].get('license') or 'unknown')
 
 
 def _facts_inside(readme: str) -> tuple[dict[str, Any], str] | None:

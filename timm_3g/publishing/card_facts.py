@@ -15,6 +15,9 @@ FACTS = (*REQUIRED, 'license_note', 'made_by', 'origin', 'base_model')
 METRIC = ('dataset', 'dataset_id', 'split', 'protocol', 'top1', 'top5', 'measured_by', 'source_url')
 LISTS = ('datasets', 'metrics', 'seeds', 'known_faults')
 
+LICENSE = re.compile(r'[a-z0-9][a-z0-9.+-]*')  # an identifier of the Hub
+HUB_ID = re.compile(r'[\w-][\w.-]*(?:/[\w-][\w.-]*)?', re.ASCII)  # what the Hub accepts as base_model
+
 _OURS = re.compile(r'<!--\s*timm_3g:')
 _PLAIN = (str, int, float, datetime.date)
 
@@ -40,8 +43,14 @@ def check_facts(facts: Mapping[str, Any], prose: str, source: str) -> None:
                 raise ValueError(f'{source}: {name} must be a list or null; got {fact!r:.80}.')
             if name != 'metrics' and not all(isinstance(item, _PLAIN) for item in fact or []):
                 raise ValueError(f'{source}: {name} must be a list of text or numbers; got {fact!r:.80}.')
-        elif name == 'license' and not isinstance(fact, str):
-            raise ValueError(f"{source}: license must be an identifier of the Hub, or 'unknown'; got {fact!r}.")
+            if any(item == '' or (isinstance(item, float) and not is_finite(item)) for item in fact or []):
+                raise ValueError(f'{source}: {name} must be a list of text or finite numbers, none empty; got {fact!r:.80}.')
+        elif name == 'license' and not (isinstance(fact, str) and LICENSE.fullmatch(fact)):
+            raise ValueError(f"{source}: license must be an identifier of the Hub, e.g. mit, or 'unknown'; got {fact!r:.80}.")
+        elif name == 'base_model' and not (fact is None or (isinstance(fact, str) and HUB_ID.fullmatch(fact))):
+            raise ValueError(f'{source}: base_model must be NAME or ORG/NAME of the Hub; got {fact!r:.80}.')
+        elif isinstance(fact, float) and not is_finite(fact):
+            raise ValueError(f'{source}: {name} must be text, a finite number or null; got {fact!r}.')
         elif not isinstance(fact, (*_PLAIN, NoneType)):
             raise ValueError(f'{source}: {name} must be text, a number or null; got {fact!r:.80}.')
     for metric in facts['metrics'] or []:
@@ -63,11 +72,15 @@ def _check_metric(metric: Any, source: str) -> None:
     numbers = [metric[k] for k in ('top1', 'top5') if metric.get(k) is not None] if isinstance(metric, dict) else ['']
     named = isinstance(metric, dict) and {'dataset', 'top1', 'measured_by'} <= metric.keys() <= set(METRIC)
     plain = named and all(isinstance(value, (*_PLAIN, NoneType)) for value in metric.values())
-    if not plain or not all(is_finite(n) for n in numbers) or metric['top1'] is None:
+    said = plain and all(str(metric[name] or '').strip() for name in ('dataset', 'measured_by'))
+    in_range = all(is_finite(n) and 0 <= float(n) <= 100 for n in numbers)
+    if not said or not in_range or metric['top1'] is None:
         raise ValueError(
-            f'{source}: a metric has dataset, top1 (a number), measured_by, and may have {", ".join(METRIC)}; got '
-            f'{metric!r:.200}.'
+            f'{source}: a metric has dataset, top1 (a number from 0 to 100), measured_by, and may have {", ".join(METRIC)}; '
+            f'got {metric!r:.200}.'
         )
+    if not str(metric.get('source_url') or 'https://').startswith(('http://', 'https://')):
+        raise ValueError(f'{source}: source_url must begin with https:// or http://; got {metric["source_url"]!r:.80}.')
 
 
 def _texts(value: Any) -> Iterator[str]:

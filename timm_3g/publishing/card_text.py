@@ -92,7 +92,7 @@ def _details(net: Any, facts: Mapping[str, Any], run: Sequence[str]) -> str:
         'Seeds': ', '.join(map(str, facts['seeds'] or [])) or 'not stated',
         'File': f'{WEIGHTS}, sha256 `{facts["sha256"]}`',
     }
-    items = [f'- **{name}:** {value}' for name, value in lines.items() if value is not None]
+    items = [f'- **{name}:** {_one_line(value)}' for name, value in lines.items() if value is not None]
     return '## Model Details\n\n' + '\n'.join(items)
 
 
@@ -125,15 +125,20 @@ def _side(size: Sequence[int]) -> str:
 
 
 def _results(facts: Mapping[str, Any]) -> str:
-    rows = [
-        f'| {metric["dataset"]} | {metric.get("split") or ""} | {metric.get("protocol") or ""} | {_percent(metric, "top1")} | '
-        f'{_percent(metric, "top5")} | {metric["measured_by"]} |'
-        for metric in facts['metrics'] or []
-    ]
+    rows = []
+    for metric in facts['metrics'] or []:
+        words = [metric['dataset'], metric.get('split'), metric.get('protocol')]
+        cells = [*words, _percent(metric, 'top1'), _percent(metric, 'top5'), metric['measured_by']]
+        rows.append(f'| {" | ".join(_one_line("" if cell is None else cell).replace("|", chr(92) + "|") for cell in cells)} |')
     if not rows:
         return '## Results\n\nNot stated.'
     head = '| data | split | protocol | top-1 | top-5 | measured by |\n| --- | --- | --- | --- | --- | --- |\n'
     return '## Results\n\nAccuracy in %.\n\n' + head + '\n'.join(rows)
+
+
+def _one_line(value: Any) -> str:
+    """Text of anybody in one line of Markdown: no line of its own, no tag."""
+    return ' '.join(str(value).split()).replace('<', '&lt;')
 
 
 def _percent(metric: Mapping[str, Any], name: str) -> str:
@@ -145,7 +150,8 @@ def _usage(net: Any, repo: str) -> str:
     tested = net.pretrained_cfg.get('test_input_size')
     of_size = ', use_test_size=True' if tested else ''
     image = torch.empty(1, *(tested or net.pretrained_cfg['input_size']))
-    options = {**getattr(net, MODEL_ARGS), 'in_chans': image.shape[1], 'num_classes': 0}
+    channels = image.shape[1]
+    options = {**getattr(net, MODEL_ARGS), 'in_chans': channels, 'num_classes': 0}
     arch = net.pretrained_cfg['architecture']
     try:
         extractor = timm.create_model(arch, features_only=True, device='meta', **options).eval()
@@ -158,7 +164,7 @@ def _usage(net: Any, repo: str) -> str:
     classification = f"""### Image Classification
 
 ```python
-{_open(repo, '', of_size)}
+{_open(repo, '', of_size, channels)}
 with torch.inference_mode():
     logits = model(image)  # (1, {net.num_classes})
 percent, classes = logits.softmax(dim=1).mul(100).topk({min(5, net.num_classes)})
@@ -168,7 +174,7 @@ percent, classes = logits.softmax(dim=1).mul(100).topk({min(5, net.num_classes)}
     extraction = f"""### Feature Map Extraction
 
 ```python
-{_open(repo, ', features_only=True', of_size)}
+{_open(repo, ', features_only=True', of_size, channels)}
 with torch.inference_mode():
     for feature_map in model(image):
         print(feature_map.shape){maps}
@@ -182,7 +188,7 @@ Install the package timm_3g. Importing it registers the architecture in timm.
 {classification if net.num_classes else ''}{extraction if extractor else ''}### Image Embeddings
 
 ```python
-{_open(repo, ', num_classes=0', of_size)}
+{_open(repo, ', num_classes=0', of_size, channels)}
 with torch.inference_mode():
     embedding = model(image)  # (1, {net.head_hidden_size}): the pooled vector
     features = model.forward_features(image)  # {features}, unpooled
@@ -190,7 +196,16 @@ with torch.inference_mode():
 ```"""
 
 
-def _open(repo: str, options: str, of_size: str) -> str:
+def _open(repo: str, options: str, of_size: str, channels: int) -> str:
+    model = f"model = timm.create_model('hf-hub:{repo}', pretrained=True{options}).eval()"
+    if channels not in (1, 3):
+        return f"""import timm
+import timm_3g
+import torch
+
+{model}
+size = timm.data.resolve_model_data_config(model{of_size})['input_size']
+image = torch.rand(1, *size)  # {channels} channels, normalized as in training"""
     return f"""from urllib.request import urlopen
 
 import timm
@@ -199,8 +214,8 @@ import torch
 from PIL import Image
 
 url = 'https://huggingface.co/datasets/huggingface/documentation-images/resolve/main/beignets-task-guide.png'
-picture = Image.open(urlopen(url)).convert('RGB')
-model = timm.create_model('hf-hub:{repo}', pretrained=True{options}).eval()
+picture = Image.open(urlopen(url)).convert('{'RGB' if channels == 3 else 'L'}')
+{model}
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model{of_size}), is_training=False)
 image = transform(picture).unsqueeze(0)"""
 

@@ -11,13 +11,13 @@ from typing import Any
 import timm
 from timm.models import split_model_name_tag
 
-from timm_3g.checkpoints import INTERPOLATIONS, Record, is_ours, is_tag, open_weights
+from timm_3g.checkpoints import INTERPOLATIONS, WEIGHTS, Record, is_ours, is_tag, open_weights
 from timm_3g.models.loading import bears_tag, class_names, create_loaded
 from timm_3g.utils.files import require_file, write_text
 from timm_3g.utils.options import OptionError, takes_fields_of
 
 from .card import make_card
-from .folder import CARD, ExportFolder
+from .folder import CARD, ExportFolder, card_in
 from .run_facts import base_of
 from .run_files import run_files
 from .write_folder import new_folder, write_folder
@@ -169,6 +169,9 @@ def export_file(options: ExportOptions, otherwise: str = '') -> ExportFolder:
             (path / name).write_bytes(content)
         folder = replace(folder, files={**folder.files, **of_run})
         if options.with_card:
+            if checkpoint.name == WEIGHTS and not training:  # of an exported folder, whose card may be of the same weights
+                before = card_in(checkpoint.parent)
+                folder = replace(folder, card=before if folder.sha256 in before else '')
             card = make_card(
                 folder, options.card, options.license, training, base_model=base_model, net=again.to(device='meta')
             )
@@ -185,11 +188,9 @@ def _require_exportable(model: str, tag: str, record: Record) -> None:
         arch = split_model_name_tag(model)[0]
         if timm.is_model(arch):
             raise ValueError(f'export takes networks with a head of timm_3g; {arch} has that of timm: timm.models.save_for_hf.')
-        nearest = (
-            ', '.join(get_close_matches(arch, filter(is_ours, timm.list_models()), n=3))
-            or "timm.list_models(module='resnet_3g') has some"
-        )
-        raise ValueError(f'{model!r} is not an architecture of timm_3g. Nearest: {nearest}.')
+        nearest = ', '.join(get_close_matches(arch, filter(is_ours, timm.list_models()), n=3))
+        said = f'Nearest: {nearest}.' if nearest else "timm.list_models('*_3g') has some."
+        raise ValueError(f'{model!r} is not an architecture of timm_3g. {said}')
     if not re.fullmatch(r'[\w.-]*', tag or split_model_name_tag(model)[1]):
         raise ValueError(f'A tag consists of letters, digits, _, - and dots; got {tag or model!r}.')
     known = record.known_file

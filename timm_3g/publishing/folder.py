@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,15 +75,18 @@ def open_folder(path: str | Path, with_card: bool = True) -> ExportFolder:
     """
     path = Path(path)
     missing = [name for name in (WEIGHTS, CONFIG, GOLDEN) if not (path / name).is_file()]
-    remedy = f'`timm-3g export {path / WEIGHTS}` makes one from the weights.'
+    remedy = f'`timm-3g export {shlex.quote(str(path / WEIGHTS))}` makes one from the weights.'
     if missing:
         raise FileNotFoundError(f'{path} is not a folder of `timm-3g export`: it lacks {", ".join(missing)}. {remedy}')
     files = {name: (path / name).read_bytes() for name in (CONFIG, GOLDEN)}
     files |= {name: read_run_file(path / name) for name in RUN_FILES if (path / name).is_file()}
     config = _parsed(files[CONFIG], path / CONFIG)
     if not re.fullmatch(r'[0-9a-f]{64}', str(config.get(SHA256))):
-        raise ValueError(f'{path} is not a folder of `timm-3g export`: its {CONFIG} has no {SHA256}. {remedy}')
-    return ExportFolder(path, config, files, _card_in(path) if with_card else '')
+        has = (
+            f'has a {SHA256} that is none. Move it away first:' if SHA256 in config else f'has no {SHA256}.'
+        )  # export reads it
+        raise ValueError(f'{path} is not a folder of `timm-3g export`: its {CONFIG} {has} {remedy}')
+    return ExportFolder(path, config, files, card_in(path) if with_card else '')
 
 
 def opened(folder: ExportFolder | str | Path) -> ExportFolder:
@@ -103,7 +107,7 @@ def require_own_files(path: Path, names: Iterable[str] = (*FILES, *RUN_FILES)) -
             raise ValueError(f'{file} must be a regular file. Write the folder again.')
 
 
-def _card_in(path: Path) -> str:
+def card_in(path: Path) -> str:
     """The text of README.md, or ''. A link out of the folder is followed only to one of our cards.
 
     Raises:

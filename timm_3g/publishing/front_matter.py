@@ -6,6 +6,8 @@ that opens with `--- ` and a blank. A card on the Hub may have all three, and wh
 """
 
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ _Loader.yaml_implicit_resolvers = {
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver('tag:yaml.org,2002:bool', re.compile(r'^(?:true|false)$'), list('tf'))
+
+
+_FRONT_MATTER = re.compile(r'---[ \t]*\n(.*?)^---[ \t]*(?:\n(.*)|\Z)', re.DOTALL | re.MULTILINE)
 
 
 def read_text(file: Path) -> str:
@@ -50,7 +55,7 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     >>> split_front_matter('Text.')
     ({}, 'Text.')
     """
-    match = re.match(r'---[ \t]*\n(.*?)^---[ \t]*(?:\n(.*)|\Z)', text, re.DOTALL | re.MULTILINE)
+    match = _FRONT_MATTER.match(text)
     if not match:
         return {}, text
     try:
@@ -62,10 +67,54 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     return fields or {}, match[2] or ''
 
 
-def join_front_matter(fields: dict[str, Any], body: str) -> str:
+def lines_of_fields(text: str) -> dict[str, str]:
+    """The lines of each field in the front matter as they stand there, with the comments above them.
+
+    A field is left out where its lines alone do not have its value, such as one with an alias of another.
+
+    >>> lines_of_fields('---\\n# Mine.\\nversion: 1.10  # not 1.1\\na:\\n- b\\n---\\nText.')
+    {'version': '# Mine.\\nversion: 1.10  # not 1.1\\n', 'a': 'a:\\n- b\\n'}
+    """
+    match = _FRONT_MATTER.match(text)
+    fields = split_front_matter(text)[0]
+    parts: list[str] = []
+    above = ''  # comments and blank lines, until it is known whose they are
+    for line in match[1].splitlines(keepends=True) if match else ():
+        if not line.strip() or line.lstrip().startswith('#'):
+            above += line
+            continue
+        if line[0] in ' \t-' and parts:
+            parts[-1] += above + line
+        else:
+            parts.append(above + line)
+        above = ''
+    found: dict[str, str] = {}
+    for part in parts:
+        with suppress(ValueError):
+            alone = parse_yaml(part, _Loader)
+            if isinstance(alone, dict) and len(alone) == 1:
+                (name,) = alone
+                if isinstance(name, str) and fields.get(name) == alone[name]:
+                    found[name] = part
+    return found
+
+
+def join_front_matter(fields: dict[str, Any], body: str, lines: Mapping[str, str] | None = None) -> str:
     """The text of a Markdown file. `split_front_matter` gives the fields and the body back.
+
+    Args:
+        fields: names to values.
+        body: what follows.
+        lines: of fields that are to stand as they did (see `lines_of_fields`).
 
     >>> join_front_matter({'license': 'mit'}, 'Text.')
     '---\\nlicense: mit\\n---\\nText.'
     """
-    return f'---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)}---\n{body}'
+    lines = lines or {}
+    parts = [lines[name] if name in lines else _dump({name: value}) for name, value in fields.items()]
+    return f'---\n{"".join(parts)}---\n{body}'
+
+
+def _dump(fields: dict[str, Any]) -> str:
+    text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)
+    return text

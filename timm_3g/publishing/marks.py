@@ -4,9 +4,11 @@ A mark is recognized by how it begins, so that cards of other releases, whose ma
 """
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from .card_facts import control_character
-from .front_matter import join_front_matter, split_front_matter
+from .front_matter import join_front_matter, lines_of_fields, split_front_matter
 
 BEGIN = '<!-- timm_3g: begin. `timm-3g card` rewrites the text between these marks. Text outside them is kept. -->'
 END = '<!-- timm_3g: end -->'
@@ -38,15 +40,41 @@ def merge(existing: str, rendered: str, text: str | None = None) -> str:
     """
     theirs, _ = split_front_matter(existing)
     ours, body = split_front_matter(rendered)
-    their_tags = theirs.get('tags') or []
-    if not isinstance(their_tags, str | list):
-        raise ValueError(f'tags in the front matter of a card must be a list; got {their_tags!r}.')
-    tags = list(dict.fromkeys([*ours['tags'], *([their_tags] if isinstance(their_tags, str) else their_tags)]))
-    fields = {**{name: value for name, value in theirs.items() if name not in OWNED}, **ours, 'tags': tags}
+    tags = list(dict.fromkeys([*ours['tags'], *tags_of(theirs)]))
+    of_others = {name: value for name, value in theirs.items() if name not in OWNED and name not in ours}
+    fields = {**of_others, **ours, 'tags': tags}
     block = _BLOCK.search(body)
     assert block, 'rendered cards have marks'
     kept = hand_written(existing) if text is None else text
-    return join_front_matter(fields, f'{block[0]}\n' + (f'\n{kept}\n' if kept else ''))
+    written = {name: lines for name, lines in lines_of_fields(existing).items() if name in of_others}
+    return join_front_matter(fields, f'{block[0]}\n' + (f'\n{kept}\n' if kept else ''), written)
+
+
+def tags_of(fields: Mapping[str, Any]) -> list[str]:
+    """The tags in the front matter of a card.
+
+    Raises:
+        ValueError: they are not a list of text.
+
+    >>> tags_of({'tags': 'birds'}), tags_of({})
+    (['birds'], [])
+    """
+    tags = fields.get('tags') or []
+    tags = [tags] if isinstance(tags, str) else tags
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise ValueError(f'tags in the front matter of a card must be a list of text; got {tags!r:.80}.')
+    return tags
+
+
+def license_in_text(readme: str) -> str:
+    """The licence that the text of a card states between the marks, without its note. '' where it states none.
+
+    >>> license_in_text(f'{BEGIN}\\n- **Licence:** mit, of the code\\n{END}')
+    'mit'
+    """
+    block = _BLOCK.search(readme)
+    line = re.search(r'^- \*\*Licence:\*\* ([^\s,]*[^\s,.])', block[1], re.MULTILINE) if block else None
+    return line[1] if line else ''
 
 
 def hand_written(readme: str, name: str = 'the card', remedy: str = 'Repair it by hand.') -> str:
@@ -86,7 +114,7 @@ def readdress(readme: str, repo: str) -> str:
     """
 
     def rename(text: str) -> str:
-        return re.sub(r"'hf-hub:[^'@]+'", f"'hf-hub:{repo}'", text)
+        return re.sub(r"'hf-hub:[^'\n]+'", f"'hf-hub:{repo}'", text)
 
     block = _BLOCK.search(readme)
     if not block:

@@ -108,7 +108,11 @@ def publish(options: PublishOptions) -> Published:
     with _folder_of(options, name) as folder:
         _require_name(folder.name, name)
         folder = replace(folder, card=readdress(folder.card, options.repo))
-        pushed = Pushed() if options.dry_run else push(folder, options.repo, options, str(options.source))
+        pushed = (
+            Pushed()
+            if options.dry_run
+            else push(folder, options.repo, options, str(options.source), relicense=bool(options.license))
+        )
         sizes = {WEIGHTS: (folder.path / WEIGHTS).stat().st_size, CARD: len(folder.card.encode())}
         sizes |= {name: len(content) for name, content in folder.files.items()}
         return Published(

@@ -1,5 +1,6 @@
 """Push an exported folder to the Hub in one commit, or in none if the Hub has the same files already."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from timm_3g.utils.options import OptionError
 from .folder import CARD, ExportFolder
 from .front_matter import read_text, split_front_matter
 from .marks import hand_written, merge
+
+REF = re.compile(r'(?!.*(?:\.\.|\.lock(?:/|$)|\.$))\w[\w.-]*(?:/\w[\w.-]*)*', re.ASCII)  # what Git takes, without its oddities
 
 # The client raises RuntimeError for an upload that failed.
 CLIENT_ERRORS: tuple[type[Exception], ...] = (*NETWORK_ERRORS, RuntimeError)
@@ -62,6 +65,10 @@ def check_push(repo: str, form: str, options: PushOptions) -> None:
         raise OptionError('repo', f'must be {form}; got {repo!r}: {error}') from error
     if not owner or not name:
         raise OptionError('repo', f'must be {form}; got {repo!r}.')
+    for name in ('tag', 'revision'):
+        value = getattr(options, name)
+        if value is not None and not REF.fullmatch(value):
+            raise OptionError(name, f'must be letters, digits, _ . - and single slashes between them; got {value!r:.80}.')
     if options.create_pr and (options.tag or options.revision):
         raise ValueError('--create-pr opens a pull request against main. It goes with neither --tag nor --revision.')
 
@@ -75,7 +82,7 @@ class Pushed:
     revision: str = ''
 
 
-def push(folder: ExportFolder, repo: str, options: PushOptions, source: str) -> Pushed:
+def push(folder: ExportFolder, repo: str, options: PushOptions, source: str, relicense: bool = False) -> Pushed:
     """Push the files of a checked folder in one commit. Then set the tag.
 
     Args:
@@ -83,6 +90,7 @@ def push(folder: ExportFolder, repo: str, options: PushOptions, source: str) -> 
         repo: ORG/NAME.
         options: how.
         source: what error messages call the folder.
+        relicense: whether the licence of the folder's card replaces another one of the Hub's.
 
     Raises:
         ValueError: a public repository although `private` is set, hand-written texts or licences that differ, a tag that names
@@ -91,7 +99,7 @@ def push(folder: ExportFolder, repo: str, options: PushOptions, source: str) -> 
     """
 
     def files(before: Any) -> list[CommitOperationAdd]:
-        return _operations(folder, _with_their_text(folder.card, repo, before, options, source))
+        return _operations(folder, _with_their_text(folder.card, repo, before, options, source, relicense))
 
     return push_files(files, repo, options, f'Add {folder.name} by timm_3g {__version__}')
 
@@ -146,13 +154,23 @@ def push_files(
             if differs(api, repo, made.oid, wanted, **kind):
                 raise OSError(f'the Hub has other files at {made.oid} than were sent')
             pushed = Pushed(made.oid, made.pr_url or made.commit_url, made.pr_revision or options.revision or '')
-        if options.tag and options.tag not in tags:
-            api.create_tag(repo, tag=options.tag, revision=pushed.commit, **kind)
     except CLIENT_ERRORS as error:
-        status = getattr(getattr(error, 'response', None), 'status_code', None) or 0
-        again = '' if status in (400, 401, 403, 404) else ' Run the command again. What has arrived is not sent twice.'
-        raise OSError(f'{repo} was not published: {explain(error)}.{again}') from error
+        raise OSError(f'{repo} was not published: {explain(error)}.{_again(error)}') from error
+    if options.tag and options.tag not in tags:
+        try:
+            api.create_tag(repo, tag=options.tag, revision=pushed.commit, **kind)
+        except CLIENT_ERRORS as error:
+            raise OSError(
+                f'{repo} has the files, at {pushed.commit}, but the tag {options.tag!r} was not set: {explain(error)}.'
+                f'{_again(error)}'
+            ) from error
     return pushed
+
+
+def _again(error: BaseException) -> str:
+    """What to do after an error of the Hub: another request of the same kind may succeed, or cannot."""
+    status = getattr(getattr(error, 'response', None), 'status_code', None) or 0
+    return '' if status in (400, 401, 403, 404) else ' Run the command again. What has arrived is not sent twice.'
 
 
 def _operations(folder: ExportFolder, card: str) -> list[CommitOperationAdd]:
@@ -186,7 +204,7 @@ def _differs(file: CommitOperationAdd, found: Any) -> bool:
         return found.blob_id != git_hash(stream.read())
 
 
-def _with_their_text(card: str, repo: str, before: Any, options: PushOptions, source: str) -> str:
+def _with_their_text(card: str, repo: str, before: Any, options: PushOptions, source: str, relicense: bool) -> str:
     """The card with what people wrote into the one on the Hub, as of the commit `before`."""
     if CARD not in [file.rfilename for file in before.siblings]:
         return card
@@ -200,16 +218,21 @@ def _with_their_text(card: str, repo: str, before: Any, options: PushOptions, so
             f'The card of {repo} says license: {licences[0]}, and the card of {source} states none. Nothing was pushed. '
             f'State it: --license {licences[0]}.'
         )
+    if 'unknown' not in licences and licences[0] != licences[1] and not relicense:
+        raise ValueError(
+            f'The card of {repo} says license: {licences[0]}, and the card of {source} says {licences[1]}. Nothing was pushed. '
+            f'Choose one: --license {licences[1]}, or correct the card on the Hub.'
+        )
     here = hand_written(card, f'the card of {source}')
     if options.replace_text:
         return merge(theirs, card, here)
     on_hub = hand_written(theirs, f'the card of {repo}', 'Repair it on the Hub, or discard its text: --replace-text.')
-    if here not in on_hub and on_hub not in here:
+    if here not in on_hub and on_hub:  # a text that only grew on the Hub is kept; one that is shorter there may have been cut
         raise ValueError(
             f'Both {source} and the card of {repo} have text outside the marks, and it differs. Nothing was pushed. '
             f'Copy the text from the Hub (`hf download {repo} README.md` fetches it), or discard it: --replace-text.'
         )
-    return merge(theirs, card, max(here, on_hub, key=len))
+    return merge(theirs, card, on_hub or here)
 
 
 def _require_tag(tags: Mapping[str, str], tag: str | None, commit: str) -> None:

@@ -60,15 +60,18 @@ def read_run_file(file: Path) -> bytes:
 
 
 def _without_folders(value: Any) -> Any:
-    """The value with every absolute path in it, of either kind of system, cut to its last part."""
+    """The value with every path in it that leads out of the current folder, of either kind of system, cut to its last part."""
     if isinstance(value, dict):
-        return {key: _without_folders(entry) for key, entry in value.items()}
+        return {_without_folders(key): _without_folders(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [_without_folders(entry) for entry in value]
     if isinstance(value, str):
-        source, colon, path = value.partition(':')
-        if colon and source in ('local-dir', 'file'):
-            return f'{source}:{_without_folders(path)}'
+        if ',' in value:
+            return ','.join(map(_without_folders, value.split(',')))
         kinds = (PurePosixPath(value), PureWindowsPath(value))
-        return next((path.name for path in kinds if path.is_absolute()), value)
+        if any(path.is_absolute() or path.parts[:1] == ('..',) or value.startswith('~') for path in kinds):
+            return PureWindowsPath(value).name  # it takes both kinds of slashes
+        source, colon, path = value.partition(':')
+        if colon and not path.startswith('//'):  # no address of the network
+            return f'{source}:{_without_folders(path)}'
     return value
