@@ -323,6 +323,24 @@ def test_a_damaged_config_is_named(folder, capsys):
         assert f'{folder / "config.json"} is damaged' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ('where', 'name', 'value', 'said'),
+    [
+        ('both', 'label_names', ['a', 'b'], 'has 2 label_names for 4 classes'),
+        ('cfg', 'mean', [0, 0], 'has a mean of 2 channels for 3'),
+        ('cfg', 'classifier', 'nope', "names a classifier that the network lacks: 'nope'"),
+    ],
+)
+def test_a_config_that_does_not_fit_the_network(where, name, value, said, folder, capsys):
+    config = json.loads((folder / 'config.json').read_text())
+    config['pretrained_cfg'][name] = value
+    if where == 'both':
+        config[name] = value
+    (folder / 'config.json').write_text(json.dumps(config))
+    assert publish(folder, '--dry-run') == 1
+    assert said in capsys.readouterr().err
+
+
 def test_files_can_be_read_by_others(exported):
     umask = os.umask(0)
     os.umask(umask)

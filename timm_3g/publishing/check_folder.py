@@ -30,6 +30,7 @@ def check_folder(folder: ExportFolder) -> nn.Module:
         net: Any = timm.create_model(f'local-dir:{folder.path}', pretrained=True).eval()
         require_sound(net)
         require_pixels(net.pretrained_cfg)
+        _require_fitting(net, folder.path / CONFIG)
         golden = load(folder.files[GOLDEN])
         _require_golden(golden, net, folder.path / GOLDEN)
         same = torch.allclose(net(golden['input']), golden['logits'], GOLDEN_RTOL, GOLDEN_ATOL)
@@ -40,6 +41,21 @@ def check_folder(folder: ExportFolder) -> nn.Module:
     if not same:
         raise ValueError(f'{folder.path}: the golden input gives other logits than {GOLDEN} has. Export it again.')
     return net
+
+
+def _require_fitting(net: Any, file: Path) -> None:
+    """Raise ValueError where config.json does not fit the network: nobody could predict with it, or train it further."""
+    cfg = net.pretrained_cfg
+    names = cfg.get('label_names')
+    if names and len(names) != net.num_classes:
+        raise ValueError(f'{file} has {len(names)} label_names for {net.num_classes} classes. Correct it, or export again.')
+    for name in ('mean', 'std'):
+        values = cfg.get(name)
+        if isinstance(values, list | tuple) and len(values) not in (1, cfg['input_size'][0]):
+            channels = cfg['input_size'][0]
+            raise ValueError(f'{file} has a {name} of {len(values)} channels for {channels}. Correct it, or export again.')
+    if cfg.get('classifier') not in dict(net.named_modules()):
+        raise ValueError(f'{file} names a classifier that the network lacks: {cfg.get("classifier")!r:.80}. Export again.')
 
 
 def open_checked(path: Path) -> tuple[ExportFolder, nn.Module]:
