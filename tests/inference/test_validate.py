@@ -226,6 +226,8 @@ def test_weights_of_a_tag(job, tmp_path, capsys):
             '--input-img-mode must be L or RGB with a corruption',
         ),
         (['--batch-size', '0'], '--batch-size must be at least 1; got 0'),
+        (['--num-samples', '3'], '--num-samples belongs to a data set of timm. Leave it out for a folder or a tar file'),
+        (['--target-key', 'y'], '--target-key belongs to a data set of timm'),
         (['--input-img-mode', 'L'], "--input-img-mode must be of 3 channels, as the model takes; got 'L'"),
         (['--device', 'xpu'], '--device cannot be used: '),
         (['--device', 'hpu'], '--device cannot be used: '),
@@ -292,6 +294,11 @@ def test_a_row_has_what_determines_it(job, tmp_path):
         rows.append(validate(job, tmp_path / 'r.csv', *more))
     determined = [{k: v for k, v in row.items() if not k.startswith('top') and k not in ('date', 'seconds')} for row in rows]
     assert len({tuple(row.values()) for row in determined}) == len(rows)
+
+
+def test_ema_weights_are_of_a_checkpoint():
+    with pytest.raises(ValueError, match='use_ema chooses between the weights of a checkpoint'):
+        ValidateOptions(f'{SMALL}.cifar10', 'data', use_ema=True)
 
 
 def test_what_timm_leaves_out_or_counts_as_another_class(tmp_path, capsys, monkeypatch):

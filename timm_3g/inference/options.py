@@ -79,6 +79,8 @@ class ModelOptions:
             value = getattr(self, name)
             if value is not None and value not in known:
                 raise OptionError(name, f'must be one of {", ".join(known)}; got {value!r}.')
+        if self.use_ema and not self.checkpoint:
+            raise OptionError('use_ema', 'chooses between the weights of a checkpoint: name one, or leave it out.')
         if isinstance(self.model, nn.Module):
             self._require_ready(self.model)
 

@@ -126,7 +126,7 @@ def _evaluation(
         input_size=' '.join(map(str, config['input_size'])),
         mean=' '.join(f'{value:g}' for value in config['mean']),
         std=' '.join(f'{value:g}' for value in config['std']),
-        use_ema=bool(options.checkpoint) and options.use_ema,
+        use_ema=options.use_ema,
         gp=options.gp or '',
         model_kwargs=json.dumps(dict(options.model_kwargs), default=repr) if options.model_kwargs else '',
         class_map=str(options.class_map),

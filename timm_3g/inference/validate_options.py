@@ -72,6 +72,9 @@ class ValidateOptions(ModelOptions):
                 raise OptionError('input_img_mode', f'must be {modes} with a corruption; got {self.input_img_mode!r}.')
         if not self.data_dir and self.of_folder:
             raise ValueError('Name the data: a folder or tar file (data_dir), or a data set of timm (dataset).')
+        for name in ('num_samples', 'input_key', 'target_key') if self.of_folder else ():
+            if getattr(self, name) is not None:
+                raise OptionError(name, 'belongs to a data set of timm. Leave it out for a folder or a tar file.')
         if self.dataset.startswith('torch/') and not self.data_dir:
             raise OptionError('data_dir', f'must name the folder that {self.dataset} is in, or downloaded to.')
 
