@@ -160,8 +160,8 @@ def curves(folder, *rows):
 
 
 def test_curves_take_the_epochs_of_the_file(tmp_path, capsys):
-    assert curves(tmp_path / 'a', '6,1,1,50', '5,2,2,nan', '7,1,1,40') == 0
-    assert 'a: 3 epochs, last 40.00 %, best 50.00 % after epoch 7' in capsys.readouterr().out
+    assert curves(tmp_path / 'a', '4,1,1,50', '6,1,1,70', '5,2,2,nan', '7,1,1,40') == 0  # resumed from 4
+    assert 'a: 3 epochs, last 40.00 %, best 50.00 % after epoch 5' in capsys.readouterr().out
     assert curves(tmp_path / 'a', '0,1,1,nan') == 0
     assert 'a: 1 epoch, no accuracy is a number' in capsys.readouterr().out
 
@@ -289,8 +289,9 @@ def test_a_licence_that_the_folder_contradicts(folder, capsys):
     for verb in ('card', 'publish'):
         assert 'says license: apache-2.0, and --license says mit' in refused(capsys, folder, '--license', 'mit', verb=verb)
     (folder / 'README.md').unlink()
-    assert main(['card', str(folder), '--license', 'mit']) == 0  # nobody has stated it on a card
-    assert main(['card', str(folder), '--license', 'mit']) == 0
+    for verb in ('card', 'publish'):  # config.json states it, too
+        assert 'says license: apache-2.0, and the card would say mit' in refused(capsys, folder, '--license', 'mit', verb=verb)
+    assert main(['card', str(folder)]) == 0 and 'license: apache-2.0\n' in (folder / 'README.md').read_text()
 
 
 def test_names_that_a_terminal_would_obey(folder, capsys):
@@ -397,6 +398,11 @@ def test_a_card_with_other_types(folder, capsys, change, message):
 def test_a_card_without_a_licence_is_published_as_unknown(folder, capsys):
     readme = folder / 'README.md'
     readme.write_text(readme.read_text().replace('license: apache-2.0\n', '', 1))
+    assert 'states no one licence' in refused(capsys, folder)  # config.json and the text of the card do
+    readme.write_text(readme.read_text().replace('**Licence:** apache-2.0', '**Licence:** unknown', 1))
+    config = json.loads((folder / 'config.json').read_text())
+    del config['pretrained_cfg']['license']
+    (folder / 'config.json').write_text(json.dumps(config))
     assert main(['publish', str(folder), '--repo', f'acme/{SMALL}.x', '--dry-run']) == 0
     assert 'The card states no licence' in capsys.readouterr().out
 

@@ -353,8 +353,8 @@ def test_damaged_images_and_tar_files_are_one_line(tmp_path, capsys):
     with tarfile.open(tmp_path / 'empty.tar', 'w') as tar:
         tar.add(__file__, arcname='a.txt')
     for name, said in (
-        ('trunc.tar', 'must be a folder or an uncompressed tar file'),
-        ('ok.tar.gz', 'must be a folder or an uncompressed tar file'),
+        ('trunc.tar', 'must be a folder or a tar file without compression'),
+        ('ok.tar.gz', 'must be a folder or a tar file without compression'),
         ('empty.tar', 'has no images that timm finds in a tar file'),
     ):
         assert main([*line, str(tmp_path / name)]) == 1

@@ -79,5 +79,5 @@ def require_data(root: str) -> None:
                 tar.getmembers()
         except tarfile.TarError as error:
             raise OSError(
-                f'--data-dir {root} must be a folder or an uncompressed tar file, and it is another file or damaged: {error}.'
+                f'--data-dir {root} must be a folder or a tar file without compression; it is another, or damaged: {error}.'
             ) from error

@@ -20,7 +20,7 @@ from timm_3g.utils.options import OptionError
 
 from .card_facts import FACTS, LICENSE, REQUIRED, check_facts
 from .card_text import render
-from .folder import CARD, ExportFolder, opened
+from .folder import CARD, ExportFolder, card_in, opened
 from .front_matter import read_text, split_front_matter
 from .marks import license_in_text, merge, prose_of, tags_of
 from .push import PushOptions, check_push
@@ -119,14 +119,14 @@ def make_card(
         raise ValueError(f'{said} says license: {facts["license"]}, and --license says {license}. Correct one of them.')
     of_config = _stated_license(folder)
     facts['license'] = license or (of_config if facts['license'] == 'unknown' else facts['license'])
+    if base_model:
+        facts.setdefault('base_model', base_model)
+    check_facts(facts, prose, str(said))
     if of_config not in ('unknown', facts['license']):
         raise ValueError(
             f'{CONFIG} in {folder.path} says license: {of_config}, and the card would say {facts["license"]}. Give the weights '
             f'one: export them again with --license.'
         )
-    if base_model:
-        facts.setdefault('base_model', base_model)
-    check_facts(facts, prose, str(said))
     if facts['sha256'] not in (None, 'unknown', folder.sha256):
         raise ValueError(
             f'The card is of other weights: it says sha256 {facts["sha256"]}, and {WEIGHTS} in {folder.path} has '
@@ -172,6 +172,14 @@ def _source_of(folder: ExportFolder, is_trained: bool) -> Path | None:
         return file if file.is_file() else None
     others = is_trained or folder.config.get('num_classes') != timm.get_pretrained_cfg(key).num_classes
     return None if others and read_source(file)[0]['sha256'] != folder.sha256 else file
+
+
+def card_of_same(folder: ExportFolder, other: Path) -> str:
+    """The card in another folder, if it is of the same weights, with the same name and licence. Else ''."""
+    card = card_in(other)
+    facts, _ = _facts_inside(card) or ({}, '')
+    same = facts.get('sha256') == folder.sha256 and facts.get('license') == _stated_license(folder)
+    return card if same and f'# Model card for {folder.name}\n' in card else ''
 
 
 def _stated_license(folder: ExportFolder) -> str:

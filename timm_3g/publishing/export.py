@@ -16,8 +16,8 @@ from timm_3g.models.loading import bears_tag, class_names, create_loaded
 from timm_3g.utils.files import require_file, write_text
 from timm_3g.utils.options import OptionError, takes_fields_of
 
-from .card import make_card
-from .folder import CARD, ExportFolder, card_in
+from .card import card_of_same, make_card
+from .folder import CARD, ExportFolder
 from .run_facts import base_of
 from .run_files import run_files
 from .write_folder import new_folder, write_folder
@@ -170,8 +170,7 @@ def export_file(options: ExportOptions, otherwise: str = '') -> ExportFolder:
         folder = replace(folder, files={**folder.files, **of_run})
         if options.with_card:
             if checkpoint.name == WEIGHTS and not training:  # of an exported folder, whose card may be of the same weights
-                before = card_in(checkpoint.parent)
-                folder = replace(folder, card=before if folder.sha256 in before else '')
+                folder = replace(folder, card=card_of_same(folder, checkpoint.parent))
             card = make_card(
                 folder, options.card, options.license, training, base_model=base_model, net=again.to(device='meta')
             )

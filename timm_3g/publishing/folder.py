@@ -82,10 +82,8 @@ def open_folder(path: str | Path, with_card: bool = True) -> ExportFolder:
     files |= {name: read_run_file(path / name) for name in RUN_FILES if (path / name).is_file()}
     config = _parsed(files[CONFIG], path / CONFIG)
     if not re.fullmatch(r'[0-9a-f]{64}', str(config.get(SHA256))):
-        has = (
-            f'has a {SHA256} that is none. Move it away first:' if SHA256 in config else f'has no {SHA256}.'
-        )  # export reads it
-        raise ValueError(f'{path} is not a folder of `timm-3g export`: its {CONFIG} {has} {remedy}')
+        away = ' of 64 hex digits. Move it away:' if SHA256 in config else '.'  # export reads it
+        raise ValueError(f'{path} is not a folder of `timm-3g export`: its {CONFIG} has no {SHA256}{away} {remedy}')
     return ExportFolder(path, config, files, card_in(path) if with_card else '')
 
 

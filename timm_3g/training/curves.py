@@ -137,7 +137,7 @@ def read_summary(folder: str | Path) -> RunSummary:
             if line[0] == 'epoch':  # of a resumed run, which may have other columns
                 header = line
                 continue
-            row = dict(zip(header, line, strict=False))
+            row = dict(zip(header, line, strict=True))
             epoch = int(row['epoch'])
             rows = {before: values for before, values in rows.items() if before < epoch}
             rows[epoch] = {name: float(row[name] if name in row or name == 'train_loss' else 'nan') for name in COLUMNS}
