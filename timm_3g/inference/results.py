@@ -31,7 +31,8 @@ class Evaluation:
         input_size: channels, height and width.
         mean, std: what pixels were normalised with.
         use_ema: whether EMA weights of a checkpoint were wanted.
-        gp, model_kwargs, class_map, input_img_mode, num_samples: as they were given. model_kwargs in JSON. '' or None if not.
+        gp, model_kwargs, class_map, input_img_mode, input_key, target_key, num_samples: as they were given, '' or None if not.
+            model_kwargs in JSON.
 
     >>> from dataclasses import fields
     >>> [field.name for field in fields(Evaluation)][6:9]
@@ -73,6 +74,8 @@ class Evaluation:
     model_kwargs: str = ''
     class_map: str = ''
     input_img_mode: str = ''
+    input_key: str = ''
+    target_key: str = ''
     num_samples: int | None = None
 
 

@@ -131,5 +131,7 @@ def _evaluation(
         model_kwargs=json.dumps(dict(options.model_kwargs), default=repr) if options.model_kwargs else '',
         class_map=str(options.class_map),
         input_img_mode=options.input_img_mode or '',
+        input_key=options.input_key or '',
+        target_key=options.target_key or '',
         num_samples=options.num_samples,
     )

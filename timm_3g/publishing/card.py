@@ -23,7 +23,7 @@ from .card_text import render
 from .folder import CARD, ExportFolder, card_in, opened
 from .front_matter import read_text, split_front_matter
 from .marks import license_in_text, merge, prose_of, tags_of
-from .push import PushOptions, check_push
+from .push import check_repo
 from .run_facts import facts_of_run
 from .run_files import RUN_FILES
 
@@ -77,7 +77,7 @@ def write_card(
     True
     """
     if repo:
-        check_push(repo, 'ORG/NAME', PushOptions())
+        check_repo(repo, 'ORG/NAME')
     folder = opened(folder)
     readme = folder.path / CARD
     write_text(readme, make_card(folder, card, license, repo=repo))

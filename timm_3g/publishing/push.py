@@ -46,15 +46,14 @@ class PushOptions:
     replace_text: bool = False
 
 
-def check_push(repo: str, form: str, options: PushOptions) -> None:
-    """Raise ValueError for a repository or options that the Hub would refuse.
+def check_repo(repo: str, form: str) -> None:
+    """Raise ValueError for a name of a repository that the Hub would refuse.
 
     Args:
-        repo: where to.
-        form: of its name, e.g. 'ORG/NAME.TAG'.
-        options: how.
+        repo: the name.
+        form: of it, e.g. 'ORG/NAME.TAG'.
 
-    >>> check_push('me/a b', 'ORG/NAME', PushOptions())
+    >>> check_repo('me/a b', 'ORG/NAME')
     Traceback (most recent call last):
     timm_3g.utils.options.OptionError: repo must be ORG/NAME; got 'me/a b': ...
     """
@@ -65,6 +64,20 @@ def check_push(repo: str, form: str, options: PushOptions) -> None:
         raise OptionError('repo', f'must be {form}; got {repo!r}: {error}') from error
     if not owner or not name:
         raise OptionError('repo', f'must be {form}; got {repo!r}.')
+
+
+def check_push(repo: str, form: str, options: PushOptions) -> None:
+    """Raise ValueError for a repository or options that the Hub would refuse.
+
+    Args:
+        repo, form: see `check_repo`.
+        options: how.
+
+    >>> check_push('me/a', 'ORG/NAME', PushOptions(tag='a b'))
+    Traceback (most recent call last):
+    timm_3g.utils.options.OptionError: tag must be letters, digits, _ . - and single slashes between them; got 'a b'.
+    """
+    check_repo(repo, form)
     for name in ('tag', 'revision'):
         value = getattr(options, name)
         if value is not None and not REF.fullmatch(value):
