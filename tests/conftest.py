@@ -28,6 +28,19 @@ for _name, _logger in logging.root.manager.loggerDict.items():
     if _name.startswith('torch') and isinstance(_logger, logging.Logger):
         _logger.propagate = True
 
+# torch.jit knows an operator by its id() and does not hold it. Importing torch.ao.quantization frees four, and what takes their
+# place in memory, such as the padding of a convolution, is a builtin that cannot be scripted. What is held keeps its id.
+_builtins = []
+_register_builtin = torch.jit._builtins._register_builtin
+
+
+def _hold_builtin(operator: Any, name: str) -> None:
+    _builtins.append(operator)
+    _register_builtin(operator, name)
+
+
+torch.jit._builtins._register_builtin = _hold_builtin
+
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
