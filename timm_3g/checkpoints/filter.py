@@ -25,6 +25,7 @@ _logger = logging.getLogger(__name__)
 
 _INDEX = 'global_pool.to_vec.index'
 _POOL = 'global_pool.'  # what the names of the pooling begin with; the classifier's name is in the model's cfg
+_NORM = 'head_norm.'
 
 
 def _check_options(model: nn.Module, source: str, recorded: Mapping[str, Any]) -> None:
@@ -162,7 +163,7 @@ def checkpoint_filter_fn(
             f'theirs, or take only the backbone: pretrained_cfg_overlay=dict(file=..., num_classes=-1).'
         )
     else:
-        weights = {key: value for key, value in weights.items() if not key.startswith((_POOL, classifier))}
+        weights = {key: value for key, value in weights.items() if not key.startswith((_POOL, _NORM, classifier))}
     weights, random = _match_names(weights, model, adapting)
     if random and not features_only:
         level = logging.WARNING if any(not key.startswith(classifier) for key in random) else logging.INFO
@@ -178,14 +179,15 @@ def _refuse_plain(weights: Mapping[str, Tensor], model: nn.Module) -> None:
     """Raise ValueError where all of the backbone is there, and nothing of the head: the files of timm and torchvision."""
     cfg: Any = model.pretrained_cfg
     target, classifier = model.state_dict(), f'{cfg.get("classifier")}.'
-    head = {key for key in target if key.startswith((_POOL, classifier)) and not key.endswith('num_batches_tracked')}
+    head = {key for key in target if key.startswith((_POOL, _NORM, classifier)) and not key.endswith('num_batches_tracked')}
     wide = [k for k in head & weights.keys() if k.startswith(classifier) and weights[k].shape[1:] != target[k].shape[1:]]
-    missing = {key for key in head if key.startswith(_POOL)}
+    missing = {key for key in head if key.startswith((_POOL, _NORM))}
     backbone = {k: t.shape for k, t in target.items() if k not in head and not k.endswith('num_batches_tracked')}
     fits = all(key in weights and (key in _first(cfg) or weights[key].shape == shape) for key, shape in backbone.items())
-    if not fits or not (missing or wide) or any(key.startswith(_POOL) for key in weights):
+    if not fits or not (missing or wide) or any(key.startswith((_POOL, _NORM)) for key in weights):
         return
-    what = [f'missing: {_POOL}* ({len(missing)} tensors)'] if missing else []
+    parts = ', '.join(f'{part}*' for part in (_POOL, _NORM) if any(key.startswith(part) for key in missing))
+    what = [f'missing: {parts} ({len(missing)} tensors)'] if missing else []
     what += [f'other shapes: {k} {tuple(weights[k].shape)} for {tuple(target[k].shape)}' for k in wide]
     raise ValueError(
         f'These are not weights of this network, but of the plain one without its head ({"; ".join(what)}). To train, '
@@ -209,18 +211,19 @@ def _match_names(weights: dict[str, Tensor], model: nn.Module, adapting: bool) -
     target = model.state_dict()
     _check_kinds(weights, target)
     cfg: Any = model.pretrained_cfg
-    prefix = f'{cfg.get("classifier")}.'
-    classifier = {key for key in target.keys() | weights.keys() if key.startswith(prefix)}
+    name = f'{cfg.get("classifier")}.'
+    classifier = {key for key in target.keys() | weights.keys() if key.startswith(name)}
     if adapting:
-        others = classifier - {f'{prefix}weight', f'{prefix}bias'}  # timm itself leaves those two out
+        others = classifier - {f'{name}weight', f'{name}bias'}  # timm itself leaves those two out
         weights = {key: value for key, value in weights.items() if key not in others}
-        pool = {key: value for key, value in weights.items() if key.startswith(_POOL)}
-        wanted = {key for key in target if key.startswith(_POOL) and not key.endswith('num_batches_tracked')}
-        if not wanted <= pool.keys() or any(key not in target or target[key].shape != t.shape for key, t in pool.items()):
-            weights = {key: value for key, value in weights.items() if key not in pool}  # whole or not at all
+        for prefix in (_POOL, _NORM):  # each whole or not at all
+            part = {key: value for key, value in weights.items() if key.startswith(prefix)}
+            wanted = {key for key in target if key.startswith(prefix) and not key.endswith('num_batches_tracked')}
+            if not wanted <= part.keys() or any(key not in target or target[key].shape != t.shape for key, t in part.items()):
+                weights = {key: value for key, value in weights.items() if key not in part}
     checked = target.keys() - classifier if adapting else target.keys()
     missing = {key for key in checked - weights.keys() if not key.endswith('num_batches_tracked')}
-    required = {key for key in missing if not (adapting and key.startswith(_POOL))}
+    required = {key for key in missing if not (adapting and key.startswith((_POOL, _NORM)))}
     unknown = weights.keys() - target.keys() - (classifier if adapting else set())
     # timm itself adapts the first convolution to in_chans.
     common = weights.keys() & checked - _first(cfg)

@@ -39,7 +39,7 @@ def recorded_options() -> set[str]:
     >>> {'global_pool', 'num_iters'} <= recorded_options(), 'url' in recorded_options()
     (True, False)
     """
-    return pool_options() | {'global_pool', 'reduce_dim', 'bn_eps', 'head_init', *BACKBONE_OPTIONS}
+    return pool_options() | {'global_pool', 'reduce_dim', 'bn_eps', 'head_init', 'head_norm', *BACKBONE_OPTIONS}
 
 
 def leaves_trace(name: str) -> bool:
@@ -89,7 +89,7 @@ def checked_options(given: Mapping[str, Any], source: str) -> dict[str, Any]:
     pool = options.get('global_pool', '')
     if not isinstance(pool, str) or pool not in ('', *POOLS, *TIMM_POOLS):
         raise ValueError(f'{source} names global_pool={pool!r:.80}, which is none of timm_3g.list_pools().')
-    examples = {'reduce_dim': 256, 'bn_eps': 1e-5, 'head_init': 'open', **BACKBONE_OPTIONS} | {
+    examples = {'reduce_dim': 256, 'bn_eps': 1e-5, 'head_init': 'open', 'head_norm': False, **BACKBONE_OPTIONS} | {
         k: v for entry in POOLS.values() for k, v in entry.options.items()
     }
     try:

@@ -1,4 +1,4 @@
-"""The head that every backbone of this package shares: pooling, classifier, and a record of both."""
+"""The head that every backbone of this package shares: pooling, normalization, classifier, and a record of them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +10,16 @@ from torch.nn import functional as F
 
 from timm_3g.checkpoints.function import differing_options
 from timm_3g.compat import MODEL_ARGS
-from timm_3g.layers import SecondOrderPool2d, create_global_pool, pool_options
+from timm_3g.layers import SecondOrderPool2d, create_global_pool, normalize, pool_options
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)  # timm's fused ones are of these
+
+
+def checked_head_norm(head_norm: bool) -> bool:
+    """Return head_norm. Raises TypeError unless it is True or False."""
+    if type(head_norm) is not bool:
+        raise TypeError(f'head_norm must be True or False; got {head_norm!r:.80}.')
+    return head_norm
 
 
 def pop_pool_options(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -38,6 +45,7 @@ class SecondOrderHead(nn.Module):
     batch_norm: tuple[float | None, float | None] = (0.1, 1e-5)  # momentum and eps where the caller names none. None: as built
     drop_rate: float
     head_init = 'open'
+    has_head_norm = False
 
     def classify(self, x: Tensor) -> Tensor:
         """The vector (B, head_hidden_size) to logits (B, num_classes)."""
@@ -52,12 +60,14 @@ class SecondOrderHead(nn.Module):
         bn_momentum: float | None,
         bn_eps: float | None,
         head_init: str = 'open',
+        head_norm: bool = False,
         **dd: Any,
     ) -> None:
         """Build the head, and give every BatchNorm of the model its momentum and eps (None: those of `batch_norm`)."""
         self.num_classes = num_classes
         self.reduce_dim = reduce_dim or 0
         self.head_init = head_init
+        self.has_head_norm = checked_head_norm(head_norm)
         self.bn_momentum = self.batch_norm[0] if bn_momentum is None else bn_momentum
         self.bn_eps = self.batch_norm[1] if bn_eps is None else bn_eps
         self._set_pool(global_pool, options, **dd)
@@ -66,8 +76,12 @@ class SecondOrderHead(nn.Module):
 
     def _set_pool(self, global_pool: str, options: dict[str, Any], **dd: Any) -> None:
         pool: Any = self._create_pool(global_pool, options, **dd)
-        self.global_pool = pool.train(self.training)
+        if self.has_head_norm and global_pool == 'fbn':
+            raise ValueError("head_norm must be left out for global_pool='fbn': its classifier takes positions, not a vector.")
+        norm = nn.BatchNorm1d(pool.out_features, **dd) if self.has_head_norm and global_pool else nn.Identity()
+        self.global_pool, self.head_norm = pool.train(self.training), norm.train(self.training)
         self._set_batch_norm(pool)
+        self._set_batch_norm(norm)
         self.head_hidden_size = pool.out_features
         # What timm writes to config.json: by itself only what the caller passed, here all that settles the function.
         foreign = pool_options()
@@ -82,7 +96,8 @@ class SecondOrderHead(nn.Module):
     def function_options(self) -> dict[str, Any]:
         """What settles the function of this model beside its architecture and the name of its pooling. Plain data."""
         pool: Any = self.global_pool
-        return {'reduce_dim': self.reduce_dim, 'bn_eps': self.bn_eps, **pool.options}
+        norm = {'head_norm': True} if self.has_head_norm else {}  # without it config.json is as it was before there was one
+        return {'reduce_dim': self.reduce_dim, 'bn_eps': self.bn_eps, **norm, **pool.options}
 
     @torch.jit.ignore
     def differing_options(self, recorded: Mapping[str, Any]) -> list[str]:
@@ -112,11 +127,17 @@ class SecondOrderHead(nn.Module):
         return self._from_vector(self.global_pool(x), pre_logits)
 
     def _from_vector(self, x: Tensor, pre_logits: bool) -> Tensor:
+        x = self._normalized(x)
         if self.drop_rate > 0.0 and not self.scores_positions:  # such a classifier drops by itself
             x = F.dropout(x, p=float(self.drop_rate), training=self.training)
         if not pre_logits:
             return self.classify(x)
         return x if torch.jit.is_scripting() or not self.scores_positions else self._vector(x)
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
+            return self.head_norm(x)
+        return normalize(self.head_norm, x) if self.has_head_norm else x
 
     @torch.jit.unused
     def _vector(self, x: Tensor) -> Tensor:
@@ -124,7 +145,7 @@ class SecondOrderHead(nn.Module):
         return pool.vector(x)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """New classifier, and a new pooling only if another one is named.
+        """New classifier, and a new pooling with a new normalization only if another one is named.
 
         Args:
             num_classes: 0 for no classifier.

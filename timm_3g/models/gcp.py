@@ -290,7 +290,7 @@ def is_of_head(name: str) -> bool:
     >>> is_of_head('global_pool.reduce.conv.weight'), is_of_head('classifier'), is_of_head('layer1.0')
     (True, True, False)
     """
-    return name.split('.')[0] in ('global_pool', GCP.classifier_name)
+    return name.split('.')[0] in ('global_pool', 'head_norm', GCP.classifier_name)
 
 
 def _block(name: str) -> str:
@@ -385,6 +385,7 @@ def build_gcp(
     bn_momentum: float | None = None,
     bn_eps: float | None = None,
     head_init: str = 'open',
+    head_norm: bool = False,
     drop_rate: float = 0.0,
     backbone_weights: dict[str, Any] | None = None,
     device: Any = None,
@@ -406,6 +407,7 @@ def build_gcp(
         output_stride: 8 or 16 to dilate the last stages of a family that can: more positions, and weights keep their meaning.
         bn_momentum, bn_eps: of every BatchNorm, also in the head. None: the backbone's own, and PyTorch's in the head.
         head_init: 'open' or 'orig': where the re-weighting starts, see `timm_3g.create_global_pool`.
+        head_norm: a BatchNorm on the vector, between pooling and classifier. Not with 'fbn'.
         drop_rate: dropout on the vector. With 'fbn': of its factors.
         backbone_weights: None for random ones. {} for those of the backbone's tag. Else a pretrained_cfg_overlay of timm that
             names others.
@@ -452,7 +454,7 @@ def build_gcp(
     net.out_index, net.output_stride = None if out_index is None else stage, output_stride
     if reduce_dim is None:
         reduce_dim = REDUCE_DIM if net.num_features > REDUCE_DIM else 0
-    net._set_head(num_classes, global_pool, options, reduce_dim, bn_momentum, bn_eps, head_init, **dd)
+    net._set_head(num_classes, global_pool, options, reduce_dim, bn_momentum, bn_eps, head_init, head_norm, **dd)
     return net
 
 

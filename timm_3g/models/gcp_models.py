@@ -107,7 +107,7 @@ def _of_backbone(arch: str, overlay: Mapping[str, Any], kwargs: Mapping[str, Any
     ours = matrix is not None and (
         GCP.classifier_name not in names or matrix.shape[1] != _on_meta(kwargs['backbone']).head_hidden_size
     )
-    if ours or any(name.startswith('global_pool.') for name in tensors) or _is_timms_own(kwargs):
+    if ours or any(name.startswith(('global_pool.', 'head_norm.')) for name in tensors) or _is_timms_own(kwargs):
         return None
     rows = next((len(tensors[f'{name}.weight']) for name in names if f'{name}.weight' in tensors), 0)
     return {'state_dict': tensors, 'num_classes': rows}
@@ -122,7 +122,8 @@ def _on_meta(backbone: str) -> Any:
 
 def _is_timms_own(kwargs: Mapping[str, Any]) -> bool:
     """Whether the network is timm's own, classifier and all: with a pooling of timm's, and without parts of a head."""
-    return kwargs.get('global_pool') in TIMM_POOLS and family_of(kwargs['backbone']) in PLAIN_HEADS
+    plain = kwargs.get('global_pool') in TIMM_POOLS and not kwargs.get('head_norm')
+    return plain and family_of(kwargs['backbone']) in PLAIN_HEADS
 
 
 def _register(arch: str, global_pool: str, options: Mapping[str, Any]) -> None:

@@ -47,6 +47,7 @@ class ResNet3G(SecondOrderHead, ResNet):
         zero_init_last: zero-initialise the last BatchNorm of each residual branch. The authors do not.
         bn_momentum, bn_eps: of every BatchNorm, those of the head included; None: PyTorch's 0.1 and 1e-5.
         head_init: 'open' or 'orig': where the re-weighting starts, see `timm_3g.create_global_pool`. 'orig' is the authors'.
+        head_norm: a BatchNorm on the vector, between pooling and classifier.
         device, dtype: of the parameters.
         kwargs: options of the pooling (num_reweights=3, num_iters=5, centered=True, eps, triangle, ...: the table in
             `layers/create_pool.py`), and timm's ResNet arguments (drop_rate, drop_path_rate, drop_block_rate, ...).
@@ -78,6 +79,7 @@ class ResNet3G(SecondOrderHead, ResNet):
         bn_momentum: float | None = None,
         bn_eps: float | None = None,
         head_init: str = 'open',
+        head_norm: bool = False,
         device: Any = None,
         dtype: Any = None,
         **kwargs: Any,
@@ -111,7 +113,16 @@ class ResNet3G(SecondOrderHead, ResNet):
         if cifar_stem:
             _set_cifar_stem(self, in_chans, device=device, dtype=dtype)
         self._set_head(
-            num_classes, global_pool, pool_options, reduce_dim, bn_momentum, bn_eps, head_init, device=device, dtype=dtype
+            num_classes,
+            global_pool,
+            pool_options,
+            reduce_dim,
+            bn_momentum,
+            bn_eps,
+            head_init,
+            head_norm,
+            device=device,
+            dtype=dtype,
         )
 
     def classify(self, x: Tensor) -> Tensor:

@@ -75,11 +75,12 @@ def render(net: nn.Module, key: str, facts: Mapping[str, Any], prose: str, repo:
 def _details(net: Any, facts: Mapping[str, Any], run: Sequence[str]) -> str:
     stats = model_stats(net)
     pool = ', '.join(f'{name}={value!r}' for name, value in net.global_pool.options.items())
+    norm = ', a BatchNorm behind them' if getattr(net, 'has_head_norm', False) else ''
     licence = facts['license'] + (f', {facts["license_note"]}' if facts.get('license_note') else '')
     lines = {
         'Model Type': 'image classification / feature backbone',
         'Model Stats': ', '.join(f'{name}: {value}' for name, value in stats.items()),
-        'Global pooling': f'`{net.global_pool.pool_type}`, {net.head_hidden_size:,} features ({pool or "no options"})',
+        'Global pooling': f'`{net.global_pool.pool_type}`, {net.head_hidden_size:,} features ({pool or "no options"}){norm}',
         'Base model': facts.get('base_model'),
         'Dataset': ', '.join(facts['datasets'] or ['not stated']),
         'Made by': facts.get('made_by') or 'not stated',
