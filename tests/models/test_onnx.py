@@ -36,7 +36,7 @@ class EveryPooling(nn.Module):
 @pytest.mark.parametrize('dynamo', [False, slow_unless(False, True)])
 @pytest.mark.parametrize(
     ('build', 'names'),
-    [(partial(timm.create_model, SMALL, exportable=True), [SMALL]), (EveryPooling, EXPORTED)],
+    [(partial(timm.create_model, SMALL, exportable=True, head_norm=True), [SMALL]), (EveryPooling, EXPORTED)],
     ids=['network', 'poolings'],
 )
 def test_runs_in_onnxruntime_with_any_batch(build, names, dynamo, tmp_path):
