@@ -200,7 +200,9 @@ def test_recorded_options_are_enforced(tmp_path, override):
 def test_wrong_depth_reduction_or_foreign_weights(tmp_path, orig18):
     with pytest.raises(ValueError, match=r'not weights of this network. Unknown names: none; missing: layer1.2'):
         load('resnet34_3g', orig18[1], **ten())
-    with pytest.raises(ValueError, match=r'other shapes: .*global_pool.* Name the architecture, global_pool and reduce_dim'):
+    with pytest.raises(
+        ValueError, match=r'other shapes: .*global_pool.* Name the architecture, global_pool, reduce_dim and head_norm'
+    ):
         load('resnet18_3g', orig18[1], reduce_dim=128, **ten())
     save_file({'blocks.0.attn.qkv.weight': torch.zeros(3)}, tmp_path / 'vit.safetensors')
     for overlay in ({}, {'num_classes': -1}):

@@ -4,13 +4,16 @@ import argparse
 import copy
 import json
 import logging
+import pickle
 
 import pytest
 import timm
 import torch
 from any_backbone import gcp
 from common import FLOAT32
+from timm.layers import convert_splitbn_model, convert_sync_batchnorm
 from timm.models import save_for_hf
+from timm.utils import freeze
 
 import timm_3g
 from timm_3g.checkpoints import checkpoint_filter_fn
@@ -55,6 +58,7 @@ def test_in_eval_mode_it_is_an_affine_function_of_the_vector(build, images):
     features = model.forward_features(images)
     vector = (model.global_pool(*features) if isinstance(features, tuple) else model.global_pool(features)).double()
     norm = model.head_norm.double()
+    assert type(norm) is torch.nn.BatchNorm2d  # that timm can freeze and split
     expected = (vector - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
     model.head_norm.float()
     torch.testing.assert_close(model.forward_head(features, pre_logits=True).double(), expected, rtol=1e-4, atol=1e-4)
@@ -155,6 +159,50 @@ def test_fine_tuning_keeps_the_learned_pooling_and_what_norm_there_is(images, tm
                 assert torch.equal(tensor, weights.state_dict()[name]), name
         said = ' '.join(record.getMessage() for record in caplog.records)
         assert ('head_norm.weight' in said) == (options['head_norm'] and 'head_norm.' not in kept)
+        assert ('has a head_norm that this model has not; it is left out' in said) == (not options['head_norm'])
+
+
+@pytest.mark.parametrize('stated', [{}, {'head_norm': False}], ids=['unstated', 'False'])
+def test_a_folder_without_it_is_fine_tuned_with_it(stated, images, tmp_path):
+    source = timm.create_model(SMALL, num_classes=4, reduce_dim=8, **stated).eval()
+    save_for_hf(source, tmp_path, model_args=source._model_args)
+    assert json.loads((tmp_path / 'config.json').read_text())['model_args'].get('head_norm') is stated.get('head_norm')
+    net = timm.create_model(f'local-dir:{tmp_path}', pretrained=True, num_classes=7, head_norm=True)
+    assert (
+        torch.equal(net.global_pool.reduce.conv.weight, source.global_pool.reduce.conv.weight)
+        and net.head_norm.num_features == 36
+    )
+
+
+def test_a_folder_with_it_takes_another_pooling(images, tmp_path):
+    source = trained(small(), images)
+    save_for_hf(source, tmp_path, model_args=source._model_args)
+    net = timm.create_model(f'local-dir:{tmp_path}', pretrained=True, num_classes=7, global_pool='isqrt')
+    assert net.head_norm.num_features == 36
+    net = timm.create_model(f'local-dir:{tmp_path}', pretrained=True, num_classes=7, global_pool='fbn')
+    assert not net.has_head_norm and net(images).shape == (6, 7)
+
+
+def test_timms_tools_for_batch_norms_take_it(images):
+    model = convert_splitbn_model(small(), 2)
+    assert model(images).isfinite().all() and hasattr(model.head_norm, 'aux_bn')
+    model = trained(small(), images)
+    freeze(model, ['head_norm'])
+    before, after = model.head_norm.running_mean.clone(), model.train()(images)
+    assert torch.equal(model.head_norm.running_mean, before) and after.isfinite().all()
+    model = convert_sync_batchnorm(small().eval())
+    assert type(model.head_norm) is torch.nn.SyncBatchNorm and model(images).isfinite().all()
+
+
+@pytest.mark.parametrize('build', [small, gcp])
+def test_a_model_pickled_before_there_was_one_is_scripted(build, images):
+    model = build(head_norm=False).eval()
+    expected = model(images)
+    del model._modules['head_norm'], model.__dict__['has_head_norm'], model.__dict__['normalizes']
+    loaded = pickle.loads(pickle.dumps(model))
+    assert torch.equal(loaded(images), expected)
+    with pytest.warns(FutureWarning):
+        torch.testing.assert_close(torch.jit.script(loaded)(images), expected, **FLOAT32)
 
 
 def trained_plain(images):

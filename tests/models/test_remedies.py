@@ -88,7 +88,7 @@ def test_plain_weights(tmp_path, classes):
 def test_another_network(tmp_path):
     torch.save(state(reduce_dim=16), tmp_path / 'a.pth')
     message = refusal(load, tmp_path / 'a.pth')
-    assert 'Name the architecture, global_pool and reduce_dim' in message
+    assert 'Name the architecture, global_pool, reduce_dim and head_norm' in message
     load(tmp_path / 'a.pth', reduce_dim=16)
 
 

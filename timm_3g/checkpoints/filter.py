@@ -221,6 +221,8 @@ def _match_names(weights: dict[str, Tensor], model: nn.Module, adapting: bool) -
             wanted = {key for key in target if key.startswith(prefix) and not key.endswith('num_batches_tracked')}
             if not wanted <= part.keys() or any(key not in target or target[key].shape != t.shape for key, t in part.items()):
                 weights = {key: value for key, value in weights.items() if key not in part}
+                if part and prefix == _NORM:
+                    _logger.warning(f'The checkpoint has a {_NORM[:-1]} that this model has not; it is left out.')
     checked = target.keys() - classifier if adapting else target.keys()
     missing = {key for key in checked - weights.keys() if not key.endswith('num_batches_tracked')}
     required = {key for key in missing if not (adapting and key.startswith((_POOL, _NORM)))}
@@ -234,6 +236,6 @@ def _match_names(weights: dict[str, Tensor], model: nn.Module, adapting: bool) -
         raise ValueError(
             f'These are not weights of this network. Unknown names: {abbreviated(unknown) or "none"}; missing: '
             f'{abbreviated(required) or "none"}; other shapes: {abbreviated(shapes) or "none"}. Name the architecture, '
-            f'global_pool and reduce_dim that they were made with.'
+            f'global_pool, reduce_dim and head_norm that they were made with.'
         )
     return weights, missing | (classifier & target.keys() if adapting else set())

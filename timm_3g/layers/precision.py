@@ -44,16 +44,17 @@ def classify(classifier: nn.Module, x: Tensor) -> Tensor:
 
 
 def normalize(norm: nn.Module, x: Tensor) -> Tensor:
-    """Apply a BatchNorm to a pooled vector x (B, D). The result has the dtype of x. Under fp16 autocast it is float32.
+    """Apply a BatchNorm2d to a pooled vector x (B, D). The result has the dtype of x. Under fp16 autocast it is float32.
 
-    >>> normalize(torch.nn.BatchNorm1d(36), torch.rand(2, 36)).shape
+    >>> normalize(torch.nn.BatchNorm2d(36), torch.rand(2, 36)).shape
     torch.Size([2, 36])
     """
+    x = x[:, :, None, None]
     if autocast_dtype(x) != torch.float16:
-        return norm(x)
+        return norm(x).flatten(1)
     with without_autocast(x):
         x = at_least_float32(x)
-        return call_in_float32(norm, x) if has_half_weights(norm) else norm(x)
+        return (call_in_float32(norm, x) if has_half_weights(norm) else norm(x)).flatten(1)
 
 
 HALF = (torch.float16, torch.bfloat16)

@@ -100,6 +100,7 @@ def _drop_foreign_pool_args(kwargs: dict[str, Any]) -> None:
     """Where the caller names another pooling than config.json, drop the options that config.json recorded for its own."""
     recorded = kwargs.get('pretrained_model_args') or {}
     if 'global_pool' in recorded and kwargs.get('global_pool', recorded['global_pool']) != recorded['global_pool']:
-        for name in pool_options() & recorded.keys():
+        no_norm = {'head_norm'} if kwargs['global_pool'] == 'fbn' else set()  # which takes none
+        for name in (pool_options() | no_norm) & recorded.keys():
             if kwargs.get(name) == recorded[name]:
                 kwargs.pop(name)

@@ -45,7 +45,13 @@ class SecondOrderHead(nn.Module):
     batch_norm: tuple[float | None, float | None] = (0.1, 1e-5)  # momentum and eps where the caller names none. None: as built
     drop_rate: float
     head_init = 'open'
-    has_head_norm = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A model that was pickled as a whole before there was a `head_norm` has none."""
+        super().__setstate__(state)  # type: ignore[misc]
+        if 'head_norm' not in self._modules:  # type: ignore[attr-defined]
+            self.has_head_norm = self.normalizes = False
+            self.head_norm: nn.Module = nn.Identity()
 
     def classify(self, x: Tensor) -> Tensor:
         """The vector (B, head_hidden_size) to logits (B, num_classes)."""
@@ -78,7 +84,9 @@ class SecondOrderHead(nn.Module):
         pool: Any = self._create_pool(global_pool, options, **dd)
         if self.has_head_norm and global_pool == 'fbn':
             raise ValueError("head_norm must be left out for global_pool='fbn': its classifier takes positions, not a vector.")
-        norm = nn.BatchNorm1d(pool.out_features, **dd) if self.has_head_norm and global_pool else nn.Identity()
+        self.normalizes = self.has_head_norm and bool(global_pool)
+        # Of vectors (B, D, 1, 1): timm freezes and splits such BatchNorms alone.
+        norm = nn.BatchNorm2d(pool.out_features, **dd) if self.normalizes else nn.Identity()
         self.global_pool, self.head_norm = pool.train(self.training), norm.train(self.training)
         self._set_batch_norm(pool)
         self._set_batch_norm(norm)
@@ -86,7 +94,8 @@ class SecondOrderHead(nn.Module):
         # What timm writes to config.json: by itself only what the caller passed, here all that settles the function.
         foreign = pool_options()
         kept = {k: v for k, v in getattr(self, MODEL_ARGS, {}).items() if k not in foreign}
-        setattr(self, MODEL_ARGS, {**kept, 'global_pool': global_pool, **self.function_options()})
+        normed = {'head_norm': True} if self.has_head_norm else {}  # else as before there was one: the names of weights tell
+        setattr(self, MODEL_ARGS, {**kept, 'global_pool': global_pool, **normed, **self.function_options()})
 
     def _create_pool(self, global_pool: str, options: dict[str, Any], **dd: Any) -> nn.Module:
         features: Any = self.num_features
@@ -96,8 +105,7 @@ class SecondOrderHead(nn.Module):
     def function_options(self) -> dict[str, Any]:
         """What settles the function of this model beside its architecture and the name of its pooling. Plain data."""
         pool: Any = self.global_pool
-        norm = {'head_norm': True} if self.has_head_norm else {}  # without it config.json is as it was before there was one
-        return {'reduce_dim': self.reduce_dim, 'bn_eps': self.bn_eps, **norm, **pool.options}
+        return {'reduce_dim': self.reduce_dim, 'bn_eps': self.bn_eps, **pool.options}
 
     @torch.jit.ignore
     def differing_options(self, recorded: Mapping[str, Any]) -> list[str]:
@@ -136,8 +144,8 @@ class SecondOrderHead(nn.Module):
 
     def _normalized(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():  # alone in its `if`, so that TorchScript does not compile the rest
-            return self.head_norm(x)
-        return normalize(self.head_norm, x) if self.has_head_norm else x
+            return self.head_norm(x[:, :, None, None]).flatten(1) if self.normalizes else x
+        return normalize(self.head_norm, x) if self.normalizes else x
 
     @torch.jit.unused
     def _vector(self, x: Tensor) -> Tensor:
