@@ -222,7 +222,7 @@ def _match_names(weights: dict[str, Tensor], model: nn.Module, adapting: bool) -
             if not wanted <= part.keys() or any(key not in target or target[key].shape != t.shape for key, t in part.items()):
                 weights = {key: value for key, value in weights.items() if key not in part}
                 if part and prefix == _NORM:
-                    _logger.warning(f'The checkpoint has a {_NORM[:-1]} that this model has not; it is left out.')
+                    _logger.warning(f'{_NORM[:-1]} of the checkpoint does not fit this model, and is left out.')
     checked = target.keys() - classifier if adapting else target.keys()
     missing = {key for key in checked - weights.keys() if not key.endswith('num_batches_tracked')}
     required = {key for key in missing if not (adapting and key.startswith((_POOL, _NORM)))}
