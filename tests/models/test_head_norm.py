@@ -18,6 +18,7 @@ from timm.utils import freeze
 import timm_3g
 from timm_3g.checkpoints import checkpoint_filter_fn
 from timm_3g.models.loading import create_loaded
+from timm_3g.publishing import export
 from timm_3g.training.slow_sgd import slow_sgd
 
 SMALL = 'resnet10_mini_3g'
@@ -104,6 +105,8 @@ def test_other_values_are_refused(build, wrong):
 
 def test_momentum_and_eps_are_those_of_every_batch_norm():
     model = small(bn_momentum=0.02, bn_eps=1e-4)
+    assert (model.head_norm.momentum, model.head_norm.eps) == (0.02, 1e-4)
+    model.reset_classifier(4, 'avg')
     assert (model.head_norm.momentum, model.head_norm.eps) == (0.02, 1e-4)
     assert gcp(head_norm=True, bn_eps=1e-4).head_norm.eps == 1e-4
 
@@ -211,16 +214,54 @@ def trained_plain(images):
     return model.eval()
 
 
-def test_plain_weights_go_under_it(tmp_path):
+@pytest.mark.parametrize(
+    'backbone', ['resnet18', 'efficientnet_lite0']
+)  # the second keeps its classifier under timm's poolings
+def test_plain_weights_go_under_it(backbone, tmp_path):
     """Those of a whole plain network with timm's pooling: the backbone alone, as its classifier took another vector."""
-    plain = timm.create_model('resnet18', num_classes=5)
-    torch.save(plain.state_dict(), tmp_path / 'plain.pth')
-    overlay = {'file': str(tmp_path / 'plain.pth')}
-    model = timm.create_model(
-        'gcp', True, backbone='resnet18', global_pool='avg', head_norm=True, num_classes=5, pretrained_cfg_overlay=overlay
-    )
-    assert torch.equal(model.layer4[1].conv2.weight, plain.layer4[1].conv2.weight)
-    assert not torch.equal(model.classifier.weight, plain.fc.weight)
+    plain = timm.create_model(backbone, num_classes=5)
+    model = from_file(plain, tmp_path, backbone)
+    assert torch.equal(*(next(p for n, p in net.named_parameters() if 'conv' in n) for net in (model, plain)))
+    assert not torch.equal(model.classifier.weight, plain.get_classifier().weight)
+
+
+def from_file(net, folder, backbone):
+    torch.save(net.state_dict(), folder / 'weights.pth')
+    options = {'backbone': backbone, 'global_pool': 'avg', 'head_norm': True, 'num_classes': 5}
+    overlay = {'file': str(folder / 'weights.pth'), 'num_classes': 5}
+    return timm.create_model('gcp', True, **options, pretrained_cfg_overlay=overlay)
+
+
+def test_weights_of_the_whole_network_are_known_by_it(tmp_path, images):
+    """Its classifier has timm's name and shape, and the backbone's weights would leave a random one."""
+    source = trained(gcp('efficientnet_lite0', global_pool='avg', head_norm=True, num_classes=5), images)
+    assert torch.equal(from_file(source, tmp_path, 'efficientnet_lite0').eval()(images), source(images))
+
+
+def test_plain_weights_are_refused_as_those_of_the_whole(images):
+    model = small('avg')
+    model.pretrained_cfg['num_classes'] = 4
+    with pytest.raises(ValueError, match=r'of the plain one without its head \(missing: head_norm\.\* \(4 tensors\)\)'):
+        checkpoint_filter_fn(small('avg', head_norm=False).state_dict(), model)
+
+
+def test_the_norm_of_another_pooling_is_not_taken(images, tmp_path):
+    """That of a covariance would fit its root, and normalize nothing."""
+    source = trained(small('cov'), images)
+    save_for_hf(source, tmp_path, model_args=source._model_args)
+    net = timm.create_model(f'local-dir:{tmp_path}', pretrained=True, num_classes=7, global_pool='isqrt')
+    assert net.head_norm.running_mean.eq(0).all() and net.head_norm.weight.eq(1).all()
+
+
+def test_the_card_names_it(images, tmp_path):
+    for head_norm in (True, False):
+        model = trained(small(), images) if head_norm else trained_plain(images)
+        args = argparse.Namespace(model=SMALL, gp=None, num_classes=4, model_kwargs={'reduce_dim': 8, 'head_norm': head_norm})
+        torch.save({'state_dict': model.state_dict(), 'arch': SMALL, 'args': args}, tmp_path / 'last.pth.tar')
+        folder = export(tmp_path / 'last.pth.tar', f'{SMALL}.test', output=tmp_path / f'{head_norm}').path
+        assert ('36 features' in (text := (folder / 'README.md').read_text())) and (
+            '), a BatchNorm behind' in text
+        ) == head_norm
 
 
 def test_the_norm_has_the_rate_of_the_head():

@@ -94,8 +94,7 @@ class SecondOrderHead(nn.Module):
         # What timm writes to config.json: by itself only what the caller passed, here all that settles the function.
         foreign = pool_options()
         kept = {k: v for k, v in getattr(self, MODEL_ARGS, {}).items() if k not in foreign}
-        normed = {'head_norm': True} if self.has_head_norm else {}  # else as before there was one: the names of weights tell
-        setattr(self, MODEL_ARGS, {**kept, 'global_pool': global_pool, **normed, **self.function_options()})
+        setattr(self, MODEL_ARGS, {**kept, 'global_pool': global_pool, **self.function_options()})
 
     def _create_pool(self, global_pool: str, options: dict[str, Any], **dd: Any) -> nn.Module:
         features: Any = self.num_features
@@ -103,7 +102,7 @@ class SecondOrderHead(nn.Module):
 
     @torch.jit.ignore
     def function_options(self) -> dict[str, Any]:
-        """What settles the function of this model beside its architecture and the name of its pooling. Plain data."""
+        """What settles the function beside the architecture, the name of the pooling and those of the weights. Plain data."""
         pool: Any = self.global_pool
         return {'reduce_dim': self.reduce_dim, 'bn_eps': self.bn_eps, **pool.options}
 
