@@ -97,10 +97,43 @@ def test_a_reset_keeps_it_and_another_pooling_gets_its_own(images):
 
 
 @pytest.mark.parametrize('build', [small, gcp])
-@pytest.mark.parametrize('wrong', ['batchnorm', 1])
-def test_other_values_are_refused(build, wrong):
-    with pytest.raises(TypeError, match=f'head_norm must be True or False; got {wrong!r}'):
-        build(head_norm=wrong)
+def test_other_values_are_refused(build):
+    for wrong in ('batchnorm', 1):
+        with pytest.raises(
+            TypeError, match=f'head_norm must be True, False or a float, where its weights start; got {wrong!r}'
+        ):
+            build(head_norm=wrong)
+    for wrong in (0.0, -0.1, float('nan'), float('inf')):
+        with pytest.raises(ValueError, match=f'head_norm must be above 0 and finite, True or False; got {wrong!r}'):
+            build(head_norm=wrong)
+
+
+@pytest.mark.parametrize('build', [small, gcp])
+@pytest.mark.parametrize(('head_norm', 'start'), [(True, 1.0), (0.1, 0.1)])
+def test_its_weights_start_where_it_says(build, head_norm, start, images):
+    model = build(head_norm=head_norm)
+    assert model.head_norm.weight.unique().tolist() == pytest.approx([start])
+    model.reset_classifier(3, 'avg')
+    assert model.head_norm.weight.unique().tolist() == pytest.approx([start])
+    torch.nn.init.constant_(model.head_norm.weight, 7.0)
+    model.reset_classifier(4)
+    assert model.head_norm.weight.unique().tolist() == [7.0]
+
+
+@pytest.mark.parametrize('build', [small, lambda **k: gcp('resnet10t', **k)], ids='ab')
+def test_init_weights_sets_its_start_again(build):
+    model = build(head_norm=0.1)
+    torch.nn.init.constant_(model.head_norm.weight, 7.0)
+    model.init_weights()
+    assert model.head_norm.weight.unique().tolist() == pytest.approx([0.1])
+
+
+def test_learned_weights_of_another_start_are_loaded(images, tmp_path):
+    model = trained(small(head_norm=0.1), images)
+    save_for_hf(model, tmp_path, model_args=model._model_args)
+    assert json.loads((tmp_path / 'config.json').read_text())['model_args']['head_norm'] == 0.1
+    loaded = timm.create_model(f'local-dir:{tmp_path}', pretrained=True).eval()
+    assert torch.equal(loaded(images), model(images))
 
 
 def test_momentum_and_eps_are_those_of_every_batch_norm():

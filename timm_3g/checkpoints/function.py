@@ -103,9 +103,11 @@ def checked_options(given: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def _checked(name: str, value: Any, example: Any) -> Any:
-    """See `checked_option`. An image size may be a height and a width."""
+    """See `checked_option`. An image size may be a height and a width, and head_norm a float."""
     if name == 'img_size' and isinstance(value, (list, tuple)) and len(value) == 2:
         return [checked_option(name, side, example) for side in value]
+    if name == 'head_norm' and type(value) is float:
+        return checked_option(name, value, 1.0)
     return checked_option(name, value, example)
 
 

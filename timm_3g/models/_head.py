@@ -1,5 +1,6 @@
 """The head that every backbone of this package shares: pooling, normalization, classifier, and a record of them."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,10 +16,12 @@ from timm_3g.layers import SecondOrderPool2d, create_global_pool, normalize, poo
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)  # timm's fused ones are of these
 
 
-def checked_head_norm(head_norm: bool) -> bool:
-    """Return head_norm. Raises TypeError unless it is True or False."""
-    if type(head_norm) is not bool:
-        raise TypeError(f'head_norm must be True or False; got {head_norm!r:.80}.')
+def checked_head_norm(head_norm: bool | float) -> bool | float:
+    """Return head_norm. Raises TypeError unless it is a bool or a float, and ValueError for a float that is not above 0."""
+    if type(head_norm) not in (bool, float):
+        raise TypeError(f'head_norm must be True, False or a float, where its weights start; got {head_norm!r:.80}.')
+    if head_norm is not False and not 0 < head_norm < math.inf:
+        raise ValueError(f'head_norm must be above 0 and finite, True or False; got {head_norm!r:.80}.')
     return head_norm
 
 
@@ -45,6 +48,8 @@ class SecondOrderHead(nn.Module):
     batch_norm: tuple[float | None, float | None] = (0.1, 1e-5)  # momentum and eps where the caller names none. None: as built
     drop_rate: float
     head_init = 'open'
+    head_norm_start = 1.0
+    normalizes = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A model that was pickled as a whole before there was a `head_norm` has none."""
@@ -66,14 +71,15 @@ class SecondOrderHead(nn.Module):
         bn_momentum: float | None,
         bn_eps: float | None,
         head_init: str = 'open',
-        head_norm: bool = False,
+        head_norm: bool | float = False,
         **dd: Any,
     ) -> None:
         """Build the head, and give every BatchNorm of the model its momentum and eps (None: those of `batch_norm`)."""
         self.num_classes = num_classes
         self.reduce_dim = reduce_dim or 0
         self.head_init = head_init
-        self.has_head_norm = checked_head_norm(head_norm)
+        self.has_head_norm = checked_head_norm(head_norm) is not False
+        self.head_norm_start = float(head_norm)
         self.bn_momentum = self.batch_norm[0] if bn_momentum is None else bn_momentum
         self.bn_eps = self.batch_norm[1] if bn_eps is None else bn_eps
         self._set_pool(global_pool, options, **dd)
@@ -90,6 +96,7 @@ class SecondOrderHead(nn.Module):
         self.global_pool, self.head_norm = pool.train(self.training), norm.train(self.training)
         self._set_batch_norm(pool)
         self._set_batch_norm(norm)
+        self.start_head_norm()
         self.head_hidden_size = pool.out_features
         # What timm writes to config.json: by itself only what the caller passed, here all that settles the function.
         foreign = pool_options()
@@ -110,6 +117,11 @@ class SecondOrderHead(nn.Module):
     def differing_options(self, recorded: Mapping[str, Any]) -> list[str]:
         """What is recorded of a function that is not this model's, as texts."""
         return differing_options(recorded, self.function_options())
+
+    def start_head_norm(self) -> None:
+        """Set the weights of the BatchNorm on the vector to where they start."""
+        if self.normalizes:
+            nn.init.constant_(self.head_norm.weight, self.head_norm_start)  # type: ignore[arg-type]
 
     def _set_batch_norm(self, module: nn.Module) -> None:
         for batch_norm in module.modules():

@@ -312,11 +312,12 @@ def _standing_in(model: nn.Module, parts: Mapping[str, nn.Module]) -> Iterator[N
 
 
 def _init_weights(self: Any, *args: Any, **kwargs: Any) -> None:
-    """As the backbone's own, and re-weighting as `head_init` says."""
+    """As the backbone's own; re-weighting as `head_init` says, and the BatchNorm on the vector as `head_norm`."""
     with _standing_in(self, {'head': nn.Identity()}):
         self.made_of[1].init_weights(self, *args, **kwargs)
     if self.head_init == 'open':
         open_gates(self)
+    self.start_head_norm()
 
 
 _KINDS: dict[str, type[GCP]] = {
@@ -385,7 +386,7 @@ def build_gcp(
     bn_momentum: float | None = None,
     bn_eps: float | None = None,
     head_init: str = 'open',
-    head_norm: bool = False,
+    head_norm: bool | float = False,
     drop_rate: float = 0.0,
     backbone_weights: dict[str, Any] | None = None,
     device: Any = None,
@@ -407,7 +408,8 @@ def build_gcp(
         output_stride: 8 or 16 to dilate the last stages of a family that can: more positions, and weights keep their meaning.
         bn_momentum, bn_eps: of every BatchNorm, also in the head. None: the backbone's own, and PyTorch's in the head.
         head_init: 'open' or 'orig': where the re-weighting starts, see `timm_3g.create_global_pool`.
-        head_norm: a BatchNorm on the vector, between pooling and classifier. Not with 'fbn'.
+        head_norm: a BatchNorm on the vector, between pooling and classifier. True: its weights start at 1; a float: there.
+            Not with 'fbn'.
         drop_rate: dropout on the vector. With 'fbn': of its factors.
         backbone_weights: None for random ones. {} for those of the backbone's tag. Else a pretrained_cfg_overlay of timm that
             names others.

@@ -47,7 +47,7 @@ class ResNet3G(SecondOrderHead, ResNet):
         zero_init_last: zero-initialise the last BatchNorm of each residual branch. The authors do not.
         bn_momentum, bn_eps: of every BatchNorm, those of the head included; None: PyTorch's 0.1 and 1e-5.
         head_init: 'open' or 'orig': where the re-weighting starts, see `timm_3g.create_global_pool`. 'orig' is the authors'.
-        head_norm: a BatchNorm on the vector, between pooling and classifier.
+        head_norm: a BatchNorm on the vector, between pooling and classifier. True: its weights start at 1; a float: there.
         device, dtype: of the parameters.
         kwargs: options of the pooling (num_reweights=3, num_iters=5, centered=True, eps, triangle, ...: the table in
             `layers/create_pool.py`), and timm's ResNet arguments (drop_rate, drop_path_rate, drop_block_rate, ...).
@@ -79,7 +79,7 @@ class ResNet3G(SecondOrderHead, ResNet):
         bn_momentum: float | None = None,
         bn_eps: float | None = None,
         head_init: str = 'open',
-        head_norm: bool = False,
+        head_norm: bool | float = False,
         device: Any = None,
         dtype: Any = None,
         **kwargs: Any,
@@ -137,6 +137,7 @@ class ResNet3G(SecondOrderHead, ResNet):
         super().init_weights(zero_init_last=zero_init_last)
         if self.head_init == 'open':
             open_gates(self)
+        self.start_head_norm()
 
 
 def _set_stage4_stride_1(model: ResNet) -> None:
