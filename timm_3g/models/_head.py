@@ -48,8 +48,7 @@ class SecondOrderHead(nn.Module):
     batch_norm: tuple[float | None, float | None] = (0.1, 1e-5)  # momentum and eps where the caller names none. None: as built
     drop_rate: float
     head_init = 'open'
-    head_norm_start = 1.0
-    normalizes = False
+    normalizes = False  # until there is a head: timm's constructor calls init_weights before
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A model that was pickled as a whole before there was a `head_norm` has none."""
