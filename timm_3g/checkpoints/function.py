@@ -6,6 +6,7 @@ from typing import Any
 from timm.models import split_model_name_tag
 
 from timm_3g.layers.create_pool import POOLS, TIMM_POOLS, checked_option, pool_options
+from timm_3g.layers.head_norm import checked_head_norm
 
 # Beyond these no network was trained; building or running one would take all memory, or never end.
 MOST: dict[str, int] = {'reduce_dim': 4096, 'num_iters': 1000, 'num_reweights': 64, 'sketch_dim': 1 << 20, 'num_factors': 4096}
@@ -103,11 +104,11 @@ def checked_options(given: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def _checked(name: str, value: Any, example: Any) -> Any:
-    """See `checked_option`. An image size may be a height and a width, and head_norm a float."""
+    """See `checked_option`. An image size may be a height and a width; head_norm has a check of its own."""
     if name == 'img_size' and isinstance(value, (list, tuple)) and len(value) == 2:
         return [checked_option(name, side, example) for side in value]
-    if name == 'head_norm' and type(value) is float:
-        return checked_option(name, value, 1.0)
+    if name == 'head_norm':
+        return checked_head_norm(value)
     return checked_option(name, value, example)
 
 

@@ -18,7 +18,6 @@ from .matrix_root import NewtonSchulzRoot as NewtonSchulzRoot
 from .mggd_pool import MGGDPool2d as MGGDPool2d
 from .paper import Paper as Paper
 from .precision import classify as classify
-from .precision import normalize as normalize
 from .reduce import Reduce2d as Reduce2d
 from .reweight import Reweight2d as Reweight2d
 from .reweight import ReweightURMv1 as ReweightURMv1

@@ -43,20 +43,6 @@ def classify(classifier: nn.Module, x: Tensor) -> Tensor:
         return torch.func.functional_call(classifier, wide, (x,)) if wide else classifier(x)
 
 
-def normalize(norm: nn.Module, x: Tensor) -> Tensor:
-    """Apply a BatchNorm2d to a pooled vector x (B, D). The result has the dtype of x. Under fp16 autocast it is float32.
-
-    >>> normalize(torch.nn.BatchNorm2d(36), torch.rand(2, 36)).shape
-    torch.Size([2, 36])
-    """
-    x = x[:, :, None, None]
-    if autocast_dtype(x) != torch.float16:
-        return norm(x).flatten(1)
-    with without_autocast(x):
-        x = at_least_float32(x)
-        return (call_in_float32(norm, x) if has_half_weights(norm) else norm(x)).flatten(1)
-
-
 HALF = (torch.float16, torch.bfloat16)
 
 

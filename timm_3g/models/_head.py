@@ -1,6 +1,5 @@
 """The head that every backbone of this package shares: pooling, normalization, classifier, and a record of them."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,18 +10,10 @@ from torch.nn import functional as F
 
 from timm_3g.checkpoints.function import differing_options
 from timm_3g.compat import MODEL_ARGS
-from timm_3g.layers import SecondOrderPool2d, create_global_pool, normalize, pool_options
+from timm_3g.layers import SecondOrderPool2d, create_global_pool, pool_options
+from timm_3g.layers.head_norm import checked_head_norm, normalize
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)  # timm's fused ones are of these
-
-
-def checked_head_norm(head_norm: bool | float) -> bool | float:
-    """Return head_norm. Raises TypeError unless it is a bool or a float, and ValueError for a float that is not above 0."""
-    if type(head_norm) not in (bool, float):
-        raise TypeError(f'head_norm must be True, False or a float, where its weights start; got {head_norm!r:.80}.')
-    if head_norm is not False and not 0 < head_norm < math.inf:
-        raise ValueError(f'head_norm must be above 0 and finite, True or False; got {head_norm!r:.80}.')
-    return head_norm
 
 
 def pop_pool_options(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +111,8 @@ class SecondOrderHead(nn.Module):
     def start_head_norm(self) -> None:
         """Set the weights of the BatchNorm on the vector to where they start."""
         if self.normalizes:
-            nn.init.constant_(self.head_norm.weight, self.head_norm_start)  # type: ignore[arg-type]
+            norm: Any = self.head_norm
+            nn.init.constant_(norm.weight, self.head_norm_start)
 
     def _set_batch_norm(self, module: nn.Module) -> None:
         for batch_norm in module.modules():
