@@ -347,6 +347,8 @@ def test_sgd_is_not_called_slow_with_it():
     assert 'Give it --lr 0.001 or more' in slow_sgd(args, 1)
     args.model_kwargs = {'head_norm': True}
     assert slow_sgd(args, 1) == ''
+    args.model_kwargs = {'head_norm': 'yes'}  # which the model will refuse
+    assert 'Give it --lr 0.005 or more' in slow_sgd(args, 1)
 
 
 def test_the_maps_are_recorded_with_it(images):
