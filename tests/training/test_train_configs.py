@@ -277,10 +277,18 @@ def test_training_images_are_cropped_and_coloured_as_published(of, monkeypatch):
     assert [first.low, first.high] == [256, 512] if of == 'paper_in1k' else list(first.scale) == [0.08, 1.0]
 
 
-def test_the_recipe_of_a_study_is_what_the_study_ran():
-    rows = read_results(ROOT / 'docs' / 'studies' / 'trashnet_finetune.csv')
-    (ran,) = [dict(row.run.options) for row in rows if row.run.name == '3g_tap_avg-s0']
-    assert ran.pop('pretrained_path') and ran == recipe('gcp.ft_trashnet_3g')
+@pytest.mark.parametrize(
+    'name, study, run',
+    [
+        ('gcp.ft_trashnet_3g', 'trashnet_finetune', '3g_tap_avg-s0'),
+        ('resnet10_mini_3g.norm_tinyimagenet20', 'tinyimagenet20_poolings', '3g_norm-epochs=4-fraction=0.5-s0'),
+    ],
+)
+def test_the_recipe_of_a_study_is_what_the_study_ran(name, study, run):
+    rows = read_results(ROOT / 'docs' / 'studies' / f'{study}.csv')
+    (ran,) = [dict(row.run.options) for row in rows if row.run.name == run]
+    ran.pop('pretrained_path', None)  # a file of whoever runs it
+    assert ran == recipe(name)
 
 
 # What follows needs timm's script. A test never downloads it.
