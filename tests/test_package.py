@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+import timm
 from common import FIRST_ORDER, MODELS, ROOT
 
 import timm_3g
 from timm_3g.layers.create_pool import POOLS
+from timm_3g.publishing.card_text import model_stats
 
 README = (ROOT / 'README.md').read_text()
 SHELL = [line for code in re.findall(r'```bash\n(.*?)```', README, re.DOTALL) for line in code.splitlines()]
@@ -51,6 +53,33 @@ def expanded(text: str) -> list[str]:
 def test_the_tables_of_poolings_are_complete(page):
     table = '\n'.join(line for line in page.splitlines() if line.startswith('|'))
     assert not [pool for pool in timm_3g.list_pools() if f'`{pool}`' not in table and not pool.startswith('fast')]
+
+
+@pytest.mark.parametrize(
+    ('row', 'size', 'model', 'options', 'head'),
+    [
+        ('`resnet50_3g`, 224 px', 224, 'resnet50_3g', {}, {}),
+        ('`resnet18_3g`, 64 px', 64, 'resnet18_3g', {}, {}),
+        ('`resnet10_mini_3g`, 32 px', 32, 'resnet10_mini_3g', {'num_classes': 10}, {}),
+        (
+            'EfficientNet-Lite0, `3g`, 6 classes',
+            224,
+            'gcp',
+            {'backbone': 'tf_efficientnet_lite0', 'num_classes': 6},
+            {'global_pool': '3g', 'out_index': -2, 'first_order': True},
+        ),
+    ],
+    ids=['resnet50_3g', 'resnet18_3g', 'resnet10_mini_3g', 'gcp'],
+)
+def test_the_costs_in_the_readme(row, size, model, options, head):
+    """With 3G, and in brackets with average pooling, as model cards count them."""
+    cells = []
+    for pool in (head, {'global_pool': 'avg'}):
+        net = timm.create_model(model, **options, **pool, device='meta').eval()
+        net.pretrained_cfg = {**net.pretrained_cfg, 'input_size': (3, size, size)}
+        stats = model_stats(net)
+        cells.append([stats['Params (M)'], stats['GMACs'], f'{net.head_hidden_size:,}'])
+    assert f'| {row} | {" | ".join(f"{with_3g} ({average})" for with_3g, average in zip(*cells, strict=True))} |' in README
 
 
 def test_the_readme_is_short():
