@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,9 @@ from scipy.stats import t as student_t
 
 from timm_3g.studies import Run, read_study, report_study
 from timm_3g.studies.plot import draw_study
-from timm_3g.studies.report import with_tables
+from timm_3g.studies.report import with_pairs, with_tables
 from timm_3g.studies.results import Figures, Row, read_results, write_results
-from timm_3g.studies.tables import cells_of, difference, tables
+from timm_3g.studies.tables import cells_of, difference, pairs_table, tables
 from timm_3g_cli import main
 
 FIGURES = Figures(
@@ -346,12 +347,93 @@ def test_nothing_to_report_and_options_of_the_other(tmp_path, capsys):
     assert '--page belongs to report. Leave it out.' in capsys.readouterr().err
 
 
+def test_the_paired_differences_that_a_page_asks_for(tmp_path, capsys):
+    results, page = tmp_path / 'poolings.csv', tmp_path / 'page.md'
+    rows = [corrupted(row, noise=top1) for row, top1 in zip(ROWS, [60, 61, 62, 65, 65, 68, 60, 60, 60], strict=True)]
+    write_results(results, [*rows, a_row('cov', 7, 50.0)])  # another seed: nothing to pair
+    begin, end = '<!-- study poolings pairs: 3g - isqrt, isqrt - avg, cov - avg -->', '<!-- study poolings pairs: end -->'
+    page.write_text(f'<!-- study poolings: begin --><!-- study poolings: end -->\n{begin}\nold\n{end} words\n')
+    assert main(['study', 'report', str(results), '--page', str(page)]) == 0
+    p = [2 * student_t.sf(mean / error, 2) for mean, error in ((5 / 3, math.sqrt(7) / 6), (6, 1))]  # 1.5, 1, 2.5 and 5, 5, 8
+    lines = page.read_text().split(begin)[1].splitlines()
+    assert lines[2:7] == [
+        '| arms | clean | p | noise | mean of the corrupted | p |',
+        '| --- | ---: | ---: | ---: | ---: | ---: |',
+        f'| 3g - isqrt | +1.67 ± 0.44 | {p[0]:.3f} | +6.00 ± 1.00 | +6.00 ± 1.00 | {p[1]:.3f} |',
+        '| isqrt - avg | +0.50 ± 0.00 |  | -1.00 ± 0.58 | -1.00 ± 0.58 | 0.225 |',
+        '| cov - avg |  |  |  |  |  |',
+    ]
+    assert 'two-sided paired t-test, 3 comparisons' in lines[8] and lines[-1] == f'{end} words' and 'old' not in lines
+    text = page.read_text()
+    report_study(results, page=page)
+    assert page.read_text() == text and main(['study', 'report', str(results), '--page', str(tmp_path / 'new.md')]) == 0
+
+
+def test_paired_differences_without_corruptions_at_each_place():
+    lines = pairs_table([*at({'epochs': 3}), *at({'epochs': 9})], [('3g', 'avg')]).splitlines()
+    assert lines[:3] == ['**epochs 3**', '', '| arms | clean | p |'] and lines[6] == '**epochs 9**'
+
+
+@pytest.mark.parametrize(
+    ('marks', 'message'),
+    [
+        ('<!-- study a pairs: 3g - avg -->', 'Marks for pairs of arms are <!-- study a pairs: A - B, C - D --> and'),
+        ('<!-- study a pairs: end -->', 'once each, in this order'),
+        ('<!-- study a pairs: end --><!-- study a pairs: 3g - avg -->', 'once each, in this order'),
+        ('<!-- study a pairs: 3g - avg --><!-- study a pairs: 3g - avg --><!-- study a pairs: end -->', 'once each'),
+        ('<!-- study a pairs: 3g -->\n<!-- study a pairs: end -->', 'once each, in this order'),
+        ('<!-- study a pairs: 3g - avg - cov -->\n<!-- study a pairs: end -->', 'once each, in this order'),
+        (
+            '<!-- study a pairs: 3g - max -->\n<!-- study a pairs: end -->',
+            'No run of the arm max counts. There are avg, 3g, isqrt.',
+        ),
+    ],
+)
+def test_pairs_that_a_page_cannot_ask_for(marks, message, tmp_path):
+    page = f'<!-- study a: begin --><!-- study a: end -->{marks}'
+    write_results(tmp_path / 'a.csv', [replace(row, study='a') for row in ROWS])
+    (tmp_path / 'page.md').write_text(page)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        report_study(tmp_path / 'a.csv', page=tmp_path / 'page.md')
+    assert (tmp_path / 'page.md').read_text() == page and not (tmp_path / 'a.png').exists()
+
+
 def test_published_pages_are_their_csv():
     """`timm-3g study report docs/studies/NAME.csv --page docs/studies/NAME.md` writes them."""
     for file in sorted((ROOT / 'docs' / 'studies').glob('*.csv')):
         rows, page = read_results(file), file.with_suffix('.md').read_text()
-        assert with_tables(page, rows[0].study, tables(rows)) == page, f'{file.name} and its page differ'
+        made = with_pairs(with_tables(page, rows[0].study, tables(rows)), rows[0].study, rows)
+        assert made == page, f'{file.name} and its page differ'
         assert file.with_suffix('.png').is_file() == any(row.run.phase == 'final' for row in rows)
+
+
+SPREAD = re.compile(r'(-?\d+(?:\.\d+)?) ± (\d+(?:\.\d+)?)')
+GENERATED = re.compile(r'<!-- study \w+(?:: begin| pairs: (?!end).*?) -->(.*?)<!-- study \w+(?: pairs)?: end -->', re.DOTALL)
+# Runs without a study, from the sheets of their recipes.
+ELSEWHERE = {'77.92 ± 0.32', '79.38 ± 0.35', '79.31 ± 0.31', '62.22 ± 0.42', '59.87 ± 0.08', '58.05 ± 0.73'}
+
+
+def test_the_figures_of_studies_are_those_of_their_tables():
+    """Every `mean ± spread` in prose stands in a table that was made of a CSV, rounded, perhaps with the other sign."""
+    pages = sorted((ROOT / 'docs' / 'studies').glob('*.md'))
+    known = [pair for page in pages for made in GENERATED.findall(page.read_text()) for pair in SPREAD.findall(made)]
+    for page in [
+        *pages,
+        ROOT / 'README.md',
+        *((ROOT / 'docs' / 'guides' / name) for name in ('second-order.md', 'training.md')),
+    ]:
+        prose = re.sub(r'\s+', ' ', GENERATED.sub('', page.read_text()))
+        for pair in SPREAD.findall(prose):
+            shown = ' ± '.join(pair)
+            assert shown in ELSEWHERE or any(is_rounded(pair, exact) for exact in known), f'{page.name}: {shown} is in no table'
+
+
+def is_rounded(shown: tuple[str, str], exact: tuple[str, str]) -> bool:
+    """Whether both numbers are those of a table, which has two decimals, with as many or fewer."""
+    return all(
+        abs(abs(float(a)) - abs(float(b))) < 0.0051 + 0.5 * 10 ** -len(a.partition('.')[2]) * (len(a.partition('.')[2]) < 2)
+        for a, b in zip(shown, exact, strict=True)
+    )
 
 
 def test_published_configs_are_studies():

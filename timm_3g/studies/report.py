@@ -2,14 +2,15 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from timm_3g.utils.files import is_own_picture, require_writable, require_writable_folder, write_text
 from timm_3g.utils.options import takes_fields_of
 
-from .results import read_results
-from .tables import cells_of, tables
+from .results import Row, read_results
+from .tables import cells_of, pairs_table, tables
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class ReportOptions:
     Attributes:
         results: the CSV of a study.
         page: a Markdown page. The text between its marks `<!-- study NAME: begin -->` and `<!-- study NAME: end -->` is written
-            anew. A page that is not there is made. None for no page.
+            anew, and that between `<!-- study NAME pairs: A - B, C - D -->` and `<!-- study NAME pairs: end -->`, if there are
+            such marks: the paired differences of these arms. A page that is not there is made. None for no page.
         pictures: folder of the PNG. None for that of the CSV.
 
     >>> ReportOptions(Path('docs/a.csv')).page is None
@@ -55,7 +57,8 @@ def report_study(options: ReportOptions) -> Report:
 
     Raises:
         FileNotFoundError: no such CSV.
-        ValueError: no CSV of a study, a CSV without rows or with rows of two states of the study, a page without its marks.
+        ValueError: no CSV of a study, a CSV without rows or with rows of two states of the study, a page without its marks or
+            with pairs of arms that the CSV does not have.
         OSError: a file cannot be written, or a picture of another origin is in its place.
         ModuleNotFoundError: the extra is missing.
 
@@ -88,7 +91,7 @@ def report_study(options: ReportOptions) -> Report:
             page = file.read_text(encoding='utf-8') if file.exists() else '# {}\n\n{}\n\n{}\n'.format(name, *marks(name))
         except UnicodeDecodeError as error:
             raise ValueError(f'{file} must be UTF-8: {error}') from error
-        page = with_tables(page, name, text)
+        page = with_pairs(with_tables(page, name, text), name, rows)
         require_writable(file)
     picture = Path(options.pictures or results.parent) / f'{name}.png'
     require_writable_folder(picture.parent)
@@ -127,3 +130,25 @@ def with_tables(page: str, name: str, text: str) -> str:
     if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
         raise ValueError(f'The page must have {begin} and {end}, once each, in this order.')
     return re.sub(f'{re.escape(begin)}.*{re.escape(end)}', lambda _: f'{begin}\n\n{text}\n\n{end}', page, flags=re.DOTALL)
+
+
+def with_pairs(page: str, name: str, rows: Sequence[Row]) -> str:
+    """The page with the paired differences that its marks ask for. Without such marks as it is.
+
+    Raises:
+        ValueError: one mark without the other, marks twice, pairs that are none, arms without a run that counts.
+
+    >>> with_pairs('no marks', 'a', [])
+    'no marks'
+    """
+    begin, end = f'<!-- study {name} pairs: A - B, C - D -->', f'<!-- study {name} pairs: end -->'
+    opened = re.findall(rf'<!-- study {re.escape(name)} pairs: (?!end -->)(.*?) -->', page)
+    if not opened and end not in page:
+        return page
+    asked = opened[0] if opened else ''
+    pairs = [tuple(pair.split(' - ')) for pair in asked.split(', ')]
+    begun = f'<!-- study {name} pairs: {asked} -->'
+    if len(opened) != 1 or page.count(end) != 1 or page.index(begun) > page.index(end) or {len(pair) for pair in pairs} != {2}:
+        raise ValueError(f'Marks for pairs of arms are {begin} and {end}, once each, in this order.')
+    text = pairs_table(rows, [(arm, other) for arm, other in pairs])
+    return page[: page.index(begun)] + f'{begun}\n\n{text}\n\n' + page[page.index(end) :]

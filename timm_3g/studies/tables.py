@@ -131,6 +131,37 @@ def tables(rows: Sequence[Row]) -> str:
     return '\n\n'.join(parts)
 
 
+def pairs_table(rows: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> str:
+    """Markdown: per combination of the axes a table of paired differences, a line for each pair of arms.
+
+    Args:
+        rows: of the CSV.
+        pairs: the first arm minus the second.
+
+    Returns:
+        On clean test images, under each corruption, and on the mean of the corruptions. Empty where no seed is in both arms.
+
+    Raises:
+        ValueError: an arm that has no run that counts.
+    """
+    cells = cells_of(rows)
+    arms = dict.fromkeys(cell.arm for cell in cells)
+    for arm in dict.fromkeys(arm for pair in pairs for arm in pair):
+        if arm not in arms:
+            raise ValueError(f'No run of the arm {arm} counts. There are {", ".join(arms) or "none"}.')
+    parts: list[str] = []
+    comparisons = 0
+    for title in dict.fromkeys(cell.title for cell in cells):
+        made = _pairs({cell.arm: cell for cell in cells if cell.title == title}, pairs)
+        parts.append('\n'.join([f'**{title}**', ''] * bool(title) + made.lines))
+        comparisons += made.comparisons
+    parts.append(
+        'The first arm minus the second: mean ± standard error over the seeds that both have. p: two-sided paired t-test, '
+        f'{comparisons} comparisons, not corrected for their number.'
+    )
+    return '\n\n'.join(parts)
+
+
 @dataclass(frozen=True)
 class _Table:
     """Lines of Markdown, and how many p they have."""
@@ -185,6 +216,23 @@ def _robustness(group: Sequence[Cell], first: str) -> _Table:
         values = [list(cell.test.values()), *each, list(corrupted.values())]
         lines.append(_line(cell.arm, *map(spread, values), *_compared(found)))
     return _Table(lines, _count(compared))
+
+
+def _pairs(group: Mapping[str, Cell], pairs: Sequence[tuple[str, str]]) -> _Table:
+    """The differences at one combination of the axes. An arm that has no run there has an empty line."""
+    names = list(dict.fromkeys(name for cell in group.values() for name in cell.corruptions))
+    header = ['clean', 'p', *names, *['mean of the corrupted', 'p'] * bool(names)]
+    lines = [_line('arms', *header), _line('---', *['---:'] * len(header))]
+    comparisons, nobody = 0, Cell('', {}, [])
+    for pair in pairs:
+        arm, other = (group.get(name, nobody) for name in pair)
+        clean = difference(arm.test, other.test)
+        each = [difference(arm.corrupted([name]), other.corrupted([name])) for name in names]
+        overall = difference(arm.corrupted(names), other.corrupted(names))
+        found = [*_compared(clean), *(_compared(one)[0] for one in each), *_compared(overall) * bool(names)]
+        lines.append(_line(' - '.join(pair), *found))
+        comparisons += _count([clean, overall])
+    return _Table(lines, comparisons)
 
 
 def _compared(found: Difference | None) -> tuple[str, str]:
