@@ -136,19 +136,23 @@ def with_pairs(page: str, name: str, rows: Sequence[Row]) -> str:
     """The page with the paired differences that its marks ask for. Without such marks as it is.
 
     Raises:
-        ValueError: one mark without the other, marks twice, pairs that are none, arms without a run that counts.
+        ValueError: one mark without the other, marks twice or with other marks between them, pairs that are none, an arm of no
+            row.
 
     >>> with_pairs('no marks', 'a', [])
     'no marks'
     """
-    begin, end = f'<!-- study {name} pairs: A - B, C - D -->', f'<!-- study {name} pairs: end -->'
-    opened = re.findall(rf'<!-- study {re.escape(name)} pairs: (?!end -->)(.*?) -->', page)
-    if not opened and end not in page:
+    opening, end = f'<!-- study {name} pairs: ', f'<!-- study {name} pairs: end -->'
+    if opening not in page:
         return page
-    asked = opened[0] if opened else ''
-    pairs = [tuple(pair.split(' - ')) for pair in asked.split(', ')]
-    begun = f'<!-- study {name} pairs: {asked} -->'
-    if len(opened) != 1 or page.count(end) != 1 or page.index(begun) > page.index(end) or {len(pair) for pair in pairs} != {2}:
-        raise ValueError(f'Marks for pairs of arms are {begin} and {end}, once each, in this order.')
+    found = re.search(rf'{re.escape(opening)}(?!end -->)([^>]*) -->(.*?){re.escape(end)}', page, re.DOTALL)
+    if not found or page.count(opening) != 2 or '<!-- study ' in found[2]:
+        raise ValueError(
+            f'Marks for pairs of arms are {opening}A - B, C - D --> and {end}, once each, in this order, and without others '
+            'between them.'
+        )
+    pairs = [tuple(pair.split(' - ')) for pair in re.split(r',\s+', found[1])]
+    if len(set(pairs)) < len(pairs) or any(len(set(pair)) != 2 or len(pair) != 2 for pair in pairs):
+        raise ValueError(f'Pairs of arms must be A - B, C - D, each of two arms and once; got {found[1]!r:.200}.')
     text = pairs_table(rows, [(arm, other) for arm, other in pairs])
-    return page[: page.index(begun)] + f'{begun}\n\n{text}\n\n' + page[page.index(end) :]
+    return page[: found.start(2)] + f'\n\n{text}\n\n' + page[found.end(2) :]

@@ -142,13 +142,13 @@ def pairs_table(rows: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> str:
         On clean test images, under each corruption, and on the mean of the corruptions. Empty where no seed is in both arms.
 
     Raises:
-        ValueError: an arm that has no run that counts.
+        ValueError: an arm of no row.
     """
     cells = cells_of(rows)
-    arms = dict.fromkeys(cell.arm for cell in cells)
+    arms = dict.fromkeys(row.run.arm for row in rows)
     for arm in dict.fromkeys(arm for pair in pairs for arm in pair):
         if arm not in arms:
-            raise ValueError(f'No run of the arm {arm} counts. There are {", ".join(arms) or "none"}.')
+            raise ValueError(f'The page asks for the arm {arm}, which has no run. Arms with runs: {", ".join(arms)}.')
     parts: list[str] = []
     comparisons = 0
     for title in dict.fromkeys(cell.title for cell in cells):
