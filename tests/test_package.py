@@ -62,7 +62,7 @@ def test_the_tables_of_poolings_are_complete(page):
         ('`resnet18_3g`, 64 px', 64, 'resnet18_3g', {}, {}),
         ('`resnet10_mini_3g`, 32 px', 32, 'resnet10_mini_3g', {'num_classes': 10}, {}),
         (
-            'EfficientNet-Lite0, `3g`, 6 classes',
+            'EfficientNet-Lite0, 224 px, `3g` of stride 16',
             224,
             'gcp',
             {'backbone': 'tf_efficientnet_lite0', 'num_classes': 6},
