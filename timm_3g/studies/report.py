@@ -145,14 +145,14 @@ def with_pairs(page: str, name: str, rows: Sequence[Row]) -> str:
     opening, end = f'<!-- study {name} pairs: ', f'<!-- study {name} pairs: end -->'
     if opening not in page:
         return page
-    found = re.search(rf'{re.escape(opening)}(?!end -->)([^>]*) -->(.*?){re.escape(end)}', page, re.DOTALL)
+    found = re.search(rf'{re.escape(opening)}([^>]*) -->(.*?){re.escape(end)}', page, re.DOTALL)
     if not found or page.count(opening) != 2 or '<!-- study ' in found[2]:
         raise ValueError(
             f'Marks for pairs of arms are {opening}A - B, C - D --> and {end}, once each, in this order, and without others '
             'between them.'
         )
     pairs = [tuple(pair.split(' - ')) for pair in re.split(r',\s+', found[1])]
-    if len(set(pairs)) < len(pairs) or any(len(set(pair)) != 2 or len(pair) != 2 for pair in pairs):
+    if len(set(pairs)) < len(pairs) or any(len(pair) != 2 or pair[0] == pair[1] for pair in pairs):
         raise ValueError(f'Pairs of arms must be A - B, C - D, each of two arms and once; got {found[1]!r:.200}.')
     text = pairs_table(rows, [(arm, other) for arm, other in pairs])
     return page[: found.start(2)] + f'\n\n{text}\n\n' + page[found.end(2) :]
