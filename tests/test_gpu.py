@@ -1,16 +1,20 @@
-"""The root and the generalized Gaussian on a GPU against float64 on the CPU. Without a GPU nothing runs; the report says so."""
+"""Root, poolings and generalized Gaussian on a GPU against float64 on the CPU, and a study. Without a GPU nothing runs.
+
+The report says so.
+"""
 
 import copy
 
 import pytest
 import timm
 import torch
-from common import create_global_pool
+from common import SMALL, create_global_pool, image_folder
 from torch import Tensor
 
 from timm_3g.layers.create_pool import POOLS
 from timm_3g.mggd import MultivariateGeneralizedGaussian, fit_mggd, regularized_covariance
 from timm_3g.ops import covariance, sqrt_covariance, sqrtm_newton_schulz
+from timm_3g.studies import study
 
 # Of the products with five steps: rounding in float32, and what TF32's 10 bits make of it (6e-4 expected).
 TOLERANCE = {'ieee': 2e-5, 'tf32': 5e-3}
@@ -201,3 +205,19 @@ def test_a_network_on_gpu_equals_the_cpu(gpu, precision):
     with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
         expected = copy.deepcopy(model).double()(x.double())
         assert difference(model.to(gpu)(x.to(gpu)), expected) < 1e-4
+
+
+@pytest.mark.slow
+def test_a_study(gpu, tmp_path, timm_script):
+    """The YAML of a CPU with `device: cuda` in it."""
+    image_folder(tmp_path / 'data', {'train': 20, 'val': 4, 'test': 4})
+    (tmp_path / 'a.yaml').write_text(
+        f'options: {{model: {SMALL}, num_classes: 3, img_size: 32, train_split: train, val_split: val, epochs: 1, '
+        'device: cuda, batch_size: 8, opt: adamw, lr: 0.001, workers: 0, model_kwargs: {reduce_dim: 8}}\n'
+        'arms: {avg: {gp: avg}, 3g: {gp: 3g}}\nseeds: [0]\ncorruptions: [noise-std0.5]\n'
+    )
+    scripts = str(timm_script('train.py').parent)
+    progress = study(tmp_path / 'a.yaml', tmp_path / 'data', output=tmp_path / 'out', timm_scripts=scripts)
+    assert [row.figures.device for row in progress.rows] == [torch.cuda.get_device_name()] * 2
+    assert all(0 < row.figures.memory_mib < 500 for row in progress.rows)  # a process has more
+    assert all(row.figures.test_images == 12 and 'noise-std0.5' in row.figures.corrupted for row in progress.rows)

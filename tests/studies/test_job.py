@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import yaml
 from common import SMALL, image_folder
 
 from timm_3g.inference.model import load_model
@@ -66,6 +67,26 @@ def test_a_training_that_ended_early_is_no_result(tmp_path, monkeypatch):
         train_and_evaluate(one)
     ends_after(1, monkeypatch, one)
     assert train_and_evaluate(one).val_images == 6
+
+
+def test_one_gpu_trains_measures_evaluates_and_is_named(tmp_path, monkeypatch):
+    """`device: cuda:1` reaches train.py, the evaluation of each split, the memory and the name of the machine."""
+    one = a_job(tmp_path, device='cuda:1')
+    ends_after(1, monkeypatch, one)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'max_memory_allocated', lambda device: {1: 300}[device.index] * 2**20)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: f'card {device.index}')
+    seen = []
+    monkeypatch.setattr(job, 'validate', lambda options: seen.append(options.device) or job._Score(6, 50.0, 100.0))
+    found = train_and_evaluate(one)
+    assert (found.device, found.memory_mib, seen) == ('card 1', 300, ['cuda:1'] * 3)
+    assert yaml.safe_load(one.file('.yaml').read_text())['device'] == 'cuda:1'
+    # train.py takes the first GPU where no device is named.
+    one = a_job(tmp_path, device=None)
+    monkeypatch.setattr(torch.cuda, 'max_memory_allocated', lambda device: {None: 200}[device.index] * 2**20)
+    ends_after(1, monkeypatch, one)
+    found = train_and_evaluate(one)
+    assert (found.device, found.memory_mib, seen[3:]) == ('card None', 200, ['cuda'] * 3)
 
 
 def test_a_training_that_diverged_counts_as_no_right_answer(tmp_path, monkeypatch, capsys):

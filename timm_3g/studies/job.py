@@ -123,10 +123,10 @@ def train_and_evaluate(job: Job) -> Figures:
     start = time.perf_counter()
     prepare_script('train.py', arguments, job.timm_scripts)()
     seconds = time.perf_counter() - start
-    memory = _memory_mib()
+    device = torch.device(str(run.options.get('device') or ('cuda' if torch.cuda.is_available() else 'cpu')))
+    memory = _memory_mib(device)
     if _epochs_in(last) < run.epochs:
         raise RuntimeError(f'train.py ended after {_epochs_in(last)} of {run.epochs} epochs. Start the study again.')
-    device = run.options.get('device')
     model, gp = str(run.options['model']), run.options.get('gp')
     more = dict(run.options.get('model_kwargs') or {})
     network = create_loaded(model, last, options={'global_pool': gp, **more})
@@ -137,7 +137,7 @@ def train_and_evaluate(job: Job) -> Figures:
         model_kwargs=more,
         data_dir=data,
         split=str(run.options['val_split']),
-        device=device,
+        device=str(device),
         batch_size=int(run.options.get('validation_batch_size') or run.options.get('batch_size') or 128),
         workers=int(run.options.get('workers', 4)),
         channels_last=bool(run.options.get('channels_last', False)),
@@ -146,7 +146,7 @@ def train_and_evaluate(job: Job) -> Figures:
     val = _score(held_out)
     tested = _score(test) if run.test_split else None
     corrupted = {name: _score(replace(test, corruption=name)).top1 for name in run.corruptions}
-    machine = describe(torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu')), '')
+    machine = describe(device, '')
     return Figures(
         sha256=run.sha256,
         val_images=val.images,
@@ -209,10 +209,10 @@ def commit_of(folder: Path) -> str:
         return ''
 
 
-def _memory_mib() -> int:
-    """The largest memory so far in MiB: of the GPU if one was used, else of this process."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return round(torch.cuda.max_memory_allocated() / 2**20)
+def _memory_mib(device: torch.device) -> int:
+    """The largest memory so far in MiB: PyTorch's on the GPU, else that of this process."""
+    if device.type == 'cuda':
+        return round(torch.cuda.max_memory_allocated(device) / 2**20)
     try:
         import resource
     except ImportError:  # Windows

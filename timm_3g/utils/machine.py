@@ -64,7 +64,7 @@ def describe(device: torch.device, tf32: str) -> Machine:
     load = getattr(os, 'getloadavg', None)
     return Machine(
         date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-        device=torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu',
+        device=torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type,
         cpu=_cpu_name(),
         cores=len(affinity(0)) if affinity else os.cpu_count() or 1,
         threads=torch.get_num_threads(),
