@@ -19,8 +19,8 @@ from timm_3g.benchmarks.options import device_of
 from timm_3g.benchmarks.rounding import RoundedProducts, round_bf16, round_fp16, round_tf32, tf32_products
 from timm_3g.benchmarks.sections.fit import plain_fixed_point
 from timm_3g.benchmarks.sections.growth import fit_growth, predict
-from timm_3g.benchmarks.sections.memory import kept_bytes
 from timm_3g.benchmarks.sections.precision import is_real, products_in
+from timm_3g.benchmarks.storage import kept_bytes
 from timm_3g.benchmarks.textbook import (
     TextbookPool2d,
     TextbookReweighting,
@@ -30,6 +30,7 @@ from timm_3g.benchmarks.textbook import (
     textbook,
 )
 from timm_3g.benchmarks.timing import Timing, attempt, busy_core, is_out_of_memory, paired
+from timm_3g.layers.create_pool import POOLS
 from timm_3g.mggd import fit_mggd
 from timm_3g.utils.machine import describe
 from timm_3g_cli import main
@@ -413,6 +414,25 @@ def test_model_is_split_and_compared(whole):
     parts = ('reduce', 're-weighting', 'covariance, root, triangle', 'classifier')
     shares = {key[:2] for key in figures(whole[0], 'model', 'of the whole')}
     assert shares == {(part, phase) for part in parts for phase in ('training step', 'forward')}
+
+
+@pytest.mark.slow
+def test_every_pooling_is_counted_and_timed(whole):
+    names = ('avg', *POOLS)
+    for quantity in ('median', 'time over avg'):
+        found = {key[:2] for key in figures(whole[0], 'poolings', quantity)}
+        assert found == {(name, phase) for name in names for phase in ('training step', 'forward')}
+    sizes, millions, kept = (
+        {key[0]: value for key, value in figures(whole[0], 'poolings', quantity).items()}
+        for quantity in ('vector', 'parameters', 'kept for the backward')
+    )
+    for name in names:
+        model = timm.create_model(SMALL, global_pool=name)
+        assert millions[name] == sum(p.numel() for p in model.parameters()) / 1e6
+        assert sizes[name] == model.forward_head(model.forward_features(torch.randn(2, 3, 32, 32)), pre_logits=True).shape[1]
+    assert (sizes['avg'], sizes['isqrt'], sizes['bcnn']) == (128, 64 * 65 // 2, 64 * 64)
+    # 3G keeps what iSQRT-COV does, and its three blocks more.
+    assert kept['avg'] < kept['isqrt'] < kept['3g']
 
 
 @pytest.mark.slow

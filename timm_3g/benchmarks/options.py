@@ -20,6 +20,7 @@ SECTIONS = {
     'memory': 'Memory per sample of covariance, root and triangle, and of re-weighting: what a forward keeps for its backward.',
     'reweight': 'Time of re-weighting, T = 3 blocks of `3g`: features (B, d, H, W) to the same, by memory layout.',
     'model': 'Whole network against the same with average pooling: training step (forward, loss, backward), inference.',
+    'poolings': 'Every pooling in one network against average pooling: training step, inference, memory, size.',
     'growth': 'Cost of our covariance, root and triangle over channels d and positions N: '
     'a min(d, N)^3 + b d N min(d, N) + c d^2 + constant.',
     'precision': 'Error of vector and gradient, relative (Frobenius), against the textbook form in float64, by product format.',

@@ -39,7 +39,8 @@ def draw_section(
 
 
 def draw_bars(rows: Sequence[Row], title: str, file: Path) -> None:
-    """A PNG with a panel for each phase, a group for each case, a bar for each form: its value over the first one of the group.
+    """A PNG with a panel for each phase, a group for each case, a bar for each form: its value over the first one of the group,
+    with its name at the end.
 
     Args:
         rows: of one section and one quantity, at least one.
@@ -53,25 +54,23 @@ def draw_bars(rows: Sequence[Row], title: str, file: Path) -> None:
     figure = Figure(figsize=(2 + 5 * len(phases), height), layout='constrained')
     shared, rest = split_shared(cases)
     figure.suptitle(f'{title}\n{shared}', fontsize=10)
-    handles = {}
     for axes, phase in zip(figure.subplots(1, len(phases), squeeze=False)[0], phases, strict=True):
         names, places, position = [], [], 0.0
         for case in cases:
             bars = [row for row in rows if row.case == case and row.phase == phase]
             for row in bars:
                 length = row.value / bars[0].value
-                handles[row.form] = axes.barh(position, length, color=f'C{forms.index(row.form) % 10}')
-                axes.annotate(f' {row.value:.3g} {row.unit}', (length, position), va='center', fontsize=8)
+                axes.barh(position, length, color=f'C{forms.index(row.form) % 10}')
+                axes.annotate(f' {row.form}: {row.value:.3g} {row.unit}', (length, position), va='center', fontsize=8)
                 position += 1
             if bars:
                 names.append(str(rest[case]))
                 places.append(position - (len(bars) + 1) / 2)
                 position += 1
         axes.set(xlabel=f'{rows[0].quantity}, over the first of the group', title=phase)
-        axes.margins(x=0.2)
+        axes.margins(x=0.5)  # room for the words at the end of the longest bar
         axes.set_yticks(places, names, fontsize=8)
         axes.invert_yaxis()
-    figure.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=len(handles), fontsize=8)
     save_figure(figure, file)
 
 

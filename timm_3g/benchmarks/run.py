@@ -83,7 +83,7 @@ def _check(options: BenchmarkOptions, device: torch.device, output: Path | None)
             f'must be less than size * size = {options.size**2}, or `fit` not among the sections; got {options.fit_dim}.',
         )
     create_pool(options.pool, 1, options.num_iters)
-    if 'model' in options.sections:
+    if {'model', 'poolings'} & set(options.sections):
         pool = getattr(timm.create_model(options.model, device='meta'), 'global_pool', None)
         if not isinstance(pool, SecondOrderPool2d):
             raise OptionError(

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fit.add_argument('--fit-images', type=int, metavar='N', help='sets of size^2 samples (256, on a GPU 32)')
     fit.add_argument('--fit-dim', type=int, default=64, metavar='N', help='dimensions (64)')
 
-    model = parser.add_argument_group('model, compile')
+    model = parser.add_argument_group('model, poolings, compile')
     model.add_argument('--model', default='resnet50_3g', metavar='NAME', help='(default: %(default)s)')
     model.add_argument('--img-size', type=int, metavar='N', help="square input (default: the model's, 224)")
     model.add_argument('--batch-size-model', type=int, metavar='N', help='(default: 8, on a GPU 256)')

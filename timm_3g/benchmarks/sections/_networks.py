@@ -14,14 +14,23 @@ from ..forms import inference_of
 STEP = 'training step'
 
 
+def loss_of(model: nn.Module, images: Tensor, target: Tensor, bench: Bench) -> Callable[[], Tensor]:
+    """Forward and cross-entropy under autocast."""
+
+    def forward() -> Tensor:
+        with bench.autocast():
+            return F.cross_entropy(model(images), target)
+
+    return forward
+
+
 def training_step(model: nn.Module, images: Tensor, target: Tensor, bench: Bench) -> Callable[[], None]:
     """Gradients to None, forward, cross-entropy, backward. No optimizer: it is the same for every head but for its weights."""
+    loss = loss_of(model, images, target, bench)
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
-        with bench.autocast():
-            loss = F.cross_entropy(model(images), target)
-        loss.backward()
+        loss().backward()
 
     return step
 

@@ -1,0 +1,58 @@
+"""Every pooling in one network: its time, memory and size against average pooling."""
+
+from functools import partial
+from typing import Any
+
+import timm
+from torch import Tensor
+
+from timm_3g.layers.create_pool import POOLS
+
+from ..bench import INFERENCE, OUT_OF_MEMORY, Bench
+from ..case import Case
+from ..plot import draw_section
+from ..storage import MIB, kept_bytes, peak_bytes
+from ..timing import attempt
+from ._networks import STEP, inference, loss_of, network_case, random_images, to_device, training_step
+
+
+def measure(bench: Bench) -> list[str]:
+    """Count what each network has and keeps, then time its training step and inference."""
+    options = bench.options
+    networks: dict[str, Any] = {
+        name: to_device(timm.create_model(options.model, global_pool=name), bench) for name in ('avg', *POOLS)
+    }
+    images, target = random_images(networks['avg'], options.img_size, bench)
+    case = network_case(options.model, images, bench)
+    with bench.case('poolings', case):
+        for name, network in networks.items():
+            _count(bench, case, name, network.train(), images, target)
+        steps = {name: training_step(network, images, target, bench) for name, network in networks.items()}
+        bench.time('poolings', case, STEP, steps, time_over=['avg'])
+    for network in networks.values():
+        network.zero_grad(set_to_none=True)  # their memory is not part of inference
+    with bench.case('poolings', case):
+        calls = {name: inference(network.eval(), images, bench) for name, network in networks.items()}
+        bench.time('poolings', case, INFERENCE, calls, time_over=['avg'])
+    draw_section(bench.report, 'poolings', options.model)
+    return [
+        'avg: the same backbone with average pooling. time over: above 1 is slower. parameters: of the whole network.',
+        'Kept: storages that autograd saves, each once, without weights and buffers. MiB per image; 1 MiB = 2^20 bytes.',
+    ]
+
+
+def _count(bench: Bench, case: Case, name: str, network: Any, images: Tensor, target: Tensor) -> None:
+    """Rows of the network's size, and of the memory that its training step takes per image."""
+    row = ('poolings', case, name, STEP)
+    bench.report.add(*row, 'parameters', sum(p.numel() for p in network.parameters()) / 1e6, 'M')
+    bench.report.add(*row, 'vector', network.head_hidden_size)
+    loss = loss_of(network, images, target, bench)
+    kept = attempt(partial(kept_bytes, loss, [*network.parameters(), *network.buffers()]))
+    if kept is None:
+        bench.report.fail(*row, OUT_OF_MEMORY)
+        return
+    bench.report.add(*row, 'kept for the backward', kept / len(images) / MIB, 'MiB')
+    if bench.device.type == 'cuda':
+        peak = attempt(partial(peak_bytes, training_step(network, images, target, bench), bench.device))
+        if peak is not None:
+            bench.report.add(*row, 'peak', peak / len(images) / MIB, 'MiB')
