@@ -14,7 +14,7 @@ from timm_3g.studies import Run, read_study, report_study
 from timm_3g.studies.plot import draw_study
 from timm_3g.studies.report import with_pairs, with_tables
 from timm_3g.studies.results import Figures, Row, read_results, write_results
-from timm_3g.studies.tables import cells_of, difference, pairs_table, tables
+from timm_3g.studies.tables import cells_of, difference, pairs_table, spread, tables
 from timm_3g_cli import main
 
 FIGURES = Figures(
@@ -447,6 +447,46 @@ def is_rounded(shown: tuple[str, str], exact: tuple[str, str]) -> bool:
     return all(
         abs(abs(float(a)) - abs(float(b))) < allowed[len(a.partition('.')[2])] for a, b in zip(shown, exact, strict=True)
     )
+
+
+def test_the_overview_shows_what_the_studies_have():
+    """Below a heading that links a study stands what the row's arm has there. In a row that links one, what its page has."""
+    folder = ROOT / 'docs' / 'studies'
+    page = (folder / 'overview.md').read_text()
+    errors = {line[1]: float(line[2].strip('*')) for line in tables_of((folder / 'published.md').read_text())[0][1:]}
+    order, *differences, _ = tables_of(page)
+    heading, *lines = order
+    studies = [linked(title)[0] for title in heading[1:]]
+    for arm, *cells in lines:
+        for study, shown in zip(studies, cells, strict=True):
+            if study == 'published':
+                expected = f'{100 - errors[arm]:.2f}' if arm in errors else ''
+            else:
+                found = [cell for cell in cells_of(read_results(folder / f'{study}.csv')) if cell.arm == arm.strip('`')]
+                expected = spread([*found[0].test.values()]) if found else ''
+            assert shown.strip('*') == expected, f'{arm} has {expected} in {study}'
+    known: list[tuple[str, str]] = []
+    for _, *lines in differences:
+        for line in lines:
+            pages = [(folder / f'{name}.md').read_text() for name in linked(line[0])]  # none: that of the row above
+            known = SPREAD.findall(' '.join(GENERATED.findall(''.join(pages)))) if pages else known
+            shown = SPREAD.findall(' '.join(line))
+            assert len(shown) == len(line) - 1 and all(pair in known for pair in shown), f'{line} is not in the study'
+    pages = [file.with_suffix('.md').read_text() for file in folder.glob('*.csv')]
+    counted = sum(int(number) for text in pages for number in re.findall(r'(\d+) comparisons, not corrected', text))
+    assert f'make {counted} comparisons' in page
+
+
+def tables_of(page: str) -> list[list[list[str]]]:
+    """The cells of each line of each table: the heading, then the rows."""
+    blocks = re.findall(r'(?:^\|.*\|\n)+', page, re.MULTILINE)
+    cells = [[[cell.strip() for cell in line.strip('|').split('|')] for line in block.splitlines()] for block in blocks]
+    return [[heading, *rows] for heading, _, *rows in cells]
+
+
+def linked(text: str) -> list[str]:
+    """The study pages that a text links."""
+    return re.findall(r'\((\w+)\.md\)', text)
 
 
 def test_published_configs_are_studies():
