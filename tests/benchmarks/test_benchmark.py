@@ -418,7 +418,7 @@ def test_model_is_split_and_compared(whole):
 
 @pytest.mark.slow
 def test_every_pooling_is_counted_and_timed(whole):
-    names = ('avg', *POOLS)
+    names = ('avg', *(name for name in POOLS if name != 'mggd'))
     for quantity in ('median', 'time over avg'):
         found = {key[:2] for key in figures(whole[0], 'poolings', quantity)}
         assert found == {(name, phase) for name in names for phase in ('training step', 'forward')}
