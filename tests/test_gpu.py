@@ -207,7 +207,6 @@ def test_a_network_on_gpu_equals_the_cpu(gpu, precision):
         assert difference(model.to(gpu)(x.to(gpu)), expected) < 1e-4
 
 
-@pytest.mark.slow
 def test_a_study(gpu, tmp_path, timm_script):
     """The YAML of a CPU with `device: cuda` in it."""
     image_folder(tmp_path / 'data', {'train': 20, 'val': 4, 'test': 4})

@@ -4,6 +4,7 @@ import csv
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -450,11 +451,11 @@ def is_rounded(shown: tuple[str, str], exact: tuple[str, str]) -> bool:
 
 
 def test_the_overview_shows_what_the_studies_have():
-    """Below a heading that links a study stands what the row's arm has there. In a row that links one, what its page has."""
+    """In the first table what each arm has, in those of differences what its arms differ by."""
     folder = ROOT / 'docs' / 'studies'
     page = (folder / 'overview.md').read_text()
     errors = {line[1]: float(line[2].strip('*')) for line in tables_of((folder / 'published.md').read_text())[0][1:]}
-    order, *differences, _ = tables_of(page)
+    order, clean, images, _ = tables_of(page)
     heading, *lines = order
     studies = [linked(title)[0] for title in heading[1:]]
     for arm, *cells in lines:
@@ -465,16 +466,31 @@ def test_the_overview_shows_what_the_studies_have():
                 found = [cell for cell in cells_of(read_results(folder / f'{study}.csv')) if cell.arm == arm.strip('`')]
                 expected = spread([*found[0].test.values()]) if found else ''
             assert shown.strip('*') == expected, f'{arm} has {expected} in {study}'
-    known: list[tuple[str, str]] = []
-    for _, *lines in differences:
+    name = ''
+    for ((_, *pairs), *lines), corrupted in ((clean, False), (images, True)):
         for line in lines:
-            pages = [(folder / f'{name}.md').read_text() for name in linked(line[0])]  # none: that of the row above
-            known = SPREAD.findall(' '.join(GENERATED.findall(''.join(pages)))) if pages else known
-            shown = SPREAD.findall(' '.join(line))
-            assert len(shown) == len(line) - 1 and all(pair in known for pair in shown), f'{line} is not in the study'
+            name = (linked(line[0]) or [name])[0]  # where none is linked, the study of the row above
+            assert line[1:] == [overview_difference(folder / f'{name}.csv', line[0], pair, corrupted) for pair in pairs]
     pages = [file.with_suffix('.md').read_text() for file in folder.glob('*.csv')]
     counted = sum(int(number) for text in pages for number in re.findall(r'(\d+) comparisons, not corrected', text))
     assert f'make {counted} comparisons' in page
+
+
+def overview_difference(file: Path, row: str, pair: str, corrupted: bool) -> str:
+    """What the overview must show: of the arms with the BatchNorm that the row names, at the epochs that it names, if any."""
+    norm = '_norm' * ('head_norm' in row) + '0.1' * ('head_norm=0.1' in row)
+    beside = '_tap_avg' * file.stem.startswith('trashnet')
+    epochs = next(
+        (f'epochs {number}' for word, number in (('two', 2), ('four', 4), ('six', 6)) if word in re.findall(r'\w+', row)), ''
+    )
+    cells = [cell for cell in cells_of(read_results(file)) if cell.title.startswith(epochs)]
+    names = [name.strip('`') for name in pair.split(' - ')]
+    arms = [f'avg{norm}' if name == 'average' else f'{name}{norm}{beside}' for name in names]
+    ours, theirs = ([cell for cell in cells if cell.arm == arm] for arm in arms)
+    assert len(ours) == len(theirs) == 1, f'{row}: which of the lengths of training?'
+    first, second = (cell.corrupted(cell.corruptions) if corrupted else cell.test for cell in (ours[0], theirs[0]))
+    found = difference(first, second)
+    return f'{found.mean:+.2f} ± {found.error:.2f}'
 
 
 def tables_of(page: str) -> list[list[list[str]]]:

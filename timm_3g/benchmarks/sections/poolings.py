@@ -57,6 +57,8 @@ def _count(bench: Bench, case: Case, name: str, network: Any, images: Tensor, ta
         return
     bench.report.add(*row, 'kept for the backward', kept / len(images) / MIB, 'MiB')
     if bench.device.type == 'cuda':
-        peak = attempt(partial(peak_bytes, training_step(network, images, target, bench), bench.device))
+        step = training_step(network, images, target, bench)
+        # Without gradients at its start, as they were there before the first step.
+        peak = attempt(partial(peak_bytes, lambda: (step(), network.zero_grad(set_to_none=True)), bench.device))
         if peak is not None:
             bench.report.add(*row, 'peak', peak / len(images) / MIB, 'MiB')
