@@ -19,6 +19,7 @@ from timm_3g.benchmarks.options import device_of
 from timm_3g.benchmarks.rounding import RoundedProducts, round_bf16, round_fp16, round_tf32, tf32_products
 from timm_3g.benchmarks.sections.fit import plain_fixed_point
 from timm_3g.benchmarks.sections.growth import fit_growth, predict
+from timm_3g.benchmarks.sections.poolings import _count
 from timm_3g.benchmarks.sections.precision import is_real, products_in
 from timm_3g.benchmarks.storage import kept_bytes
 from timm_3g.benchmarks.textbook import (
@@ -229,6 +230,23 @@ def test_kept_bytes():
     assert kept_bytes(lambda: x @ weight, apart_from=[weight]) == 400
     assert kept_bytes(lambda: (x.exp(), x.sin())[0]) == 400  # what nobody holds is not kept
     assert kept_bytes(lambda: x.detach().exp()) == 0
+
+
+def test_the_peak_of_a_network_has_its_gradients(monkeypatch):
+    """A step that finds those of the step before frees them first: as many bytes would be missing."""
+    model, left = timm.create_model(SMALL), []
+
+    def peak_bytes(step, device):
+        step()
+        left.extend(parameter.grad for parameter in model.parameters())
+        return 4 * 2**20
+
+    monkeypatch.setattr('timm_3g.benchmarks.bench.peak_bytes', peak_bytes)
+    options = BenchmarkOptions(amp_dtype='none')
+    bench = Bench.of(options, torch.device('cuda'), Report(describe(CPU, '')))
+    _count(bench, Case(), '3g', model, torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))
+    assert left and all(gradient is None for gradient in left)
+    assert [row.value for row in bench.report.values('poolings', 'peak')] == [2.0]  # MiB per image
 
 
 def test_growth_is_fitted():

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from .case import Case
 from .forms import Form
 from .options import AMP_DTYPES, BenchmarkOptions
 from .report import Report
-from .timing import Timing, is_out_of_memory, paired
+from .storage import MIB, kept_bytes, peak_bytes
+from .timing import Timing, attempt, is_out_of_memory, paired
 
 OUT_OF_MEMORY = 'out of memory'
 TRAINING = 'forward + backward'
@@ -84,6 +86,39 @@ class Bench:
             self.report.fail(section, case, '', '', OUT_OF_MEMORY)
         if self.device.type == 'cuda':
             torch.cuda.empty_cache()
+
+    def memory(
+        self,
+        section: str,
+        case: Case,
+        form: str,
+        phase: str,
+        forward: Callable[[], object],
+        step: Callable[[], object],
+        samples: int,
+        apart_from: Sequence[Tensor],
+    ) -> None:
+        """Report what a forward keeps for its backward, and on a GPU the peak of forward and backward, in MiB per sample.
+
+        Args:
+            section: whose rows they are.
+            case: what was measured.
+            form: its name.
+            phase: training.
+            forward: what returns the end of the graph.
+            step: forward and backward. It leaves behind what it found: gradients that stay would be missing from the peak.
+            samples: how many go through it at once.
+            apart_from: weights and buffers, which are not counted as kept.
+        """
+        kept = attempt(partial(kept_bytes, forward, apart_from))
+        if kept is None:
+            self.report.fail(section, case, form, phase, OUT_OF_MEMORY)
+            return
+        self.report.add(section, case, form, phase, 'kept for the backward', kept / samples / MIB, 'MiB')
+        if self.device.type == 'cuda':
+            peak = attempt(partial(peak_bytes, step, self.device))
+            if peak is not None:
+                self.report.add(section, case, form, phase, 'peak', peak / samples / MIB, 'MiB')
 
     def time(
         self,

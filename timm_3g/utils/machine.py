@@ -57,8 +57,8 @@ def describe(device: torch.device, tf32: str) -> Machine:
         device: that is used.
         tf32: 'on' or 'off', of float32 products on a GPU. A CPU has ''.
 
-    >>> describe(torch.device('cpu'), 'on').lines()[2]
-    'device: cpu'
+    >>> describe(torch.device('cpu'), 'on').lines()[2], describe(torch.device('mps'), '').device
+    ('device: cpu', 'mps')
     """
     affinity = getattr(os, 'sched_getaffinity', None)  # what a container may use; Linux only
     load = getattr(os, 'getloadavg', None)

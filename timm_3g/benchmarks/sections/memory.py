@@ -5,12 +5,10 @@ from functools import partial
 
 from torch import Tensor
 
-from ..bench import OUT_OF_MEMORY, TRAINING, Bench
+from ..bench import TRAINING, Bench
 from ..case import Case
 from ..forms import Form, create_pool, head_forms, random_features, reweighting_forms, training_of
 from ..plot import draw_section
-from ..storage import MIB, kept_bytes, peak_bytes
-from ..timing import attempt
 
 
 def measure(bench: Bench) -> list[str]:
@@ -34,14 +32,6 @@ def measure(bench: Bench) -> list[str]:
 
 
 def _add(bench: Bench, case: Case, name: str, form: Form, x: Tensor, apart_from: Sequence[Tensor]) -> None:
-    leaf = x.detach().requires_grad_()
-    kept = attempt(partial(kept_bytes, partial(form, leaf), apart_from))
-    if kept is None:
-        bench.report.fail('memory', case, name, TRAINING, OUT_OF_MEMORY)
-        return
-    bench.report.add('memory', case, name, TRAINING, 'kept for the backward', kept / len(x) / MIB, 'MiB')
-    if bench.device.type == 'cuda':
-        parameters = [t for t in apart_from if t.requires_grad]
-        peak = attempt(partial(peak_bytes, training_of(form, x, parameters), bench.device))
-        if peak is not None:
-            bench.report.add('memory', case, name, TRAINING, 'peak', peak / len(x) / MIB, 'MiB')
+    forward = partial(form, x.detach().requires_grad_())
+    step = training_of(form, x, [t for t in apart_from if t.requires_grad])
+    bench.memory('memory', case, name, TRAINING, forward, step, len(x), apart_from)

@@ -1,6 +1,5 @@
 """Every pooling in one network: its time, memory and size against average pooling."""
 
-from functools import partial
 from typing import Any
 
 import timm
@@ -8,11 +7,9 @@ from torch import Tensor
 
 from timm_3g.layers.create_pool import POOLS
 
-from ..bench import INFERENCE, OUT_OF_MEMORY, Bench
+from ..bench import INFERENCE, Bench
 from ..case import Case
 from ..plot import draw_section
-from ..storage import MIB, kept_bytes, peak_bytes
-from ..timing import attempt
 from ._networks import STEP, inference, loss_of, network_case, random_images, to_device, training_step
 
 # All but the exact estimator, which fits every image in many steps: with 256 channels each takes seconds. See the section fit.
@@ -50,15 +47,11 @@ def _count(bench: Bench, case: Case, name: str, network: Any, images: Tensor, ta
     row = ('poolings', case, name, STEP)
     bench.report.add(*row, 'parameters', sum(p.numel() for p in network.parameters()) / 1e6, 'M')
     bench.report.add(*row, 'vector', network.head_hidden_size)
-    loss = loss_of(network, images, target, bench)
-    kept = attempt(partial(kept_bytes, loss, [*network.parameters(), *network.buffers()]))
-    if kept is None:
-        bench.report.fail(*row, OUT_OF_MEMORY)
-        return
-    bench.report.add(*row, 'kept for the backward', kept / len(images) / MIB, 'MiB')
-    if bench.device.type == 'cuda':
-        step = training_step(network, images, target, bench)
-        # Without gradients at its start, as they were there before the first step.
-        peak = attempt(partial(peak_bytes, lambda: (step(), network.zero_grad(set_to_none=True)), bench.device))
-        if peak is not None:
-            bench.report.add(*row, 'peak', peak / len(images) / MIB, 'MiB')
+    step = training_step(network, images, target, bench)
+
+    def step_and_clear() -> None:
+        step()
+        network.zero_grad(set_to_none=True)
+
+    weights = [*network.parameters(), *network.buffers()]
+    bench.memory(*row, loss_of(network, images, target, bench), step_and_clear, len(images), weights)
