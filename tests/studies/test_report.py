@@ -440,11 +440,8 @@ def test_the_figures_of_studies_are_those_of_their_tables():
 
 def is_rounded(shown: tuple[str, str], exact: tuple[str, str]) -> bool:
     """Whether both numbers are those of a table, which has two decimals, with as many or fewer."""
-    allowed = {
-        2: 0.0001,
-        1: 0.0551,
-        0: 0.5051,
-    }  # by decimals. Rounded from more than the two of the table, it may differ by 0.005
+    # By decimals. A number of fewer was rounded from more than the two of the table, so it may differ by another 0.005.
+    allowed = {2: 0.0001, 1: 0.0551, 0: 0.5051}
     return all(
         abs(abs(float(a)) - abs(float(b))) < allowed[len(a.partition('.')[2])] for a, b in zip(shown, exact, strict=True)
     )
@@ -480,10 +477,9 @@ def overview_difference(file: Path, row: str, pair: str, corrupted: bool) -> str
     """What the overview must show: of the arms with the BatchNorm that the row names, at the epochs that it names, if any."""
     norm = '_norm' * ('head_norm' in row) + '0.1' * ('head_norm=0.1' in row)
     beside = '_tap_avg' * file.stem.startswith('trashnet')
-    epochs = next(
-        (f'epochs {number}' for word, number in (('two', 2), ('four', 4), ('six', 6)) if word in re.findall(r'\w+', row)), ''
-    )
-    cells = [cell for cell in cells_of(read_results(file)) if cell.title.startswith(epochs)]
+    words = {'two': 2, 'four': 4, 'six': 6}
+    epochs = [words[word] for word in re.findall(r'\w+', row) if word in words]
+    cells = [cell for cell in cells_of(read_results(file)) if not epochs or cell.axes['epochs'] == epochs[0]]
     names = [name.strip('`') for name in pair.split(' - ')]
     arms = [f'avg{norm}' if name == 'average' else f'{name}{norm}{beside}' for name in names]
     ours, theirs = ([cell for cell in cells if cell.arm == arm] for arm in arms)
